@@ -1,0 +1,113 @@
+"""Cameras on a sphere around the object: pure maths (method.md section 2.1).
+
+The world is right-handed with z up. Azimuth runs from +x towards +y, elevation from the xy plane towards +z; every
+camera looks at the origin. Camera axes are OpenGL's: x right, y up, looking along -z. Angles are in degrees.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OrbitViews:
+    """Some views of the object, each from a point of a sphere around it."""
+
+    elevation: Float[Tensor, "views"]
+    """Degrees above the xy plane."""
+    azimuth: Float[Tensor, "views"]
+    """Degrees from +x towards +y."""
+    distance: Float[Tensor, "views"]
+    """World units from the origin (the object's box is [-1, 1]^3)."""
+    fovy: Float[Tensor, "views"]
+    """Vertical field of view in degrees."""
+
+    def __len__(self) -> int:
+        return self.elevation.shape[0]
+
+    def to(self, device: torch.device | str) -> OrbitViews:
+        """The same views on another device."""
+        return OrbitViews(*(t.to(device) for t in (self.elevation, self.azimuth, self.distance, self.fovy)))
+
+    def poses(self) -> Float[Tensor, "views 3 4"]:
+        """Camera-to-world matrices."""
+        return orbit_poses(self.elevation, self.azimuth, self.distance)
+
+
+def orbit_views(elevation: float, azimuth: float, distance: float, fovy: float, count: int = 1) -> OrbitViews:
+    """The same view `count` times."""
+    return OrbitViews(*(torch.full((count,), float(value)) for value in (elevation, azimuth, distance, fovy)))
+
+
+def orbit_positions(
+    elevation: Float[Tensor, "*views"], azimuth: Float[Tensor, "*views"], distance: Float[Tensor, "*views"]
+) -> Float[Tensor, "*views 3"]:
+    """Camera centres d (cos e cos a, cos e sin a, sin e)."""
+    e, a = torch.deg2rad(elevation), torch.deg2rad(azimuth)
+    unit = torch.stack((torch.cos(e) * torch.cos(a), torch.cos(e) * torch.sin(a), torch.sin(e)), dim=-1)
+    return distance[..., None] * unit
+
+
+def orbit_poses(
+    elevation: Float[Tensor, "*views"], azimuth: Float[Tensor, "*views"], distance: Float[Tensor, "*views"]
+) -> Float[Tensor, "*views 3 4"]:
+    """Camera-to-world matrices with columns right, up, backward, position.
+
+    The up hint is +z; straight above or below the object, where it fails, the azimuth decides which way is up.
+    """
+    position = orbit_positions(elevation, azimuth, distance)
+    backward = F.normalize(position, dim=-1)
+    # look x z, written out with the azimuth: exact at the poles too.
+    a = torch.deg2rad(azimuth)
+    right = torch.stack((-torch.sin(a), torch.cos(a), torch.zeros_like(a)), dim=-1)
+    up = torch.linalg.cross(backward, right, dim=-1)
+    return torch.stack((right, up, backward, position), dim=-1)
+
+
+def focal_length(fovy: Float[Tensor, "*views"], height: int) -> Float[Tensor, "*views"]:
+    """Focal length in pixels of an image `height` pixels high."""
+    return 0.5 * height / torch.tan(0.5 * torch.deg2rad(fovy))
+
+
+def pixel_rays(
+    poses: Float[Tensor, "views 3 4"], focal: Float[Tensor, "views"], height: int, width: int
+) -> tuple[Float[Tensor, "views height width 3"], Float[Tensor, "views height width 3"]]:
+    """Origins and unit directions of the rays through all pixel centres; row 0 is the top row."""
+    like = {"dtype": poses.dtype, "device": poses.device}
+    x = torch.arange(width, **like) + 0.5 - width / 2
+    y = torch.arange(height, **like) + 0.5 - height / 2
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    f = focal[:, None, None]
+    local = torch.stack((x / f, -y / f, -torch.ones_like(x).expand_as(x / f)), dim=-1)
+    directions = F.normalize(torch.einsum("vij,vhwj->vhwi", poses[:, :, :3], local), dim=-1)
+    origins = poses[:, None, None, :, 3].expand_as(directions)
+    return origins, directions
+
+
+def relative_pose(views: OrbitViews, condition: OrbitViews) -> Float[Tensor, "views 4"]:
+    """Zero123's camera vector (rad(e_c - e), sin(a - a_c), cos(a - a_c), d - d_c) (method.md section 5.2).
+
+    Args:
+        views: The views to be judged or sampled.
+        condition: The view(s) of the conditioning image; one, or as many as `views`.
+    """
+    azimuth = torch.deg2rad(views.azimuth - condition.azimuth)
+    elevation = torch.deg2rad(condition.elevation - views.elevation)
+    parts = (elevation, torch.sin(azimuth), torch.cos(azimuth), views.distance - condition.distance)
+    return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
+
+
+def full_circle(count: int) -> list[float]:
+    """`count` azimuths in degrees, evenly spread over the circle, starting at 0."""
+    return [360.0 * i / count for i in range(count)]
+
+
+def box_exit(distance: float) -> float:
+    """A distance along a ray by which it has left the box [-1, 1]^3, seen from `distance` away."""
+    return distance + math.sqrt(3.0)

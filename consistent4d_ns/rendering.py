@@ -1,0 +1,54 @@
+"""Volume rendering of packed samples, all cascade levels at once: pure functions (method.md section 4)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from consistent4d_ns.sampling import PackedSamples
+
+
+def sum_before(
+    values: Float[Tensor, "levels samples"], ray_indices: Int64[Tensor, "samples"], num_rays: int
+) -> Float[Tensor, "levels samples"]:
+    """Sum over the samples that come before each sample on its own ray.
+
+    One running sum over all rays minus its value at the ray's first sample; in float64, because the running sum grows
+    with the number of rays while the differences stay small.
+    """
+    running = values.double().cumsum(dim=-1) - values
+    counts = torch.bincount(ray_indices, minlength=num_rays)
+    first = (counts.cumsum(0) - counts)[ray_indices]
+    return (running - running[:, first]).to(values.dtype)
+
+
+def render_weights(density: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:
+    """Weight T (1 - exp(-sigma h)) of each sample in its ray's colour, T the transmittance before it."""
+    optical = density * samples.step
+    transmittance = torch.exp(-sum_before(optical, samples.ray_indices, samples.num_rays))
+    return transmittance * -torch.expm1(-optical)
+
+
+def accumulate(
+    values: Float[Tensor, "levels samples *channels"], samples: PackedSamples
+) -> Float[Tensor, "levels rays *channels"]:
+    """Sum of values along each ray; 0 for rays without samples."""
+    total = values.new_zeros((values.shape[0], samples.num_rays, *values.shape[2:]))
+    return total.index_add(1, samples.ray_indices, values)
+
+
+def normalised_depth(
+    expected_depth: Float[Tensor, "*rays"], accumulation: Float[Tensor, "*rays"], far: Float[Tensor, "*rays"] | float
+) -> Float[Tensor, "*rays"]:
+    """Depth of what is seen: the weighted mean distance, and `far` where a ray meets next to nothing."""
+    visible = accumulation > 1e-2
+    depth = expected_depth / accumulation.clamp(min=1e-2)
+    return torch.where(visible, depth, torch.as_tensor(far, dtype=depth.dtype, device=depth.device).expand_as(depth))
+
+
+def depth_variance(
+    weights: Float[Tensor, "levels samples"], depth: Float[Tensor, "levels rays"], samples: PackedSamples
+) -> Float[Tensor, "levels rays"]:
+    """Spread sum w (t - depth)^2 of each ray's weight around a depth, in squared world units."""
+    return accumulate(weights * (samples.mids - depth[:, samples.ray_indices]).square(), samples)

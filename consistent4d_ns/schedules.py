@@ -1,0 +1,55 @@
+"""Values that change over training, as pure functions of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+
+@dataclass
+class Anneal:
+    """A value that runs linearly from `start` to `end` and stays there (method.md section 7).
+
+    Resuming is safe: the value follows from the step alone.
+    """
+
+    start: float
+    """Value at `begin_step` and, unless `before` is given, at earlier steps."""
+    end: float | None = None
+    """Value from `end_step` on. None: `start` throughout."""
+    end_step: int = 0
+    """Step at which `end` is reached."""
+    begin_step: int = 0
+    """Step at which the change begins."""
+    before: float | None = None
+    """Value before `begin_step`. None: `start`."""
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end_step <= self.begin_step:
+            raise ValueError(f"Anneal: end_step ({self.end_step}) must come after begin_step ({self.begin_step}).")
+
+    def __call__(self, step: int) -> float:
+        """The value at `step` (0-based)."""
+        if self.before is not None and step < self.begin_step:
+            return self.before
+        if self.end is None:
+            return self.start
+        progress = (step - self.begin_step) / (self.end_step - self.begin_step)
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, progress))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with its own image size and number of views (method.md section 2.3)."""
+
+    begin_step: int
+    """First step of the stage."""
+    image_size: int
+    """Side of reference and novel-view images in pixels."""
+    views: int
+    """Novel views per distillation step."""
+
+
+def stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
+    """The stage that `step` belongs to; stages are in order of `begin_step`, the first begins at 0."""
+    return reduce(lambda current, stage: stage if step >= stage.begin_step else current, stages)
