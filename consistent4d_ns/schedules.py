@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 
 @dataclass
@@ -36,20 +35,3 @@ class Anneal:
             return self.start
         progress = (step - self.begin_step) / (self.end_step - self.begin_step)
         return self.start + (self.end - self.start) * min(1.0, max(0.0, progress))
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of training with its own image size and number of views (method.md section 2.3)."""
-
-    begin_step: int
-    """First step of the stage."""
-    image_size: int
-    """Side of reference and novel-view images in pixels."""
-    views: int
-    """Novel views per distillation step."""
-
-
-def stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
-    """The stage that `step` belongs to; stages are in order of `begin_step`, the first begins at 0."""
-    return reduce(lambda current, stage: stage if step >= stage.begin_step else current, stages)
