@@ -1,0 +1,28 @@
+"""`consistent4d toy`: something to try everything else on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def toy(
+    out: Annotated[Path, tyro.conf.Positional], /, size: int = 256, frames: int = 32, overwrite: bool = False
+) -> None:
+    """Make a toy data set: a wind-up cat, filmed by the input camera and six evaluation cameras.
+
+    Args:
+        out: Folder to make; it gets input/, eval_0/ to eval_5/ and meta.json.
+        size: Width and height of the images in pixels.
+        frames: Number of frames.
+        overwrite: Replace a toy written there earlier.
+    """
+    # Needs torch, which would slow down the help texts of all subcommands.
+    from consistent4d_ns.toy.sequence import write_sequence
+
+    print(f"Rendering {frames} frames of 7 cameras ...")
+    write_sequence(out, size, frames, overwrite=overwrite)
+    print(f"The toy is in {out}: {frames} frames of {size} x {size} pixels of each camera.")
+    print(f"Next: ns-train consistent4d-mini --data {out}")

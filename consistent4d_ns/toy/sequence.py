@@ -1,0 +1,157 @@
+"""The toy as a folder: an input video and evaluation views with their cameras.
+
+OUT/input/0.png ... N-1.png     RGBA, straight alpha: what a user's own video looks like
+OUT/eval_0/ ... OUT/eval_5/     the same frames seen from elsewhere
+OUT/meta.json                   cameras, number of frames, resolution
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from consistent4d_ns.cameras import OrbitViews, focal_length
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.toy.render import render
+
+VIEWS: dict[str, tuple[float, float]] = {
+    "input": (0.0, 0.0),
+    "eval_0": (-75.0, 0.0),
+    "eval_1": (15.0, 0.0),
+    "eval_2": (105.0, 0.0),
+    "eval_3": (195.0, 0.0),
+    "eval_4": (60.0, 30.0),
+    "eval_5": (240.0, 30.0),
+}
+"""Azimuth and elevation in degrees of each folder's camera."""
+DISTANCE = 2.0
+"""Distance of all cameras from the origin in world units."""
+FOVY = 49.1
+"""Vertical field of view of all cameras in degrees."""
+SIZES = range(8, 4097)
+"""Image sizes that make sense, in pixels."""
+NAME = "toy"
+"""Value of `name` in meta.json: tells the toy from a folder of the user's."""
+CONVENTION = (
+    "world z up; camera at d*(cos e cos a, cos e sin a, sin e) looks at the origin, up +z; camera axes as in OpenGL; "
+    "square images, vertical field of view"
+)
+
+
+def layout_views() -> OrbitViews:
+    """The cameras of all folders, in the order of `VIEWS`."""
+    azimuth, elevation = torch.tensor(list(VIEWS.values()), dtype=torch.float64).T
+    return OrbitViews(elevation, azimuth, torch.full_like(azimuth, DISTANCE), torch.full_like(azimuth, FOVY))
+
+
+def frame_times(frames: int) -> Float[Tensor, "frames"]:
+    """Times of the frames of a clip: evenly from 0 to 1."""
+    return torch.linspace(0, 1, frames)
+
+
+def write_sequence(
+    out: Path, size: int = 256, frames: int = 32, *, samples_per_side: int = 3, overwrite: bool = False
+) -> None:
+    """Write the toy's input video, evaluation views and meta.json.
+
+    Nothing appears in `out` before everything is rendered; meta.json comes last.
+
+    Args:
+        out: Folder to make.
+        size: Width and height of the images in pixels.
+        frames: Number of frames.
+        samples_per_side: Rays per pixel and axis.
+        overwrite: Replace a toy written earlier; what else lies in the folder stays.
+
+    Raises:
+        InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite.
+    """
+    if size not in SIZES:
+        raise InputError(f"size {size}: give a number of pixels from {SIZES.start} to {SIZES.stop - 1}.")
+    if frames < 2:
+        raise InputError(f"frames {frames}: a moving object needs at least 2 frames.")
+    _check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        _write_views(Path(scratch), size, frames, samples_per_side)
+        (Path(scratch) / "meta.json").write_text(json.dumps(metadata(size, frames), indent=1) + "\n")
+        out.mkdir(exist_ok=True)
+        for name in (*VIEWS, "meta.json"):
+            _replace(Path(scratch) / name, out / name)
+
+
+def metadata(size: int, frames: int) -> dict[str, Any]:
+    """The contents of meta.json."""
+    views = layout_views()
+    last_row = torch.tensor([[[0.0, 0.0, 0.0, 1.0]]], dtype=torch.float64).expand(len(views), -1, -1)
+    matrices = torch.cat((views.poses(), last_row), dim=1)
+    cameras = {
+        name: {
+            "azimuth_deg": azimuth,
+            "elevation_deg": elevation,
+            "distance": DISTANCE,
+            "fov_y_deg": FOVY,
+            "position": matrix[:3, 3].tolist(),
+            "camera_to_world_opengl": matrix.tolist(),
+        }
+        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices)
+    }
+    return {
+        "name": NAME,
+        "frames": frames,
+        "resolution": [size, size],
+        "fov_y_deg": FOVY,
+        "distance": DISTANCE,
+        "focal_px": focal_length(views.fovy[:1], size).item(),
+        "loop": True,
+        "convention": CONVENTION,
+        "cameras": cameras,
+    }
+
+
+def straight_bytes(rgba: Float[Tensor, "4 height width"]) -> UInt8[Tensor, "height width 4"]:
+    """An image with premultiplied alpha in [0, 1] as 8-bit with straight alpha; transparent pixels are black."""
+    colour, alpha = rgba[:3], rgba[3:]
+    straight = torch.where(alpha > 0, colour / alpha, 0.0).clamp(0, 1)
+    return (torch.cat((straight, alpha)) * 255).round().to(torch.uint8).permute(1, 2, 0)
+
+
+def _write_views(out: Path, size: int, frames: int, samples_per_side: int) -> None:
+    from PIL import Image
+
+    for name, pose in zip(VIEWS, layout_views().poses().float()):
+        (out / name).mkdir()
+        for i, time in enumerate(frame_times(frames)):
+            rgba = render(pose[None], FOVY, size, time[None], samples_per_side)[0]
+            Image.fromarray(straight_bytes(rgba).contiguous().numpy()).save(out / name / f"{i}.png")
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")
+    if not _is_toy(out):
+        raise InputError(f"{out} holds something else than an earlier toy, which is kept: give another folder.")
+
+
+def _is_toy(out: Path) -> bool:
+    try:
+        return json.loads((out / "meta.json").read_text())["name"] == NAME
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.replace(target)
