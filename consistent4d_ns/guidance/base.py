@@ -1,0 +1,71 @@
+"""What training needs from a guidance, whatever network is behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GuidanceDraws:
+    """All random numbers of one distillation step."""
+
+    posterior_noise: Float[Tensor, "levels views c h w"]
+    """Standard normal; picks the latent within the VAE's posterior."""
+    timesteps: Int64[Tensor, "levels views"]
+    """Noise levels."""
+    noise: Float[Tensor, "levels views c h w"]
+    """Standard normal; added to the latents, to be predicted by the prior."""
+
+
+class Guidance(Protocol):
+    """A frozen prior that tells how to change rendered images. Not an nn.Module: it stays out of checkpoints."""
+
+    latent_shape: tuple[int, int, int]
+    """Channels, height and width of one image's latent."""
+    num_timesteps: int
+    """Length of the noise schedule."""
+
+    def loss(
+        self,
+        images: Float[Tensor, "levels views 3 height width"],
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        draws: GuidanceDraws,
+        scale: float,
+    ) -> Float[Tensor, "levels"]:
+        """Distillation loss of each level, differentiable with respect to `images`.
+
+        Args:
+            images: Rendered images of every cascade level in [0, 1] on white.
+            poses: Camera vectors as of `cameras.relative_pose`.
+            frames: Index of each view's input frame.
+            draws: The random numbers.
+            scale: Classifier-free guidance scale.
+        """
+        ...
+
+
+def draw(
+    guidance: Guidance, levels: int, views: int, timestep_range: tuple[int, int], generator: torch.Generator
+) -> GuidanceDraws:
+    """The random numbers of one step, on the generator's device; every level and view has its own.
+
+    Args:
+        guidance: Tells the latents' shape.
+        levels: Cascade levels.
+        views: Novel views.
+        timestep_range: Least and greatest timestep, inclusive.
+        generator: Source of all draws.
+    """
+    device, shape = generator.device, (levels, views, *guidance.latent_shape)
+    low, high = timestep_range
+    return GuidanceDraws(
+        posterior_noise=torch.randn(shape, generator=generator, device=device),
+        timesteps=torch.randint(low, high + 1, (levels, views), generator=generator, device=device),
+        noise=torch.randn(shape, generator=generator, device=device),
+    )

@@ -1,0 +1,63 @@
+"""Settings of the guidance, and what follows from them alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Literal
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.schedules import Anneal
+
+CameraConvention = Literal["zero123", "stable-zero123"]
+
+
+@dataclass
+class GuidanceConfig:
+    """Which prior judges the novel views, and how (method.md section 5)."""
+
+    kind: Literal["zero123", "none"] = "zero123"
+    """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
+    prior: str = "ashawkey/zero123-xl-diffusers"
+    """Hub id, folder in the diffusers layout, or .ckpt / .safetensors file in the original authors' layout."""
+    scale: float = 5.0
+    """Classifier-free guidance scale (method.md section 5.3)."""
+    min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
+    """Least noise level drawn, as a fraction of the noise schedule's length."""
+    max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
+    """Greatest noise level drawn, as a fraction of the noise schedule's length."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Number format of UNet and VAE; auto: fp16 on CUDA, fp32 elsewhere. Conditions and losses are always fp32."""
+    condition_batch: int = 8
+    """Input frames whose conditions are computed at a time."""
+    camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
+    """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
+    auto: Stable-Zero123 if the prior's name contains "stable"."""
+    previews: bool = False
+    """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
+
+
+def camera_convention(config: GuidanceConfig) -> CameraConvention:
+    """The convention that `config` asks for, with "auto" resolved by the last part of the prior's name."""
+    if config.camera_convention != "auto":
+        return config.camera_convention
+    return "stable-zero123" if "stable" in PurePath(config.prior).name.lower() else "zero123"
+
+
+def timestep_range(config: GuidanceConfig, step: int, num_timesteps: int) -> tuple[int, int]:
+    """Least and greatest timestep, both inclusive, that training step `step` may draw (method.md section 5.3).
+
+    The fractions are cut to whole timesteps. A product such as 1000 * 0.2 that floating point leaves just below a
+    whole number counts as that number: the original drew from 199 there (quirk 21).
+
+    Raises:
+        InputError: The range is empty or leaves the noise schedule.
+    """
+    low, high = (math.floor(anneal(step) * num_timesteps + 1e-6) for anneal in (config.min_noise, config.max_noise))
+    if not 0 <= low <= high < num_timesteps:
+        raise InputError(
+            f"guidance: min_noise and max_noise give timesteps {low} to {high} at step {step}; "
+            f"they must rise within 0 to {num_timesteps - 1}."
+        )
+    return low, high

@@ -1,0 +1,160 @@
+"""Zero123 priors as folders of parts, the way diffusers saves them.
+
+Two spellings of the camera projection exist: folder `clip_camera_projection/` with the layer `proj`, and
+`cc_projection/` with `projection`. Its `config.json` may hold `image_tokens`, the number of image-encoder tokens
+in the UNet's context (see `Zero123Networks`); without it there is one.
+Only JSON and tensors are read: Python code that some priors carry along is never run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.diffusion import alphas_from_config
+from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
+from consistent4d_ns.guidance.weights import fill, read_tensors
+
+PARTS = {
+    "unet": ("unet",),
+    "vae": ("vae",),
+    "image_encoder": ("image_encoder",),
+    "projection": ("clip_camera_projection", "cc_projection"),
+}
+"""Folder names of each part."""
+VARIANTS = (".ema", ".fp16_ema", "", ".fp16")
+"""Weight variants, best first: averaged weights are the ones to sample with."""
+SUFFIXES = (".safetensors", ".bin")
+"""File types, best first."""
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""File names of diffusers and transformers."""
+
+
+def weight_files(names: Collection[str], source: str) -> dict[str, PurePosixPath]:
+    """The weight file of each part, chosen from `names` (paths relative to the prior's folder).
+
+    Raises:
+        InputError: A part has no weight file.
+    """
+    chosen = {}
+    for part, folders in PARTS.items():
+        candidates = (
+            f"{folder}/{stem}{variant}{suffix}"
+            for variant in VARIANTS
+            for suffix in SUFFIXES
+            for folder in folders
+            for stem in STEMS
+        )
+        found = next((name for name in candidates if name in names), None)
+        if found is None:
+            wanted = " or ".join(f"{folder}/" for folder in folders)
+            raise InputError(f"{source}: not a complete Zero123 prior, no weights in {wanted}.")
+        chosen[part] = PurePosixPath(found)
+    return chosen
+
+
+def needed_files(names: Collection[str], source: str) -> list[str]:
+    """The files of a hub repository that loading reads: one weight file per part, and the parts' JSON files."""
+    weights = weight_files(names, source).values()
+    folders = {str(path.parent) for path in weights} | {"scheduler", "feature_extractor"}
+    texts = [name for name in names if name.endswith(".json") and str(PurePosixPath(name).parent) in folders | {"."}]
+    return [*texts, *map(str, weights)]
+
+
+def load_folder(folder: Path) -> Zero123Networks:
+    """The prior saved in `folder`, on the CPU in the precision it was saved in.
+
+    Raises:
+        InputError: A part is missing, damaged, or not that of a Zero123 prior.
+    """
+    names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
+    files = {part: folder / path for part, path in weight_files(names, str(folder)).items()}
+    preprocessing = _read_json(folder / "feature_extractor" / "preprocessor_config.json", {})
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    networks = Zero123Networks(
+        unet=_load_unet(files["unet"]),
+        vae=_load_vae(files["vae"]),
+        image_encoder=_load_image_encoder(files["image_encoder"]),
+        projection=_load_projection(files["projection"]),
+        image_tokens=_read_json(files["projection"].parent / "config.json", {}).get("image_tokens", 1),
+        clip_mean=tuple(preprocessing.get("image_mean", CLIP_MEAN)),
+        clip_std=tuple(preprocessing.get("image_std", CLIP_STD)),
+        alphas=alphas_from_config(_read_json(scheduler, {}), str(scheduler)),
+    )
+    networks.check(str(folder))
+    return networks
+
+
+def _read_json(path: Path, default: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    if default is not None and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: missing or not valid JSON; download the prior again.") from error
+
+
+def _load_unet(weights: Path) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return _build(UNet2DConditionModel, weights, read_tensors(weights))
+
+
+def _load_vae(weights: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return _build(AutoencoderKL, weights, {_modern(name): value for name, value in read_tensors(weights).items()})
+
+
+def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
+    """A diffusers network built without memory, then given its weights."""
+    config = weights.parent / "config.json"
+    try:
+        with torch.device("meta"):
+            network = kind.from_config(_read_json(config))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{config}: describes no {kind.__name__} ({error}); download the prior again.") from error
+    fill(network, tensors, str(weights))
+    return network
+
+
+def _modern(name: str) -> str:
+    """Today's name of a VAE attention weight; diffusers below 0.17 wrote query, key, value, proj_attn."""
+    modern = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    return re.sub(r"(?<=attentions\.0\.)(query|key|value|proj_attn)(?=\.)", lambda old: modern[old[0]], name)
+
+
+def _load_image_encoder(weights: Path) -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = weights.parent / "config.json"
+    _read_json(config)
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
+    tensors = read_tensors(weights)
+    # Whole CLIP models bring a text half along, and old ones a table of positions that is no weight.
+    ours = ("vision_model.", "visual_projection.")
+    image_half = {k: v for k, v in tensors.items() if k.startswith(ours) and not k.endswith("position_ids")}
+    fill(network, image_half, str(weights))
+    return network
+
+
+def _load_projection(weights: Path) -> nn.Linear:
+    tensors = {re.sub(r"^(proj|projection)\.", "", name): value for name, value in read_tensors(weights).items()}
+    return linear_from(tensors, str(weights))
+
+
+def linear_from(tensors: Mapping[str, Tensor], source: str) -> nn.Linear:
+    """The linear layer whose `weight` and `bias` are `tensors`."""
+    if "weight" not in tensors or tensors["weight"].ndim != 2:
+        raise InputError(f"{source}: no camera projection, its weight matrix is missing.")
+    outputs, inputs = tensors["weight"].shape
+    layer = nn.Linear(inputs, outputs, device="meta")
+    fill(layer, tensors, source)
+    return layer

@@ -1,0 +1,111 @@
+"""Diffusion, score distillation and DDIM sampling as pure functions (method.md sections 5.1 and 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+
+TIMESTEPS = 1000
+"""Time steps of Stable Diffusion's and Zero123's noise schedule."""
+
+
+def alphas_cumprod(
+    num_timesteps: int = TIMESTEPS,
+    beta_start: float = 0.00085,
+    beta_end: float = 0.012,
+    beta_schedule: str = "scaled_linear",
+) -> Float[Tensor, "timesteps"]:
+    """Share of the signal's variance left at each time step, in float64.
+
+    Args:
+        num_timesteps: Length of the schedule.
+        beta_start: Share of the variance that the first time step replaces by noise.
+        beta_end: Share of the variance that the last time step replaces by noise.
+        beta_schedule: "scaled_linear" (square roots of the betas are evenly spaced, as in Zero123) or "linear".
+    """
+    power = {"scaled_linear": 2, "linear": 1}[beta_schedule]
+    roots = torch.linspace(beta_start ** (1 / power), beta_end ** (1 / power), num_timesteps, dtype=torch.float64)
+    return (1 - roots**power).cumprod(0)
+
+
+def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, "timesteps"]:
+    """The noise schedule described by a diffusers `scheduler_config.json`; Zero123's where it is silent.
+
+    Raises:
+        InputError: The prior was trained in a way that the distillation here does not cover.
+    """
+    supported = {
+        "prediction_type": ("epsilon",),
+        "beta_schedule": ("scaled_linear", "linear"),
+        "trained_betas": (None,),
+        "rescale_betas_zero_snr": (False,),
+    }
+    for key, values in supported.items():
+        if key in config and config[key] not in values:
+            raise InputError(
+                f"{source}: {key} {config[key]!r} is not supported, only {' or '.join(map(repr, values))}."
+            )
+    given = {key: config[key] for key in ("beta_start", "beta_end", "beta_schedule") if key in config}
+    return alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+
+
+def add_noise(
+    latents: Float[Tensor, "*batch c h w"], noise: Float[Tensor, "*batch c h w"], kept: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch c h w"]:
+    """sqrt(ac) z + sqrt(1 - ac) eps, with `kept` = ac the value of `alphas_cumprod` at each item's time step."""
+    ac = kept[..., None, None, None]
+    return ac.sqrt() * latents + (1 - ac).sqrt() * noise
+
+
+def distillation_loss(
+    latents: Float[Tensor, "levels views c h w"],
+    predicted: Float[Tensor, "levels views c h w"],
+    noise: Float[Tensor, "levels views c h w"],
+    kept: Float[Tensor, "levels views"],
+) -> Float[Tensor, "levels"]:
+    """0.5 sum((z - stop(z - g))^2) / views of each level, g = (1 - ac)(eps_hat - eps), so that dloss/dz = g / views.
+
+    Args:
+        latents: z, the encoded images; gradients flow into them alone.
+        predicted: eps_hat, the prior's noise prediction; values that are not a number count as no gradient.
+        noise: eps, the noise that was added.
+        kept: ac, the value of `alphas_cumprod` at each view's time step.
+    """
+    gradient = torch.nan_to_num((1 - kept[..., None, None, None]) * (predicted - noise)).detach()
+    target = (latents - gradient).detach()
+    return 0.5 * (latents - target).square().sum((1, 2, 3, 4)) / latents.shape[1]
+
+
+def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, "steps"]:
+    """Time steps visited by `steps` sampling steps, from noise to image: "leading" spacing, offset by 1.
+
+    Raises:
+        InputError: `steps` is not in [1, num_timesteps - 1].
+    """
+    if not 1 <= steps < num_timesteps:
+        raise InputError(f"sampling: {steps} steps asked for; choose 1 to {num_timesteps - 1}.")
+    return torch.arange(steps).flip(0) * (num_timesteps // steps) + 1
+
+
+def ddim_schedule(alphas: Float[Tensor, "timesteps"], steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Time step, its `alphas_cumprod` and the next step's, of every sampling step; time step 0 follows the last."""
+    stride = len(alphas) // steps
+    for timestep in ddim_timesteps(len(alphas), steps).tolist():
+        yield timestep, alphas[timestep], alphas[max(timestep - stride, 0)]
+
+
+def ddim_step(
+    noisy: Float[Tensor, "*batch c h w"],
+    predicted: Float[Tensor, "*batch c h w"],
+    kept: Float[Tensor, ""],
+    next_kept: Float[Tensor, ""],
+) -> Float[Tensor, "*batch c h w"]:
+    """One deterministic DDIM step (eta 0, no clipping; Song et al. 2021) from noise level `kept` to `next_kept`."""
+    clean = (noisy - (1 - kept).sqrt() * predicted) / kept.sqrt()
+    return add_noise(clean, predicted, next_kept)

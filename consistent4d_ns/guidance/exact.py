@@ -1,0 +1,92 @@
+"""Guidance by a prior that knows the truth: for tests of everything around the diffusion model.
+
+Zero123 believes in many images of a view; this prior believes in one, the true image z* of that view and frame. Its
+score is exact: of x_t = sqrt(ac) z + sqrt(1 - ac) eps it predicts the noise (x_t - sqrt(ac) z*) / sqrt(1 - ac). Under
+its distillation a field can only become the true object, if cameras, times and gradients are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from consistent4d_ns.cameras import OrbitViews
+from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss
+
+Truth: TypeAlias = Callable[
+    [Float[Tensor, "views"], Float[Tensor, "views"], Float[Tensor, "views"], Int64[Tensor, "views"]],
+    Float[Tensor, "views 3 h w"],
+]
+"""White-composited true images in [0, 1] by elevation and azimuth in degrees, distance, and frame number."""
+
+
+class ExactScoreGuidance:
+    """Score distillation from the true images; the latents are small images in [-1, 1]."""
+
+    def __init__(self, truth: Truth, condition: OrbitViews, latent_size: int = 32) -> None:
+        """
+        Args:
+            truth: Gives the true image of any view and frame, of any size.
+            condition: The one view of the input camera, which `poses` are relative to.
+            latent_size: Width and height of the latents in pixels.
+        """
+        self.truth = truth
+        self.condition = condition
+        self.latent_shape: tuple[int, int, int] = (3, latent_size, latent_size)
+        self._alphas = alphas_cumprod()
+        self.num_timesteps = len(self._alphas)
+
+    def loss(
+        self,
+        images: Float[Tensor, "levels views 3 height width"],
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        draws: GuidanceDraws,
+        scale: float,
+    ) -> Float[Tensor, "levels"]:
+        """The distillation loss of each level (method.md section 5.3).
+
+        Args:
+            images: Rendered images on white in [0, 1].
+            poses: Camera vectors of the views as of `cameras.relative_pose`.
+            frames: Frame number of each view.
+            draws: Time steps and noise. An encoded image is its own posterior, so that noise has no effect.
+            scale: Has no effect: without the condition, too, this prior is sure of the truth.
+        """
+        latents = self.encode(images)
+        kept = self._alphas[draws.timesteps.cpu()].to(latents)
+        with torch.no_grad():
+            truth = self.encode(self.truth(*absolute_view(poses, self.condition), frames).to(images))
+            predicted = exact_noise(add_noise(latents, draws.noise, kept), truth, kept)
+        return distillation_loss(latents, predicted, draws.noise, kept)
+
+    def encode(self, images: Float[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Latents of images in [0, 1]: resized bilinearly, scaled to [-1, 1]."""
+        small = F.interpolate(images.flatten(0, -4), self.latent_shape[1:], mode="bilinear", align_corners=False)
+        return 2 * small.view(*images.shape[:-3], *self.latent_shape) - 1
+
+
+def exact_noise(
+    noisy: Float[Tensor, "levels views c h w"],
+    truth: Float[Tensor, "views c h w"],
+    kept: Float[Tensor, "levels views"],
+) -> Float[Tensor, "levels views c h w"]:
+    """The noise in `noisy` if all that is not the truth is noise; `kept` = ac, the signal's share of the variance."""
+    ac = kept[..., None, None, None]
+    return (noisy - ac.sqrt() * truth) / (1 - ac).sqrt()
+
+
+def absolute_view(
+    poses: Float[Tensor, "views 4"], condition: OrbitViews
+) -> tuple[Float[Tensor, "views"], Float[Tensor, "views"], Float[Tensor, "views"]]:
+    """Elevation and azimuth in degrees and distance of views given relative to `condition` (method.md section 5.2)."""
+    elevation, sine, cosine, distance = poses.unbind(-1)
+    base = condition.to(poses.device)
+    azimuth = base.azimuth + torch.rad2deg(torch.atan2(sine, cosine))
+    return base.elevation - torch.rad2deg(elevation), azimuth, base.distance + distance

@@ -1,0 +1,90 @@
+"""Fetching priors from the Hugging Face hub, or saying in one line why that cannot be done."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePath
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.diffusers_layout import needed_files, weight_files
+
+ORIGINAL_PAGE = "https://github.com/cvlab-columbia/zero123"
+"""Page that leads to the original authors' checkpoints."""
+PROBE_SECONDS = 5.0
+"""How long the hub may take to show that it can be reached."""
+
+
+def is_hub_id(prior: str) -> bool:
+    """Whether `prior` has the form owner/name, and not that of a checkpoint file."""
+    named = re.fullmatch(r"[\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*", prior) is not None
+    return named and PurePath(prior).suffix not in (".ckpt", ".safetensors")
+
+
+def missing_prior(prior: str, reason: str) -> InputError:
+    """The one-line error for weights that are not here: what is missing, and every way to go on."""
+    example = prior if is_hub_id(prior) else "ashawkey/zero123-xl-diffusers"
+    return InputError(
+        f"guidance.prior {prior}: {reason}. Get it with `hf download {example}` (about 5 GB in fp32, see "
+        f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
+        "differ between priors (Stable-Zero123 is non-commercial). The method consistent4d-mini needs no weights."
+    )
+
+
+def fetch(prior: str) -> Path:
+    """Folder of the hub repository `prior` on this machine, downloaded if it is not there yet.
+
+    Raises:
+        InputError: It is not here and cannot be downloaded, or it is no Zero123 prior.
+    """
+    return _cached(prior) or _download(prior)
+
+
+def _cached(prior: str) -> Path | None:
+    """The repository's folder in the hub's cache, if all parts are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(prior, "model_index.json")
+    if not isinstance(index, str):
+        return None
+    folder = Path(index).parent
+    try:
+        weight_files({path.relative_to(folder).as_posix() for path in folder.glob("*/*")}, prior)
+    except InputError:
+        return None
+    return folder
+
+
+def _download(prior: str) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    if constants.HF_HUB_OFFLINE:
+        raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set")
+    if not _reachable(constants.ENDPOINT):
+        raise missing_prior(prior, f"not in the hub's cache, and {constants.ENDPOINT} cannot be reached")
+    try:
+        files = needed_files(HfApi().list_repo_files(prior), prior)
+        print(f"Downloading {prior}; its licence is on https://huggingface.co/{prior}", file=sys.stderr)
+        return Path(snapshot_download(prior, allow_patterns=files))
+    except InputError:
+        raise
+    except Exception as error:  # The hub's errors have no common base below Exception, and change with its versions.
+        reason = str(error).strip().split("\n", 1)[0]
+        raise missing_prior(prior, f"download failed ({reason})") from error
+
+
+def _reachable(address: str) -> bool:
+    """Whether anything answers at `address`. The hub's own client tries for half a minute before it gives up."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        # Certificates are the hub client's business: it may know more of them.
+        return isinstance(error.reason, ssl.SSLError)
+    except OSError:
+        return False

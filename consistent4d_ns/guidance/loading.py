@@ -1,0 +1,48 @@
+"""From a `GuidanceConfig` to a guidance that is ready to be given frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from consistent4d_ns.guidance.compvis_layout import load_checkpoint
+from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.diffusers_layout import load_folder
+from consistent4d_ns.guidance.hub import fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+
+
+def load_networks(prior: str) -> Zero123Networks:
+    """The prior given as folder, checkpoint file or hub id, on the CPU; what exists on disk comes first.
+
+    Raises:
+        InputError: It is nowhere to be found, or cannot be used.
+    """
+    path = Path(prior).expanduser()
+    if path.is_dir():
+        return load_folder(path)
+    if path.is_file():
+        return load_checkpoint(path)
+    if not is_hub_id(prior):
+        raise missing_prior(prior, "no such file or folder")
+    return load_folder(fetch(prior))
+
+
+def build_guidance(
+    config: GuidanceConfig, condition_elevation: float, device: torch.device | str
+) -> Zero123Guidance | None:
+    """The guidance that `config` describes, or None if it asks for none; `prepare` it before use.
+
+    Args:
+        config: Which prior, and how it runs.
+        condition_elevation: Elevation of the input camera in degrees.
+        device: Where it runs.
+
+    Raises:
+        InputError: The prior's weights are missing or cannot be used.
+    """
+    if config.kind == "none":
+        return None
+    return Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)

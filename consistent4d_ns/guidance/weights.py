@@ -1,0 +1,102 @@
+"""Reading weight files without running anything they contain, and filling networks with them completely."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from consistent4d_ns.errors import InputError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file or of a torch pickle, on the CPU; a `state_dict` entry is opened.
+
+    Pickles are read by torch's restricted unpickler: whatever else they refer to becomes an inert placeholder.
+
+    Raises:
+        InputError: The file is damaged, or not a weight file, or insists on running code.
+    """
+    try:
+        content: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: damaged, or holds Python code, which is never run; download it again or use a .safetensors copy."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(f"{path}: not a readable weight file ({reason}); download it again.") from error
+    entries = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(entries, Mapping):
+        raise InputError(f"{path}: holds no named tensors; this is no Zero123 prior.")
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_pickle(path: Path) -> object:
+    """Mapped into memory where torch can, because original checkpoints carry several times what is needed."""
+    zipped = zipfile.is_zipfile(path)
+    with _placeholders(path) if zipped else contextlib.nullcontext():
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+class _Inert:
+    """Stands for an object of a checkpoint that is not a tensor, such as a trainer's callback."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _placeholders(path: Path) -> contextlib.AbstractContextManager[Any]:
+    """Lets the restricted unpickler meet the classes that `path` refers to, as placeholders of the same name.
+
+    zero123-xl.ckpt, for example, refers to callbacks of an old pytorch-lightning. The real classes are not imported.
+    """
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):  # torch < 2.5 refuses such files
+        return contextlib.nullcontext()
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    stand_ins = []
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        stand_ins.append(type(attribute, (_Inert,), {"__module__": module}))
+    return torch.serialization.safe_globals(stand_ins)
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Replace all weights of `network` (which may lie on the meta device) by `tensors`, one for one.
+
+    Raises:
+        InputError: A tensor is missing, left over or of another shape.
+    """
+    wanted = network.state_dict()
+    shapes = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
+    problems = {
+        "missing": sorted(wanted.keys() - tensors.keys()),
+        "not part of this network": sorted(tensors.keys() - wanted.keys()),
+        "of another shape": sorted(shapes),
+    }
+    for problem, names in problems.items():
+        if names:
+            raise InputError(
+                f"{source}: {len(names)} of {len(wanted)} tensors are {problem}, first {names[0]}; "
+                "this is not a Zero123 prior in a known layout, or its download is incomplete."
+            )
+    network.load_state_dict(tensors, assign=True)

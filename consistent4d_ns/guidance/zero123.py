@@ -1,0 +1,303 @@
+"""Score distillation with a Zero123 prior (method.md section 5; Liu et al. 2023, Poole et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention
+from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.networks import Zero123Networks
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the prior knows of some conditioning images."""
+
+    tokens: Float[Tensor, "images tokens width"]
+    """Image-encoder tokens, or, once joined with a camera, the UNet's context."""
+    latents: Float[Tensor, "images c h w"]
+    """Means of the VAE's posterior, not scaled."""
+
+    def __getitem__(self, indices: Int64[Tensor, "views"]) -> Conditions:
+        return Conditions(self.tokens[indices], self.latents[indices])
+
+
+class Zero123Guidance:
+    """A frozen Zero123 prior, conditioned on the frames of one video. A plain class, so it stays out of checkpoints.
+
+    UNet and VAE run in the configured precision. Conditions, random draws, losses and gradients are float32.
+    """
+
+    def __init__(
+        self,
+        networks: Zero123Networks,
+        config: GuidanceConfig,
+        device: torch.device | str,
+        condition_elevation: float = 0.0,
+    ) -> None:
+        """Take over `networks`: they are frozen, moved to `device`, and shed what is not needed after `prepare`.
+
+        Args:
+            networks: The loaded prior.
+            config: Precision, camera convention, whether to keep what previews need.
+            device: Where everything runs.
+            condition_elevation: Elevation in degrees of the input camera; Stable-Zero123's camera vector holds it.
+        """
+        self.config = config
+        self.device = torch.device(device)
+        self.image_size = networks.image_size
+        self.latent_shape = networks.latent_shape
+        self.num_timesteps = len(networks.alphas)
+        self._stable = camera_convention(config) == "stable-zero123"
+        self._polar_angle = math.radians(90.0 - condition_elevation)
+        self._dtype = network_dtype(config.precision, self.device)
+        self._networks = networks
+        self._alphas = networks.alphas.to(self.device, torch.float32)
+        self._conditions: Conditions | None = None
+        _freeze(networks.unet, self.device, self._dtype)
+        _freeze(networks.projection, self.device, torch.float32)
+
+    # Conditioning
+
+    def prepare(self, images: Float[Tensor, "frames 3 side side"]) -> None:
+        """Condition on the video's frames: `images` in [0, 1] on white, square, of any size (resized by area).
+
+        Without previews, image encoder and VAE decoder are freed afterwards, so this can be called once only.
+        """
+        _freeze(self._networks.image_encoder, self.device, torch.float32)
+        _freeze(self._networks.vae, self.device, torch.float32)
+        chunks = [self._condition(chunk.to(self.device)) for chunk in images.split(self.config.condition_batch)]
+        tokens = torch.cat([chunk.tokens for chunk in chunks])
+        self._conditions = Conditions(tokens, torch.cat([chunk.latents for chunk in chunks]))
+        if not self.config.previews:
+            self._free_what_only_previews_need()
+        _freeze(self._networks.vae, self.device, self._dtype)
+
+    def _free_what_only_previews_need(self) -> None:
+        networks: Any = self._networks
+        del networks.image_encoder, networks.vae.decoder, networks.vae.post_quant_conv
+
+    @torch.no_grad()
+    def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
+        with self._without_autocast():
+            images = F.interpolate(images.to(torch.float32), (self.image_size, self.image_size), mode="area")
+            return Conditions(self._image_tokens(images), self._posterior(images)[0])
+
+    def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:
+        """Images in [0, 1] as the image encoder wants them: bicubic (aligned corners, no antialias), normalised."""
+        side = self._networks.clip_size
+        resized = F.interpolate(images, (side, side), mode="bicubic", align_corners=True)
+        mean, std = (images.new_tensor(v)[:, None, None] for v in (self._networks.clip_mean, self._networks.clip_std))
+        return (resized - mean) / std
+
+    def _image_tokens(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images tokens width"]:
+        encoder: Any = self._networks.image_encoder
+        sequence = encoder.vision_model(self.clip_input(images)).last_hidden_state
+        tokens = sequence[:, : self._networks.image_tokens]
+        return encoder.visual_projection(encoder.vision_model.post_layernorm(tokens))
+
+    def context(
+        self, tokens: Float[Tensor, "views tokens width"], poses: Float[Tensor, "views 4"]
+    ) -> Float[Tensor, "views tokens context"]:
+        """The UNet's context: each image token joined with the camera vector and projected (method.md section 5.2)."""
+        cameras = poses.to(tokens)
+        if self._stable:
+            cameras = torch.cat((cameras[:, :3], torch.full_like(cameras[:, 3:], self._polar_angle)), dim=-1)
+        cameras = cameras[:, None].expand(-1, tokens.shape[1], -1)
+        return self._networks.projection(torch.cat((tokens, cameras), dim=-1))
+
+    @property
+    def conditions(self) -> Conditions:
+        """Image tokens and condition latents of all frames."""
+        if self._conditions is None:
+            raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are asked for.")
+        return self._conditions
+
+    def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, "views"]) -> Conditions:
+        """What the UNet is given for each view: its context, in place of the tokens, and its condition latent."""
+        chosen = self.conditions[frames.to(self.device)]
+        return Conditions(self.context(chosen.tokens, poses.to(self.device)), chosen.latents)
+
+    # Distillation
+
+    def loss(
+        self,
+        images: Float[Tensor, "levels views 3 height width"],
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        draws: GuidanceDraws,
+        scale: float,
+    ) -> Float[Tensor, "levels"]:
+        """Score distillation loss of each level (see `base.Guidance.loss`).
+
+        The gradient for the images is computed here, with the latents' gradient scaled to about 1. So the backward
+        pass through a half-precision VAE neither overflows nor vanishes, whatever a GradScaler multiplies the loss by.
+        """
+        with torch.enable_grad(), self._without_autocast():
+            leaf = images.detach().to(torch.float32).requires_grad_()
+            latents = self.encode(leaf, draws.posterior_noise)
+            losses, gradient = self.judge(latents, self.view_conditions(poses, frames), draws, scale)
+            image_gradient = _pull_back(gradient, latents, leaf)
+        return cast(Tensor, _LossWithGradient.apply(images, losses, image_gradient.to(images.dtype)))
+
+    def judge(
+        self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: float
+    ) -> tuple[Float[Tensor, "levels"], Float[Tensor, "levels views c h w"]]:
+        """Distillation loss of each level and its gradient for the latents (method.md section 5.3)."""
+        leaf = latents.detach().requires_grad_()
+        timesteps, noise = draws.timesteps.to(self.device), draws.noise.to(latents)
+        kept = self._alphas[timesteps]
+        predicted = self.predict_noise(add_noise(leaf.detach(), noise, kept), timesteps, conditions, scale)
+        losses = distillation_loss(leaf, predicted, noise, kept)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), gradient
+
+    def encode(
+        self, images: Float[Tensor, "levels views 3 height width"], noise: Float[Tensor, "levels views c h w"]
+    ) -> Float[Tensor, "levels views c h w"]:
+        """Scaled latents of images in [0, 1] of any size; `noise` picks them within the VAE's posterior."""
+        side = self.image_size
+        resized = F.interpolate(images.flatten(0, 1), (side, side), mode="bilinear", align_corners=False)
+        mean, std = (moment.view(noise.shape) for moment in self._posterior(resized))
+        return self._networks.scaling_factor * (mean + std * noise.to(mean))
+
+    def _posterior(
+        self, images: Float[Tensor, "images 3 size size"]
+    ) -> tuple[Float[Tensor, "images c h w"], Float[Tensor, "images c h w"]]:
+        """Mean and standard deviation of the VAE's posterior for images in [0, 1]."""
+        vae: Any = self._networks.vae
+        moments = vae.encode((2 * images - 1).to(vae.dtype)).latent_dist.parameters.to(images.dtype)
+        mean, logvar = moments.chunk(2, dim=1)
+        return mean, torch.exp(0.5 * logvar.clamp(-30.0, 20.0))
+
+    @torch.no_grad()
+    def predict_noise(
+        self,
+        noisy: Float[Tensor, "levels views c h w"],
+        timesteps: Int64[Tensor, "levels views"],
+        conditions: Conditions,
+        scale: float,
+    ) -> Float[Tensor, "levels views c h w"]:
+        """Classifier-free guided noise u + scale (c - u), from one UNet call for all levels and both halves.
+
+        `conditions` hold one context and condition latent per view; zeros make the unconditional half, which is first.
+        """
+        latents = conditions.latents.expand_as(noisy)
+        context = conditions.tokens.expand(noisy.shape[0], *conditions.tokens.shape)
+        inputs = torch.cat((noisy.expand(2, *noisy.shape), torch.stack((torch.zeros_like(latents), latents))), dim=3)
+        contexts = torch.stack((torch.zeros_like(context), context))
+        predicted = self._networks.unet(
+            inputs.flatten(0, 2).to(self._dtype),
+            timesteps.expand(2, *timesteps.shape).flatten(),
+            encoder_hidden_states=contexts.flatten(0, 2).to(self._dtype),
+        ).sample
+        unconditional, conditional = predicted.to(noisy.dtype).view(2, *noisy.shape)
+        return unconditional + scale * (conditional - unconditional)
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self,
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        *,
+        scale: float,
+        generator: torch.Generator,
+        steps: int = 50,
+    ) -> Float[Tensor, "views 3 size size"]:
+        """Novel views imagined by the prior, in [0, 1]: DDIM from pure noise (method.md section 5.1).
+
+        Args:
+            poses: Camera vectors as of `cameras.relative_pose`.
+            frames: Index of each view's input frame.
+            scale: Classifier-free guidance scale.
+            generator: Source of the initial noise.
+            steps: Sampling steps.
+
+        Raises:
+            InputError: The parts needed were not kept (`previews` is off), or `steps` is out of range.
+        """
+        if not self.config.previews:
+            raise InputError(
+                "guidance.previews is False, so the VAE decoder was not kept; set it to True for previews."
+            )
+        shape = (1, len(poses), *self.latent_shape)
+        with self._without_autocast():
+            conditions = self.view_conditions(poses, frames)
+            latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+            for timestep, kept, next_kept in ddim_schedule(self._alphas, steps):
+                timesteps = torch.full(shape[:2], timestep, device=self.device)
+                predicted = self.predict_noise(latents, timesteps, conditions, scale)
+                latents = ddim_step(latents, predicted, kept, next_kept)
+            return self.decode(latents[0])
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "images c h w"]) -> Float[Tensor, "images 3 size size"]:
+        """Images in [0, 1] of scaled latents."""
+        vae: Any = self._networks.vae
+        decoded = vae.decode((latents / self._networks.scaling_factor).to(vae.dtype)).sample
+        return (decoded.to(latents.dtype) * 0.5 + 0.5).clamp(0.0, 1.0)
+
+    def _without_autocast(self) -> torch.autocast:
+        """The networks have one precision of their own; autocast would lower that of the arithmetic around them."""
+        return torch.autocast(self.device.type, enabled=False)
+
+
+def network_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format that a `GuidanceConfig.precision` means on `device`."""
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Make a network ready for inference."""
+    # Not `network.to`: diffusers' override warns about every change of precision.
+    nn.Module.to(network, device, dtype).eval().requires_grad_(False)
+
+
+def _pull_back(
+    gradient: Float[Tensor, "levels views c h w"],
+    latents: Float[Tensor, "levels views c h w"],
+    images: Float[Tensor, "levels views 3 height width"],
+) -> Float[Tensor, "levels views 3 height width"]:
+    """The latents' gradient brought back to the images they were encoded from.
+
+    Each image has a factor of its own, the power of two above its largest entry: images do not influence each other,
+    and multiplying by powers of two loses no digits.
+    """
+    _, exponent = torch.frexp(gradient.abs().amax(dim=(2, 3, 4), keepdim=True))
+    exponent = exponent.clamp(-100, 100)  # the powers themselves must be finite
+    (scaled,) = torch.autograd.grad(latents, images, torch.ldexp(gradient, -exponent))
+    return torch.ldexp(scaled, exponent)
+
+
+class _LossWithGradient(torch.autograd.Function):
+    """Losses of which the gradient for the images is known already."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Float[Tensor, "levels views 3 height width"],
+        losses: Float[Tensor, "levels"],
+        gradient: Float[Tensor, "levels views 3 height width"],
+    ) -> Float[Tensor, "levels"]:
+        ctx.save_for_backward(gradient)
+        return losses.clone()
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, upstream: Float[Tensor, "levels"]
+    ) -> tuple[Float[Tensor, "levels views 3 height width"], None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream[:, None, None, None, None].to(gradient) * gradient, None, None

@@ -1,0 +1,396 @@
+"""Priors are loaded from every layout they come in, completely, safely, or refused in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance import hub
+from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.diffusers_layout import needed_files
+from consistent4d_ns.guidance.loading import build_guidance, load_networks
+from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from tests.conftest import golden_path
+from tests.guidance.layouts import PROJECTIONS, SCHEDULER, original_tensors, save_folder, write_json
+
+NETWORKS = ("unet", "vae", "image_encoder", "projection")
+
+
+@pytest.fixture(scope="module")
+def networks() -> Zero123Networks:
+    return random_networks("small", "cpu", seed=0)
+
+
+@pytest.fixture(scope="module")
+def original(networks: Zero123Networks) -> dict[str, Tensor]:
+    return original_tensors(networks)
+
+
+@pytest.fixture
+def folder(networks: Zero123Networks, tmp_path: Path) -> Path:
+    return save_folder(networks, tmp_path / "prior")
+
+
+def assert_same_weights(found: Zero123Networks, expected: Zero123Networks) -> None:
+    for part in NETWORKS:
+        ours, theirs = getattr(found, part).state_dict(), getattr(expected, part).state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
+
+
+def refusal(prior: Path | str) -> str:
+    """What the user reads when `prior` is asked for: one line that names it."""
+    with pytest.raises(InputError) as error:
+        load_networks(str(prior))
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(prior) in message
+    return message
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_diffusers_folder(networks: Zero123Networks, tmp_path: Path, projection: str) -> None:
+    networks = deepcopy(networks)
+    networks.clip_mean, networks.clip_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    found = load_networks(str(save_folder(networks, tmp_path, projection)))
+    assert_same_weights(found, networks)
+    assert (found.image_size, found.latent_shape, found.image_tokens) == (64, (4, 16, 16), 17)
+    assert found.scaling_factor == pytest.approx(0.6)
+    assert (found.clip_mean, found.clip_std) == (networks.clip_mean, networks.clip_std)
+    assert torch.equal(found.alphas, networks.alphas)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_original_checkpoint(
+    networks: Zero123Networks, original: dict[str, Tensor], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"zero123{suffix}"
+    if suffix == ".ckpt":
+        torch.save({"state_dict": original, "global_step": 1}, path)
+    else:
+        save_file({name: value.contiguous() for name, value in original.items()}, path)
+    found = load_networks(str(path))
+    assert_same_weights(found, networks)
+    assert (found.image_size, found.image_tokens, found.scaling_factor) == (256, 1, 0.18215)
+    assert found.unet.config["down_block_types"] == ("CrossAttnDownBlock2D", "DownBlock2D")
+
+
+def test_golden_checkpoint_is_the_same_prior_in_every_layout(tmp_path: Path) -> None:
+    path = golden_path("zero123/small_zero123_ckpt.safetensors")
+    expected = load_networks(str(path))
+    torch.save({"state_dict": load_file(path)}, tmp_path / "prior.ckpt")
+    places = [save_folder(expected, tmp_path / projection, projection) for projection in PROJECTIONS]
+    frame = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    reference = Zero123Guidance(expected, GuidanceConfig(precision="fp32"), "cpu")
+    reference.prepare(frame)
+    for place in (*places, tmp_path / "prior.ckpt"):
+        found = load_networks(str(place))
+        guidance = Zero123Guidance(found, GuidanceConfig(precision="fp32"), "cpu")
+        guidance.prepare(frame)
+        assert torch.equal(guidance.conditions.tokens, reference.conditions.tokens)
+        assert torch.equal(guidance.conditions.latents, reference.conditions.latents)
+        ours, theirs = found.unet.state_dict(), expected.unet.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert found.unet.config["attention_head_dim"] == expected.unet.config["attention_head_dim"]
+
+
+def test_checkpoint_without_averages_uses_the_raw_weights(original: dict[str, Tensor], tmp_path: Path) -> None:
+    pruned = {name: value for name, value in original.items() if not name.startswith("model_ema")}
+    torch.save(pruned, tmp_path / "pruned.ckpt")
+    found = load_networks(str(tmp_path / "pruned.ckpt"))
+    raw = original["model.diffusion_model.out.2.weight"]
+    assert torch.equal(found.unet.state_dict()["conv_out.weight"], raw)
+
+
+def test_averaged_weights_are_preferred(networks: Zero123Networks, folder: Path) -> None:
+    plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v.half() + 1 for k, v in load_file(plain).items()}, plain.with_suffix(".fp16_ema.safetensors"))
+    expected = networks.unet.state_dict()["conv_out.bias"].half() + 1
+    assert torch.equal(load_networks(str(folder)).unet.state_dict()["conv_out.bias"], expected)
+
+
+def test_bin_files_of_old_diffusers(networks: Zero123Networks, folder: Path) -> None:
+    """Pickled tensors, attention under its former names, and a table of positions that is no weight."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for part, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("image_encoder", "model"),
+    ):
+        file = next((folder / part).glob("*.safetensors"))
+        tensors = load_file(file)
+        file.unlink()
+        if part == "vae":
+            for new, old in names.items():
+                tensors = {k.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): v for k, v in tensors.items()}
+            assert any(".proj_attn." in name for name in tensors)
+        if part == "image_encoder":
+            tensors["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+        torch.save(tensors, folder / part / f"{'pytorch_' if stem == 'model' else ''}{stem}.bin")
+    assert_same_weights(load_networks(str(folder)), networks)
+
+
+def test_remote_code_is_not_run(networks: Zero123Networks, folder: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "was_run"
+    for place in (folder, folder / "clip_camera_projection"):
+        (place / "clip_camera_projection.py").write_text(f"open({str(marker)!r}, 'w')")
+    write_json(folder / "model_index.json", {"clip_camera_projection": ["clip_camera_projection", "CameraProjection"]})
+    assert_same_weights(load_networks(str(folder)), networks)
+    assert not marker.exists()
+
+
+# Pickles
+
+
+class Malicious:
+    """Runs `call` on `argument` when unpickled the ordinary way."""
+
+    def __init__(self, call: Callable[..., Any], argument: Any) -> None:
+        self.call, self.argument = call, argument
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
+        return self.call, (self.argument,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_shell_commands_in_pickles_are_not_run(original: dict[str, Tensor], tmp_path: Path, zipped: bool) -> None:
+    marker, path = tmp_path / "was_run", tmp_path / "evil.ckpt"
+    content = {"state_dict": original, "callbacks": Malicious(os.system, f"touch {marker}")}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "holds Python code, which is never run" in refusal(path)
+    assert not marker.exists()
+
+
+def test_other_calls_in_pickles_become_placeholders(
+    networks: Zero123Networks, original: dict[str, Tensor], tmp_path: Path
+) -> None:
+    marker, path = tmp_path / "was_run", tmp_path / "evil.ckpt"
+    calls = [Malicious(subprocess.check_call, ["touch", str(marker)]), Malicious(eval, f"open({str(marker)!r}, 'w')")]
+    torch.save({"state_dict": original, "callbacks": calls}, path)
+    assert_same_weights(load_networks(str(path)), networks)
+    assert not marker.exists()
+
+
+def test_unknown_classes_become_placeholders(
+    networks: Zero123Networks, original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in zero123-xl.ckpt, which refers to callbacks of an old pytorch-lightning, as keys and as objects."""
+    name = "some_lightning.callbacks"
+    callback = type("ModelCheckpoint", (), {"__module__": name})
+    module = ModuleType(name)
+    module.ModelCheckpoint = callback  # type: ignore[attr-defined]
+    instance = callback()
+    vars(instance)["best"] = 0.5
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "some_lightning", ModuleType("some_lightning"))
+        patch.setitem(sys.modules, name, module)
+        torch.save({"state_dict": original, "callbacks": {callback: {}, "last": instance}}, tmp_path / "xl.ckpt")
+    assert_same_weights(load_networks(str(tmp_path / "xl.ckpt")), networks)
+    assert name not in sys.modules
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_truncated_checkpoint(original: dict[str, Tensor], tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    if suffix == ".ckpt":
+        torch.save({"state_dict": original}, path)
+    else:
+        save_file({name: value.contiguous() for name, value in original.items()}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "download it again" in refusal(path)
+
+
+def test_truncated_part_of_a_folder(folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"{path}: not a readable weight file .* download it again"):
+        load_networks(str(folder))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder", "clip_camera_projection"])
+def test_folder_without_a_part(folder: Path, part: str) -> None:
+    for file in (folder / part).glob("*.safetensors"):
+        file.unlink()
+    assert f"no weights in {part}/" in refusal(folder)
+
+
+def test_folder_without_a_configuration(folder: Path) -> None:
+    (folder / "unet" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"unet.config\.json: missing or not valid JSON"):
+        load_networks(str(folder))
+
+
+def test_folder_of_another_size_than_its_configuration(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value[:1] for name, value in load_file(path).items()}, path)
+    with pytest.raises(InputError, match="tensors are of another shape, first "):
+        load_networks(str(folder))
+
+
+def test_prior_without_condition_latents(tmp_path: Path) -> None:
+    """A text-to-image UNet takes the noisy latent only."""
+    from diffusers import UNet2DConditionModel
+
+    networks = random_networks("small", "cpu", seed=0)
+    config: dict[str, Any] = {**networks.unet.config, "in_channels": 4}
+    networks.unet = UNet2DConditionModel(**config)
+    message = refusal(save_folder(networks, tmp_path))
+    assert "UNet input channels (noisy and condition latent): 4, expected 8" in message
+
+
+def test_projection_of_another_width(folder: Path) -> None:
+    path = folder / "clip_camera_projection" / "diffusion_pytorch_model.safetensors"
+    save_file({"proj.weight": torch.zeros(24, 24), "proj.bias": torch.zeros(24)}, path)
+    assert "camera projection inputs (image embedding and 4 camera numbers): 24, expected 28" in refusal(folder)
+
+
+def test_too_many_image_tokens(folder: Path) -> None:
+    write_json(folder / "clip_camera_projection" / "config.json", {"image_tokens": 18})
+    assert "image_tokens is 18, the encoder yields 1 to 17" in refusal(folder)
+
+
+def test_scheduler_of_another_kind(folder: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    write_json(path, SCHEDULER | {"prediction_type": "v_prediction"})
+    with pytest.raises(InputError, match="prediction_type 'v_prediction' is not supported"):
+        load_networks(str(folder))
+
+
+def test_checkpoint_of_another_kind(tmp_path: Path) -> None:
+    torch.save({"pipeline": {"weight": torch.zeros(3)}}, tmp_path / "other.ckpt")
+    message = refusal(tmp_path / "other.ckpt")
+    assert "not a Zero123 prior in the original layout" in message
+    assert "is missing" in message
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    assert "holds no named tensors" in refusal(tmp_path / "list.ckpt")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.input_blocks.1.0.in_layers.0.bias",
+        "model_ema.diffusion_modelmiddle_block0in_layers0weight",
+        "first_stage_model.encoder.mid.attn_1.q.weight",
+        "cond_stage_model.model.visual.ln_post.bias",
+        "cond_stage_model.model.visual.proj",
+        "cc_projection.weight",
+        "cc_projection.bias",
+    ],
+)
+def test_checkpoint_with_a_missing_tensor(original: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    torch.save({k: v for k, v in original.items() if k != name}, tmp_path / "holes.ckpt")
+    assert "missing" in refusal(tmp_path / "holes.ckpt")
+
+
+def test_checkpoint_with_a_left_over_tensor(original: dict[str, Tensor], tmp_path: Path) -> None:
+    """A network with a part that would silently go unused is another network."""
+    extra = {"first_stage_model.encoder.extra.weight": torch.zeros(1)}
+    torch.save(original | extra, tmp_path / "more.ckpt")
+    assert "1 of" in (message := refusal(tmp_path / "more.ckpt"))
+    assert "not part of this network, first encoder.extra.weight" in message
+
+
+# Where priors come from
+
+
+def test_no_guidance_needs_nothing() -> None:
+    assert build_guidance(GuidanceConfig(kind="none", prior="nowhere/nothing"), 0.0, "cpu") is None
+
+
+def test_guidance_from_a_folder(folder: Path) -> None:
+    guidance = build_guidance(GuidanceConfig(prior=str(folder)), 10.0, "cpu")
+    assert guidance is not None
+    assert guidance.image_size == 64
+
+
+@pytest.mark.parametrize("prior", ["missing/zero123.ckpt", "./missing", "/missing/a/b", "missing"])
+def test_missing_file(prior: str) -> None:
+    message = refusal(prior)
+    assert "no such file or folder" in message
+    assert "hf download ashawkey/zero123-xl-diffusers" in message
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    message = refusal("someone/zero123")
+    for said in ("someone/zero123", "hf download", "5 GB", "licences", "consistent4d-mini needs no weights"):
+        assert said in message
+    assert ("HF_HUB_OFFLINE is set" if offline else "http://127.0.0.1:9 cannot be reached") in message
+
+
+def test_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi, constants
+
+    def fail(*_: Any) -> None:
+        raise ConnectionError("reset by peer\nand more")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_reachable", lambda _: True)
+    monkeypatch.setattr(HfApi, "list_repo_files", fail)
+    assert "download failed (reset by peer)" in refusal("someone/zero123")
+
+
+def test_cached_prior_needs_no_network(
+    networks: Zero123Networks, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(folder / "model_index.json"))
+    monkeypatch.setattr(hub, "_download", lambda _: pytest.fail("the cache was not used"))
+    assert_same_weights(load_networks("someone/zero123"), networks)
+
+
+def test_only_what_is_needed_is_downloaded() -> None:
+    wanted = [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.fp16_ema.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+        "cc_projection/config.json",
+        "cc_projection/diffusion_pytorch_model.bin",
+        "scheduler/scheduler_config.json",
+        "feature_extractor/preprocessor_config.json",
+    ]
+    other = [
+        "README.md",
+        "pipeline.py",
+        "cc_projection/cc_projection.py",
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "image_encoder/pytorch_model.bin",
+    ]
+    assert sorted(needed_files([*other, *wanted], "someone/zero123")) == sorted(wanted)
