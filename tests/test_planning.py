@@ -109,14 +109,14 @@ def draws_of(config: PlanConfig, count: int) -> torch.Tensor:
 
 
 def test_elevation_laws(golden_json):
-    only = {"azimuths": 0.0, "times": 0.0, "identical": 0.0}
-    uniform = draws_of(PlanConfig(**only), 3000)
+    only = PlanConfig(azimuths=0.0, times=0.0, identical=0.0)
+    uniform = draws_of(only, 3000)
     assert float(uniform.mean()) == pytest.approx(25.0, abs=0.8)
     assert float(uniform.std()) == pytest.approx(70 / 12**0.5, abs=0.5)
-    sphere = draws_of(PlanConfig(**only, elevation_distribution="sphere"), 3000)
+    sphere = draws_of(replace(only, elevation_distribution="sphere"), 3000)
     sines = torch.sin(torch.deg2rad(sphere))
     assert float(sines.mean()) == pytest.approx((-0.17365 + 0.86603) / 2, abs=0.012)
-    upstream = draws_of(PlanConfig(**only, elevation_distribution="upstream"), 12000)
+    upstream = draws_of(replace(only, elevation_distribution="upstream"), 12000)
     recorded = golden_json("sampling_stats.json")["stats"]["mode1"]
     assert float(upstream.mean()) == pytest.approx(recorded["elevation_mean"], abs=0.6)
     assert float(upstream.std()) == pytest.approx(recorded["elevation_std"], abs=0.4)

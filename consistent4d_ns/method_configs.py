@@ -1,0 +1,124 @@
+"""The methods that `ns-train` lists, all from one builder."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from consistent4d_ns.datamanager import Consistent4DDataManagerConfig
+from consistent4d_ns.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.interpolation.config import InterpolationConfig
+from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
+from consistent4d_ns.pipeline import Consistent4DPipelineConfig
+from consistent4d_ns.planning import PlanConfig
+from consistent4d_ns.schedules import Anneal
+
+
+@dataclass
+class FieldOptimizerConfig(AdamOptimizerConfig):
+    """Adam as the method uses it (method.md section 8)."""
+
+    lr: float = 0.01
+    """Learning rate, constant."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running means of the gradient and its square."""
+
+
+@dataclass
+class Consistent4DTrainerConfig(TrainerConfig):
+    """Nerfstudio's trainer with this method's pipeline."""
+
+    pipeline: Consistent4DPipelineConfig = field(default_factory=Consistent4DPipelineConfig)
+    """Data, model and priors."""
+
+
+def method(
+    name: str,
+    description: str,
+    *,
+    model: Consistent4DModelConfig,
+    plan: PlanConfig,
+    steps: int = 10_000,
+    image_size: int = 256,
+    guidance: GuidanceConfig | None = None,
+) -> MethodSpecification:
+    """A method from what presets differ in."""
+    config = Consistent4DTrainerConfig(
+        method_name=name,
+        max_num_iterations=steps,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=max(1, steps // 20),
+        steps_per_eval_all_images=0,
+        steps_per_save=max(1, steps // 5),
+        mixed_precision=False,
+        pipeline=Consistent4DPipelineConfig(
+            datamanager=Consistent4DDataManagerConfig(
+                dataparser=FrameSequenceDataParserConfig(image_size=image_size), plan=plan
+            ),
+            model=model,
+            guidance=guidance or GuidanceConfig(),
+            interpolation=InterpolationConfig(),
+        ),
+        optimizers={"field": {"optimizer": FieldOptimizerConfig(), "scheduler": None}},
+        machine=MachineConfig(seed=0, device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15),
+        logging=LoggingConfig(steps_per_log=10),
+        vis="viewer+tensorboard",
+    )
+    return MethodSpecification(config=config, description=description)
+
+
+consistent4d = method(
+    "consistent4d",
+    "Consistent4D: a 360-degree dynamic object from one video (two levels, the paper's setting).",
+    model=Consistent4DModelConfig(),
+    plan=PlanConfig(),
+)
+
+consistent4d_lite = method(
+    "consistent4d-lite",
+    "Consistent4D with narrower fine planes and heads, for less memory.",
+    model=Consistent4DModelConfig(channels=(16, 8), hidden_width=12),
+    plan=PlanConfig(),
+)
+
+consistent4d_big = method(
+    "consistent4d-big",
+    "Consistent4D with four levels, for large motion and detail.",
+    model=Consistent4DModelConfig(
+        grid_resolutions=((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32)),
+        loss_weights=LossWeights(rgb=(500.0, 500.0, 200.0, 500.0), sds=(0.1, 0.1, 0.003, 0.1)),
+    ),
+    plan=PlanConfig(),
+)
+
+consistent4d_mini = method(
+    "consistent4d-mini",
+    "Consistent4D in small: trains on two CPU cores in minutes and needs no downloaded prior.",
+    model=Consistent4DModelConfig(
+        grid_resolutions=((24, 24, 24, 8), (48, 48, 48, 16)),
+        channels=(8,),
+        hidden_width=16,
+        samples_per_ray=96,
+        occupancy_resolution=24,
+        occupancy_times=4,
+        loss_weights=LossWeights(orientation=Anneal(0.0), normal_smoothness_3d=0.0),
+    ),
+    plan=PlanConfig(stage_steps=(0, 500), image_sizes=(32, 64), views=(4, 2), clip_views=(4, 4)),
+    steps=1_000,
+    image_size=128,
+    guidance=GuidanceConfig(kind="none"),
+)
+
+
+def preset(specification: MethodSpecification) -> Consistent4DTrainerConfig:
+    """A preset's configuration to change and run from Python; the preset itself stays as it is."""
+    return cast(Consistent4DTrainerConfig, deepcopy(specification.config))

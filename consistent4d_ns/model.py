@@ -1,0 +1,412 @@
+"""The Nerfstudio model: renders the cascade field, states the rendering losses, measures images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components import renderers
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor, nn
+
+from consistent4d_ns import losses
+from consistent4d_ns.cameras import box_exit
+from consistent4d_ns.draws import RenderDraws, step_generator
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation, PlaneReduction
+from consistent4d_ns.planning import StepKind, StepPlan
+from consistent4d_ns.rendering import accumulate, depth_variance, normalised_depth, render_weights
+from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, step_size
+from consistent4d_ns.schedules import Anneal
+
+OCCUPANCY_EVERY = 16
+"""Steps between updates of the occupancy grid (method.md section 4.1)."""
+OCCUPANCY_WARMUP = 256
+"""Steps during which an update looks at every cell (method.md section 4.1)."""
+NORMAL_SHIFT = 0.01
+"""Standard deviation of the shift at which a second normal is asked for, in world units (method.md section 3.3)."""
+VISIBLE_WEIGHT = 1e-3
+"""Samples lighter than this do not show in a rendered normal map and are left out of it."""
+
+
+@dataclass
+class LossWeights:
+    """Weights of all loss terms (method.md section 7); those per level are given once for all levels, or per level."""
+
+    rgb: tuple[float, ...] = (500.0,)
+    """Colour of the input view, mean squared error; per level."""
+    mask: tuple[float, ...] = (50.0,)
+    """Silhouette of the input view, mean squared error; per level."""
+    sds: tuple[float, ...] = (0.1,)
+    """Score distillation on novel views; per level."""
+    consistency: tuple[float, ...] = (2500.0,)
+    """Interpolation-driven consistency of consecutive novel views; per level."""
+    orientation: Anneal = field(default_factory=lambda: Anneal(1.0, 20.0, 5000))
+    """Normals that face away from the camera."""
+    normal_smoothness_3d: float = 2.0
+    """Difference of normals at slightly shifted points."""
+    normal_smoothness_2d: float = 0.0
+    """Difference of neighbouring pixels of the normal image."""
+    sparsity: float = 0.0
+    """Mean accumulation of novel views."""
+    opaqueness: float = 0.0
+    """Entropy of the accumulation."""
+    depth_variance: float = 0.0
+    """Spread of each opaque ray's weight in depth."""
+
+    def at(self, name: str, step: int) -> float:
+        """Weight of a term at a training step; `name` as in the loss dictionary, `sds_1` for level 1."""
+        term, _, level = name.rpartition("_")
+        value = getattr(self, term if level.isdigit() else name)
+        if isinstance(value, Anneal):
+            return value(step)
+        return value if isinstance(value, float) else value[int(level) if len(value) > 1 else 0]
+
+    def check(self, num_levels: int) -> None:
+        """Raises: InputError: a per-level weight names another number of levels than there are."""
+        for term in ("rgb", "mask", "sds", "consistency"):
+            if len(getattr(self, term)) not in (1, num_levels):
+                raise InputError(
+                    f"loss-weights.{term} has {len(getattr(self, term))} values for {num_levels} levels; "
+                    "give one value for all levels or one per level."
+                )
+
+    def needs_normals(self, step: int) -> bool:
+        """Whether any term at this step looks at normals."""
+        return self.orientation(step) > 0 or self.normal_smoothness_3d > 0 or self.normal_smoothness_2d > 0
+
+
+@dataclass
+class Consistent4DModelConfig(ModelConfig):
+    """The field, how it is rendered, and the weights of its losses."""
+
+    _target: type = field(default_factory=lambda: Consistent4DModel)
+    """Class to instantiate."""
+    enable_collider: bool = False
+    """Not used: rays are sampled inside the object's box."""
+    eval_num_rays_per_chunk: int = 16384
+    """Rays rendered at a time outside training; less takes less memory."""
+    grid_resolutions: tuple[tuple[int, int, int, int], ...] = ((50, 50, 50, 8), (100, 100, 100, 16))
+    """Grid size along x, y, z, t for each level of the cascade, coarse to fine."""
+    channels: tuple[int, ...] = (16,)
+    """Features per plane; once for all levels, or per level."""
+    hidden_width: int = 32
+    """Width of the heads' hidden layer."""
+    plane_reduction: PlaneReduction = "product"
+    """How the six planes of a level are combined: their product, or (xy + xz + yz) * xt * yt * zt."""
+    density_blob: DensityBlob = "linear"
+    """Ball that training starts from: 10 (1 - 2 |p|) or 10 exp(-2 |p|^2), added to the raw density."""
+    implementation: HeadImplementation = "torch"
+    """What the heads run on; `tcnn` needs tinycudann and a CUDA device, and its checkpoints need it too."""
+    samples_per_ray: int = 256
+    """Samples along the diagonal of the box; sets the distance between samples."""
+    occupancy_resolution: int = 32
+    """Cells per side of the occupancy grid."""
+    occupancy_times: int = 8
+    """Moments at which each cell is looked at in one update (upstream: one, quirk 16)."""
+    render_normals: bool = True
+    """Whether normals are among the outputs outside training."""
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    """Weights of all loss terms."""
+
+    def check(self) -> None:
+        """Raises: InputError: values that contradict each other, or that must be at least 1 and are not."""
+        levels = len(self.grid_resolutions)
+        if len(self.channels) not in (1, levels):
+            raise InputError(f"channels {self.channels} must name one value, or one for each of {levels} levels.")
+        self.loss_weights.check(levels)
+        sizes = ("hidden_width", "samples_per_ray", "occupancy_resolution", "occupancy_times")
+        counts = {name: (getattr(self, name),) for name in sizes} | {"channels": self.channels}
+        counts["grid_resolutions"] = tuple(side for level in self.grid_resolutions for side in level)
+        for name, values in counts.items():
+            if min(values, default=0) < 1:
+                raise InputError(f"model.{name.replace('_', '-')} is {getattr(self, name)}: give at least 1.")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A rendered batch of rays, all levels, with what the losses need."""
+
+    rgb: Float[Tensor, "levels rays 3"]
+    """Colour on white."""
+    accumulation: Float[Tensor, "levels rays"]
+    """Opacity in [0, 1]."""
+    expected_depth: Float[Tensor, "levels rays"]
+    """Sum of weight times distance, not divided by the accumulation."""
+    depth: Float[Tensor, "levels rays"]
+    """Distance of what is seen (see `rendering.normalised_depth`)."""
+    depth_variance: Float[Tensor, "levels rays"]
+    """Spread of the weight around `depth`."""
+    weights: Float[Tensor, "levels samples"]
+    """Weight of each sample."""
+    normals: Float[Tensor, "levels samples 3"] | None
+    """Normal of each sample; None when no loss asks for it."""
+    shifted_normals: Float[Tensor, "levels samples 3"] | None
+    """Normal at a slightly shifted point; None when no loss asks for it."""
+    directions: Float[Tensor, "samples 3"]
+    """View direction at each sample."""
+    normal_map: Float[Tensor, "levels rays 3"] | None
+    """Normals as colours, (n + 1) / 2 times the accumulation; None when nobody asks for it."""
+
+
+class Consistent4DModel(Model):
+    """A dynamic object in the box [-1, 1]^3 on a white background."""
+
+    config: Consistent4DModelConfig
+
+    def populate_modules(self) -> None:
+        """Build the field and the occupancy grid.
+
+        Raises:
+            InputError: the configuration contradicts itself.
+        """
+        super().populate_modules()
+        config = self.config
+        config.check()
+        levels = len(config.grid_resolutions)
+        channels = config.channels if len(config.channels) == levels else config.channels * levels
+        self.field = CascadeKPlanes(
+            config.grid_resolutions,
+            channels,
+            config.hidden_width,
+            config.plane_reduction,
+            config.density_blob,
+            config.implementation,
+        )
+        self.occupancy = OccupancyGrid(config.occupancy_resolution, step_size(config.samples_per_ray))
+        self.seed = torch.initial_seed()
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """One group with everything that is trained."""
+        return {"field": list(self.field.parameters())}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Keep the occupancy grid up to date."""
+        location = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
+        return [TrainingCallback(location, self.update_occupancy, update_every_num_iters=OCCUPANCY_EVERY)]
+
+    def update_occupancy(self, step: int) -> None:
+        """One update of the occupancy grid; called at steps divisible by `OCCUPANCY_EVERY`."""
+        generator = step_generator(self.seed, step, "occupancy", self.device)
+        draws = self.occupancy.draw(step, self.config.occupancy_times, OCCUPANCY_WARMUP, generator)
+        self.occupancy.update(self.field.density, draws)
+
+    def forward(
+        self, ray_bundle: RayBundle | Cameras, draws: RenderDraws | None = None, step: int = 0
+    ) -> dict[str, Any]:
+        """Outputs for a bundle of rays.
+
+        Args:
+            ray_bundle: Rays, with times in [0, 1] or without (then the first frame is shown).
+            draws: Random draws of a training step; without them nothing is random and the outputs are images.
+            step: Training step, which says what the losses will ask for.
+        """
+        return self.get_outputs(ray_bundle, draws, step)
+
+    def get_outputs(
+        self, ray_bundle: RayBundle | Cameras, draws: RenderDraws | None = None, step: int = 0
+    ) -> dict[str, Any]:
+        """In training (with draws) {"rendering": Rendering}, else one tensor per ray under each name (see `images`)."""
+        assert isinstance(ray_bundle, RayBundle)
+        if draws is not None:
+            return {"rendering": self.render(ray_bundle, draws, self.config.loss_weights.needs_normals(step))}
+        return self.images(self.render(ray_bundle, None, self.config.render_normals))
+
+    def render(self, rays: RayBundle, draws: RenderDraws | None, with_normals: bool) -> Rendering:
+        """Volume-render a bundle of rays (method.md section 4)."""
+        rays = rays.flatten()
+        samples = self.sample(rays, draws)
+        directions = rays.directions[samples.ray_indices]
+        times = self._sample_times(rays, samples)
+        density, features = self.field(samples.points, times)
+        weights = render_weights(density, samples)
+
+        accumulation = accumulate(weights, samples)
+        rgb = accumulate(weights[..., None] * torch.sigmoid(features), samples)
+        expected_depth = accumulate(weights * samples.mids, samples)
+        far = box_exit(1.0) + rays.origins.norm(dim=-1) - 1.0
+        depth = normalised_depth(expected_depth, accumulation, far)
+        normals = shifted = normal_map = None
+        if with_normals and draws is not None:
+            normals, shifted = self._training_normals(samples, times, draws)
+        if with_normals:
+            normal_map = self._normal_map(normals, weights, accumulation, samples, times)
+        return Rendering(
+            rgb=rgb + self._background(rgb) * (1.0 - accumulation[..., None]),
+            accumulation=accumulation,
+            expected_depth=expected_depth,
+            depth=depth,
+            depth_variance=depth_variance(weights, depth, samples),
+            weights=weights,
+            normals=normals,
+            shifted_normals=shifted,
+            directions=directions,
+            normal_map=normal_map,
+        )
+
+    def sample(self, rays: RayBundle, draws: RenderDraws | None) -> PackedSamples:
+        """Places where the rays are looked at."""
+        nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
+        jitter = None if draws is None else draws.jitter
+        return lattice_samples(rays.origins, rays.directions, self.occupancy.step, jitter, self.occupancy, nears, fars)
+
+    def images(self, rendering: Rendering) -> dict[str, Tensor]:
+        """Per-ray outputs: rgb, accumulation, depth, expected_depth and normals of the finest level, then each level's.
+
+        Level l's colour, accumulation and depth are `rgb_l`, `accumulation_l` and `depth_l`.
+        """
+        outputs = {
+            "rgb": rendering.rgb[-1],
+            "accumulation": rendering.accumulation[-1, :, None],
+            "depth": rendering.depth[-1, :, None],
+            "expected_depth": rendering.expected_depth[-1, :, None],
+        }
+        if rendering.normal_map is not None:
+            outputs["normals"] = rendering.normal_map[-1]
+        for level in range(self.field.num_levels):
+            outputs[f"rgb_{level}"] = rendering.rgb[level]
+            outputs[f"accumulation_{level}"] = rendering.accumulation[level, :, None]
+            outputs[f"depth_{level}"] = rendering.depth[level, :, None]
+        return outputs
+
+    def loss_terms(self, rendering: Rendering, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Unweighted terms of the rendering itself; a term with weight 0 is not computed."""
+        plan = cast(StepPlan, batch["plan"])
+        weights = self.config.loss_weights
+        terms: dict[str, Tensor] = {}
+        if plan.kind is StepKind.REFERENCE:
+            terms |= per_level("rgb", losses.mean_squared_error(rendering.rgb, batch["image"]))
+            terms |= per_level("mask", losses.mean_squared_error(rendering.accumulation, batch["alpha"]))
+        elif weights.sparsity > 0:
+            terms["sparsity"] = losses.sparsity(rendering.accumulation)
+        if rendering.normals is not None:
+            terms["orientation"] = losses.orientation(
+                rendering.weights, rendering.normals, rendering.directions, rendering.accumulation
+            )
+        if rendering.normals is not None and rendering.shifted_normals is not None:
+            terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(rendering.normals, rendering.shifted_normals)
+        if rendering.normal_map is not None and weights.normal_smoothness_2d > 0:
+            images = rendering.normal_map.view(-1, plan.image_size, plan.image_size, 3)
+            terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)
+        if weights.opaqueness > 0:
+            terms["opaqueness"] = losses.opaqueness(rendering.accumulation)
+        if weights.depth_variance > 0:
+            terms["depth_variance"] = losses.visible_depth_variance(rendering.depth_variance, rendering.accumulation)
+        return terms
+
+    def weigh(self, terms: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The terms times their weights at this step."""
+        return {name: term * self.config.loss_weights.at(name, step) for name, term in terms.items()}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of the rendering."""
+        return self.weigh(self.loss_terms(outputs["rendering"], batch), batch["plan"].step)
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the input view (reference steps only), occupied share of the box, samples per ray."""
+        rendering = cast(Rendering, outputs["rendering"])
+        samples = torch.tensor(rendering.weights.shape[1] / max(1, rendering.rgb.shape[1]))
+        metrics = {"occupied_share": self.occupancy.occupied.float().mean(), "samples_per_ray": samples}
+        if batch["plan"].kind is StepKind.REFERENCE:
+            metrics["psnr"] = losses.peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
+        return metrics
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and silhouette IoU of a whole image, and pictures to look at (truth on the left)."""
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        truth = batch["image"].to(outputs["rgb"])
+        predicted = outputs["rgb"].clamp(0.0, 1.0)
+        ssim = structural_similarity_index_measure(
+            predicted.movedim(-1, 0)[None], truth.movedim(-1, 0)[None], data_range=1.0
+        )
+        metrics = {
+            "psnr": float(losses.peak_signal_noise_ratio(predicted, truth)),
+            "ssim": float(cast(Tensor, ssim)),
+        }
+        if "alpha" in batch:
+            inside, solid = batch["alpha"].to(truth) > 0.5, outputs["accumulation"] > 0.5
+            metrics["iou"] = float((inside & solid).sum() / (inside | solid).sum().clamp(min=1))
+        depth = colormaps.apply_depth_colormap(outputs["depth"], outputs["accumulation"])
+        images = {"img": torch.cat((truth, predicted), dim=1), "depth": depth}
+        images["accumulation"] = colormaps.apply_colormap(outputs["accumulation"])
+        if "normals" in outputs:
+            images["normals"] = outputs["normals"]
+        return metrics, images
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colour without the white background, and opacity: straight alpha."""
+        accumulation = outputs[output_name.replace("rgb", "accumulation")]
+        foreground = outputs[output_name] - (1.0 - accumulation)
+        return torch.cat(((foreground / accumulation.clamp(min=1e-6)).clamp(0.0, 1.0), accumulation), dim=-1)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Always strict: Nerfstudio would retry and drop what does not fit without a word.
+
+        Raises:
+            InputError: the checkpoint is of another configuration.
+        """
+        remedy = "load it with the config.yml saved beside it"
+        try:
+            result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint's parameters have other shapes than this model's; {remedy}.") from error
+        wrong = result.missing_keys + result.unexpected_keys
+        if wrong:
+            raise InputError(f"the checkpoint does not fit this model ({', '.join(wrong[:4])} ...); {remedy}.")
+        return result
+
+    def _sample_times(self, rays: RayBundle, samples: PackedSamples) -> Float[Tensor, "samples"]:
+        """Times of the samples in [-1, 1]."""
+        if rays.times is None:
+            return torch.full_like(samples.starts, -1.0)
+        return rays.times[:, 0].to(samples.starts)[samples.ray_indices] * 2.0 - 1.0
+
+    def _background(self, like: Tensor) -> Tensor:
+        """White, or what the viewer's crop asks for."""
+        override = renderers.BACKGROUND_COLOR_OVERRIDE
+        return like.new_ones(3) if override is None else override.to(like)
+
+    def _training_normals(
+        self, samples: PackedSamples, times: Tensor, draws: RenderDraws
+    ) -> tuple[Tensor, Tensor | None]:
+        normals = self.field.normals(samples.points, times)
+        if self.config.loss_weights.normal_smoothness_3d <= 0:
+            return normals, None
+        row = torch.arange(len(samples), device=samples.points.device) % len(draws.normal_offsets)
+        shift = NORMAL_SHIFT * draws.normal_offsets[row]
+        return normals, self.field.normals(samples.points + shift, times)
+
+    def _normal_map(
+        self,
+        normals: Tensor | None,
+        weights: Tensor,
+        accumulation: Tensor,
+        samples: PackedSamples,
+        times: Tensor,
+    ) -> Float[Tensor, "levels rays 3"]:
+        if normals is None:
+            visible = (weights > VISIBLE_WEIGHT).any(dim=0)
+            normals = weights.new_zeros((*weights.shape, 3))
+            normals[:, visible] = self.field.normals(samples.points[visible], times[visible])
+        mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
+        return (mean + 1.0) / 2.0 * accumulation[..., None]
+
+
+def per_level(name: str, values: Float[Tensor, "levels"] | Sequence[Tensor]) -> dict[str, Tensor]:
+    """Name the values of the levels: `rgb_0`, `rgb_1`, ..."""
+    return {f"{name}_{level}": value for level, value in enumerate(values)}

@@ -1,0 +1,201 @@
+"""The training step: render, distil, keep consistent. Owns the priors, which no checkpoint ever holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from torch import Tensor
+from torch.cuda.amp.grad_scaler import GradScaler
+
+from consistent4d_ns.cameras import relative_pose
+from consistent4d_ns.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
+from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
+from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
+from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
+from consistent4d_ns.interpolation.config import InterpolationConfig
+from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level
+from consistent4d_ns.planning import StepKind, StepPlan
+
+MIN_CLIP = 3
+"""Shortest clip with something to interpolate (method.md section 6)."""
+
+
+@dataclass
+class Consistent4DPipelineConfig(VanillaPipelineConfig):
+    """Data, model and the two priors."""
+
+    _target: type = field(default_factory=lambda: Consistent4DPipeline)
+    """Class to instantiate."""
+    datamanager: Consistent4DDataManagerConfig = field(default_factory=Consistent4DDataManagerConfig)
+    """Frames and cameras."""
+    model: Consistent4DModelConfig = field(default_factory=Consistent4DModelConfig)
+    """Field, rendering and loss weights."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """The view-conditioned diffusion prior that judges novel views."""
+    interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
+    """The frame interpolation network that keeps neighbouring views and times consistent."""
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """All that is random in one training step."""
+
+    plan: StepPlan
+    """Frames and cameras."""
+    rendering: RenderDraws
+    """Ray jitter and normal offsets."""
+    guidance: GuidanceDraws | None
+    """Noise of the distillation; None on steps without it."""
+
+
+class Consistent4DPipeline(VanillaPipeline):
+    """Alternates between fitting the input view and distilling novel views (method.md sections 2.2, 5, 6, 8).
+
+    `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither.
+    """
+
+    config: Consistent4DPipelineConfig
+    datamanager: Consistent4DDataManager
+
+    def __init__(
+        self,
+        config: Consistent4DPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
+        show_input_errors_in_one_line()
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.seed = torch.initial_seed()
+        self.latest: dict[str, Tensor] = {}
+        self.guidance: Guidance | None = None
+        self.interpolator: Any = None
+        if test_mode == "val":
+            self.load_priors(device)
+
+    @property
+    def model(self) -> Consistent4DModel:
+        """The model, out of the wrapper of distributed training."""
+        return cast(Consistent4DModel, super().model)
+
+    def load_priors(self, device: str) -> None:
+        """Load what the configuration asks for and condition it on the frames.
+
+        Raises:
+            InputError: weights are missing or of another layout.
+        """
+        # Imported here because both bring in networks, and neither is needed to view, render or evaluate.
+        from consistent4d_ns.guidance.loading import build_guidance
+        from consistent4d_ns.interpolation.consistency import load_interpolator
+
+        self.interpolator = load_interpolator(self.config.interpolation, device)
+        elevation = float(self.datamanager.input_view.elevation[0])
+        guidance = build_guidance(self.config.guidance, elevation, device)
+        if guidance is not None:
+            guidance.prepare(self.datamanager.reference_images())
+        self.guidance = guidance
+
+    def useful_kinds(self, step: int) -> frozenset[StepKind]:
+        """Kinds of steps from which the loaded priors can learn anything at this stage of training."""
+        if self.guidance is not None:
+            return frozenset(StepKind)
+        plan = self.datamanager.config.plan
+        length = plan.clip_views[plan.stage(step)]
+        if self.interpolator is None or length < MIN_CLIP:
+            return frozenset({StepKind.REFERENCE})
+        clips = {StepKind.AZIMUTHS} if self.datamanager.num_frames < MIN_CLIP else {StepKind.AZIMUTHS, StepKind.TIMES}
+        return frozenset({StepKind.REFERENCE, *clips})
+
+    def draw(self, step: int) -> StepDraws:
+        """Everything random in training step `step`; follows from the seed and the step alone."""
+        plan = self.datamanager.plan(step, self.useful_kinds(step))
+        rays = len(plan.frames) * plan.image_size**2
+        rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device))
+        guidance = None
+        if self.guidance is not None and plan.kind is not StepKind.REFERENCE:
+            timesteps = timestep_range(self.config.guidance, step, self.guidance.num_timesteps)
+            generator = step_generator(self.seed, step, "guidance", self.device)
+            levels = self.model.field.num_levels
+            guidance = draw(self.guidance, levels, len(plan.frames), timesteps, generator)
+        return StepDraws(plan, rendering, guidance)
+
+    def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        """Outputs, weighted losses and figures of one training step."""
+        return self.training_step(self.draw(step))
+
+    def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        """One training step from its draws, which decide everything."""
+        plan = draws.plan
+        rays, batch = self.datamanager.batch(plan)
+        # Through `_model`, once: that is what distributed training wraps.
+        outputs = self._model(rays, draws.rendering, plan.step)
+        terms = self.model.loss_terms(outputs["rendering"], batch)
+        if plan.kind is not StepKind.REFERENCE:
+            images = as_images(outputs["rendering"].rgb, plan)
+            terms |= self.distillation_terms(images, draws)
+            terms |= self.consistency_terms(images, plan)
+        losses = self.model.weigh(terms, plan.step)
+        metrics = self.model.get_metrics_dict(outputs, batch) | self.figures(terms, draws)
+        return outputs, losses, metrics
+
+    def distillation_terms(
+        self, images: Float[Tensor, "levels views 3 height width"], draws: StepDraws
+    ) -> dict[str, Tensor]:
+        """Score distillation of every level (method.md section 5.3); nothing without guidance."""
+        if self.guidance is None or draws.guidance is None:
+            return {}
+        poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device)
+        frames = draws.plan.frames.to(images.device)
+        sds = self.guidance.loss(images, poses, frames, draws.guidance, self.config.guidance.scale)
+        return per_level("sds", sds)
+
+    def consistency_terms(
+        self, images: Float[Tensor, "levels views 3 height width"], plan: StepPlan
+    ) -> dict[str, Tensor]:
+        """Interpolation-driven consistency of a clip, every level (method.md section 6); else nothing."""
+        if self.interpolator is None or not plan.kind.is_clip or images.shape[1] < MIN_CLIP:
+            return {}
+        from consistent4d_ns.interpolation.consistency import consistency_loss
+
+        return per_level("consistency", consistency_loss(self.interpolator, images))
+
+    def figures(self, terms: dict[str, Tensor], draws: StepDraws) -> dict[str, Tensor]:
+        """What goes to the log: the latest value of every term, its weight, and where the schedules are.
+
+        Kinds of steps alternate while the log is written every few steps: hence the latest values, not this step's.
+        """
+        self.latest |= {name: term.detach() for name, term in terms.items()}
+        step, plan = draws.plan.step, draws.plan
+        weights = {
+            f"weight/{name}": torch.tensor(self.config.model.loss_weights.at(name, step)) for name in self.latest
+        }
+        schedule = {"schedule/image_size": plan.image_size, "schedule/views": len(plan.frames)}
+        if self.guidance is not None:
+            low, high = timestep_range(self.config.guidance, step, self.guidance.num_timesteps)
+            schedule |= {"schedule/min_timestep": low, "schedule/max_timestep": high}
+        figures = {name: torch.tensor(float(value)) for name, value in schedule.items()}
+        return {f"term/{name}": term for name, term in self.latest.items()} | weights | figures
+
+    def get_eval_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of one frame of the input view, without random draws and without gradients."""
+        self.eval()
+        with torch.no_grad():
+            rays, batch = self.datamanager.next_eval(step)
+            outputs = {"rendering": self.model.render(rays, None, with_normals=False)}
+            metrics = self.model.get_metrics_dict(outputs, batch)
+            losses = self.model.get_loss_dict(outputs, batch, metrics)
+        self.train()
+        return outputs, losses, metrics
+
+
+def as_images(rgb: Float[Tensor, "levels rays 3"], plan: StepPlan) -> Float[Tensor, "levels views 3 height width"]:
+    """Rays of square images, view-major, as channel-first images."""
+    size = plan.image_size
+    return rgb.view(rgb.shape[0], len(plan.frames), size, size, 3).movedim(-1, 2)

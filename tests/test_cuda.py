@@ -1,0 +1,68 @@
+"""A CUDA device computes what the CPU computes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.planning import StepKind
+from tests.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def on_cuda(value):
+    return map_tensors(value, Tensor.cuda)
+
+
+@pytest.mark.parametrize("kind", [StepKind.REFERENCE, StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES])
+def test_a_training_step(tmp_path, kind: StepKind):
+    data = toy_folder(tmp_path)
+    cpu, cuda = tiny_pipeline(data), tiny_pipeline(data, device="cuda")
+    cuda.load_pipeline(cpu.state_dict(), 0)
+    draws = first_step(cpu, kind)
+    # Plans stay on the CPU: they say what to do, the datamanager brings it to the device.
+    moved = type(draws)(draws.plan, on_cuda(draws.rendering), on_cuda(draws.guidance))
+    expected, expected_gradients = losses_and_gradients(cpu, draws)
+    losses, gradients = losses_and_gradients(cuda, moved)
+    for name, loss in losses.items():
+        assert float(loss) == pytest.approx(float(expected[name]), rel=1e-3), name
+    assert gradient_error(gradients, expected_gradients) < 1e-2
+
+
+def distil(
+    device: str, precision: Precision, images: Tensor, poses: Tensor, frames: Tensor, draws: GuidanceDraws
+) -> tuple[Tensor, Tensor]:
+    """Losses of a small random prior and their gradient in the images, on the CPU."""
+    prior = Zero123Guidance(random_networks("small", "cpu", 0), GuidanceConfig(precision=precision), device)
+    prior.prepare(images[0])
+    leaf = images.clone().requires_grad_(True)
+    loss = prior.loss(leaf, poses, frames, draws, 5.0)
+    loss.sum().backward()
+    assert leaf.grad is not None
+    return loss.detach().cpu(), leaf.grad.cpu()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("fp16", 5e-2), ("bf16", 2e-1)])
+def test_distillation(precision: Precision, tolerance: float):
+    """Loss and image gradient of a small random prior, against float32 on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 3, 32, 32, generator=generator)
+    poses, frames = torch.randn(3, 4, generator=generator), torch.tensor([0, 1, 1])
+    shape = (2, 3, 4, 16, 16)
+    draws = GuidanceDraws(
+        torch.randn(shape, generator=generator), torch.full((2, 3), 400), torch.randn(shape, generator=generator)
+    )
+    expected, gradient = distil("cpu", "fp32", images, poses, frames, draws)
+    loss, found = distil("cuda", precision, images.cuda(), poses.cuda(), frames.cuda(), on_cuda(draws))
+    assert float((loss - expected).norm() / expected.norm()) < tolerance
+    assert float((found - gradient).norm() / gradient.norm()) < tolerance
