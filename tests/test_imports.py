@@ -1,0 +1,63 @@
+"""What nerfstudio imports for every command must be light, and what it lists must be complete."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "diffusers",
+    "transformers",
+    "tinycudann",
+    "consistent4d_ns.guidance.loading",
+    "consistent4d_ns.guidance.zero123",
+    "consistent4d_ns.interpolation.ifnet",
+    "consistent4d_ns.toy",
+    "consistent4d_ns.videos",
+)
+METHODS = ("consistent4d", "consistent4d-lite", "consistent4d-big", "consistent4d-mini")
+OPTIONS = (
+    "--data ",
+    "--pipeline.datamanager.dataparser.elevation",
+    "--pipeline.datamanager.plan.stage-steps",
+    "--pipeline.guidance.kind {zero123,none}",
+    "--pipeline.guidance.scale FLOAT",
+    "--pipeline.interpolation.kind {rife,none}",
+    "--pipeline.model.grid-resolutions [INT INT INT INT",
+    "--pipeline.model.loss-weights.sds",
+    "--pipeline.model.loss-weights.orientation.end-step",
+)
+
+
+def output(*command: str) -> str:
+    """What a command prints, on lines wide enough for every option; it must succeed."""
+    env = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("module", ["consistent4d_ns.method_configs", "consistent4d_ns.dataparser"])
+def test_entry_points_import_nothing_heavy(module: str):
+    """None in sys.modules makes an import fail; each module is the first of ours that its process imports."""
+    output(sys.executable, "-c", f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); import {module}")
+
+
+def test_the_package_itself_imports_nothing():
+    program = "import sys; before = set(sys.modules); import consistent4d_ns; print(sorted(set(sys.modules) - before))"
+    added = output(sys.executable, "-c", program)
+    assert "consistent4d_ns" in added
+    assert "torch" not in added
+    assert "nerfstudio" not in added
+
+
+def test_ns_train_lists_the_methods_and_their_options():
+    ns_train = str(Path(sys.executable).with_name("ns-train"))
+    listed = output(ns_train, "--help")
+    assert all(f"{method} " in listed for method in METHODS)
+    options = output(ns_train, "consistent4d-mini", "--help")
+    assert [option for option in OPTIONS if option not in options] == []
