@@ -127,8 +127,13 @@ class Consistent4DPipeline(VanillaPipeline):
         return StepDraws(plan, rendering, guidance)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs, weighted losses and figures of one training step."""
-        return self.training_step(self.draw(step))
+        """Outputs, weighted losses and figures of one training step.
+
+        In full precision also under the trainer's mixed precision, as upstream (method.md section 8): what gains from
+        half precision are the priors, and those have settings of their own.
+        """
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            return self.training_step(self.draw(step))
 
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """One training step from its draws, which decide everything."""

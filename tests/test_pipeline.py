@@ -81,6 +81,14 @@ def test_each_kind_has_its_terms(pipeline):
         assert len(gradients) == len(list(pipeline.model.field.parameters()))
 
 
+def test_mixed_precision_of_the_trainer_changes_nothing(pipeline):
+    for step in range(4):
+        _, expected, _ = pipeline.get_train_loss_dict(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            _, losses, _ = pipeline.get_train_loss_dict(step)
+        assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
 def test_draws_follow_from_the_step_alone(data):
     """A resumed run continues with what an uninterrupted run would have drawn."""
     one, other = tiny_pipeline(data), tiny_pipeline(data)
