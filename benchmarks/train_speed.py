@@ -184,7 +184,7 @@ def table(figures: Figures) -> str:
     rows = []
     for kind, steps in figures.steps.items():
         names = sorted({name for spent in steps for name in spent} - {"step", "samples"})
-        # A phase that not every step has (consistency, occupancy) is given where it occurs: an empty call takes no time.
+        # A phase that not every step has (consistency, occupancy) is given where it occurs: an empty call takes no time
         occurred = {name: [spent[name] for spent in steps if spent.get(name, 0.0) > 0.02] for name in names}
         phases = {name: median(ms) for name, ms in occurred.items() if ms}
         parts = ", ".join(f"{name} {ms:.1f}" for name, ms in sorted(phases.items(), key=lambda item: -item[1]))
