@@ -175,7 +175,8 @@ class Zero123Guidance:
     ) -> tuple[Float[Tensor, "images c h w"], Float[Tensor, "images c h w"]]:
         """Mean and standard deviation of the VAE's posterior for images in [0, 1]."""
         vae: Any = self._networks.vae
-        moments = vae.encode((2 * images - 1).to(vae.dtype)).latent_dist.parameters.to(images.dtype)
+        # Contiguous: for channels-last images torch's GroupNorm on the CPU loses three digits.
+        moments = vae.encode((2 * images - 1).to(vae.dtype).contiguous()).latent_dist.parameters.to(images.dtype)
         mean, logvar = moments.chunk(2, dim=1)
         return mean, torch.exp(0.5 * logvar.clamp(-30.0, 20.0))
 

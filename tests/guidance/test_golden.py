@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,10 +110,19 @@ def test_vae_decoder(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> 
     assert_agrees("mean and deviation", moments, recorded["vae.decoded_mean_std"], 1e-4)
 
 
-def test_vae_encoder_of_the_frame_recorded_alone(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None:
-    """Agrees less well than all other encodings, for a reason unknown; the latents of A to C are the strict check."""
-    latents = guidance.encode(frame(7)[None, None], recorded["vae.noise"][None])[0]
-    assert_agrees("latents", latents, recorded["vae.latents_sampled_scaled"], 1e-2, relative=True)
+def test_vae_encoder_of_a_channels_last_image(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None:
+    """Frame 7 was recorded from a channels-last image, for which torch's GroupNorm on the CPU is off by 0.1 %.
+
+    The same layout gives the recorded numbers. Whatever the layout, the guidance gives those of float64 instead.
+    """
+    image = torch.empty(1, 3, 256, 256, memory_format=torch.channels_last).copy_(frame(7))
+    vae: Any = guidance._networks.vae
+    with torch.no_grad():
+        upstream = vae.encode(2 * image - 1).latent_dist.mean
+        exact = deepcopy(vae).double().encode(2 * image.double() - 1).latent_dist.mean
+        ours = guidance.encode(image[None], torch.zeros_like(recorded["vae.noise"])[None])[0] / 0.18215
+    assert_agrees("recorded mean", upstream, recorded["vae.mean_frame7"], 1e-4, relative=True)
+    assert_agrees("mean", ours, exact, 1e-5, relative=True)
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C"])
