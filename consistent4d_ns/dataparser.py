@@ -36,8 +36,8 @@ CAMERA_RANGES = {
 """Accepted values. Nearer than 1, a camera would stand inside the object's box [-1, 1]^3."""
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
 """What meta.json calls these numbers."""
-IMAGE_SIZES = (8, 4096)
-"""Accepted range of `image_size`."""
+IMAGE_SIZES = (16, 4096)
+"""Accepted range of `image_size`; SSIM looks through windows of 11 pixels."""
 
 
 @dataclass
