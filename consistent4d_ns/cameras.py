@@ -108,6 +108,6 @@ def full_circle(count: int) -> list[float]:
     return [360.0 * i / count for i in range(count)]
 
 
-def box_exit(distance: float) -> float:
-    """A distance along a ray by which it has left the box [-1, 1]^3, seen from `distance` away."""
+def box_exit(distance: Float[Tensor, "*rays"]) -> Float[Tensor, "*rays"]:
+    """Distances along rays by which they have left the box [-1, 1]^3, for origins this far from its centre."""
     return distance + math.sqrt(3.0)

@@ -154,7 +154,7 @@ class Rendering:
     directions: Float[Tensor, "samples 3"]
     """View direction at each sample."""
     normal_map: Float[Tensor, "levels rays 3"] | None
-    """Normals as colours, (n + 1) / 2 times the accumulation; None when nobody asks for it."""
+    """Normals as colours, (n + 1) / 2 times the accumulation; None when neither a loss nor an image asks for it."""
 
 
 class Consistent4DModel(Model):
@@ -234,12 +234,11 @@ class Consistent4DModel(Model):
         accumulation = accumulate(weights, samples)
         rgb = accumulate(weights[..., None] * torch.sigmoid(features), samples)
         expected_depth = accumulate(weights * samples.mids, samples)
-        far = box_exit(1.0) + rays.origins.norm(dim=-1) - 1.0
-        depth = normalised_depth(expected_depth, accumulation, far)
+        depth = normalised_depth(expected_depth, accumulation, box_exit(rays.origins.norm(dim=-1)))
         normals = shifted = normal_map = None
         if with_normals and draws is not None:
             normals, shifted = self._training_normals(samples, times, draws)
-        if with_normals:
+        if with_normals and (draws is None or self.config.loss_weights.normal_smoothness_2d > 0):
             normal_map = self._normal_map(normals, weights, accumulation, samples, times)
         return Rendering(
             rgb=rgb + self._background(rgb) * (1.0 - accumulation[..., None]),
@@ -280,7 +279,7 @@ class Consistent4DModel(Model):
         return outputs
 
     def loss_terms(self, rendering: Rendering, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Unweighted terms of the rendering itself; a term with weight 0 is not computed."""
+        """Unweighted terms of the rendering itself, but for those of weight 0 that would cost something."""
         plan = cast(StepPlan, batch["plan"])
         weights = self.config.loss_weights
         terms: dict[str, Tensor] = {}
@@ -295,7 +294,7 @@ class Consistent4DModel(Model):
             )
         if rendering.normals is not None and rendering.shifted_normals is not None:
             terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(rendering.normals, rendering.shifted_normals)
-        if rendering.normal_map is not None and weights.normal_smoothness_2d > 0:
+        if rendering.normal_map is not None:
             images = rendering.normal_map.view(-1, plan.image_size, plan.image_size, 3)
             terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)
         if weights.opaqueness > 0:

@@ -173,4 +173,4 @@ def test_views_repeat_and_keep_their_values_when_moved() -> None:
 
 def test_rays_have_left_the_box_by_the_box_exit() -> None:
     origins, directions = rays(orbit_views(35.0, 45.0, 2.0, 100.0).poses(), torch.tensor(100.0), 32)
-    assert ((origins + box_exit(2.0) * directions).abs().amax(dim=-1) >= 1.0 - 1e-6).all()
+    assert ((origins + box_exit(torch.tensor(2.0)) * directions).abs().amax(dim=-1) >= 1.0 - 1e-6).all()

@@ -108,7 +108,7 @@ def test_empty_rays_are_white_and_far(outputs):
     empty = outputs["accumulation"][:, 0] == 0.0
     assert torch.equal(outputs["rgb"][empty], torch.ones(int(empty.sum()), 3))
     assert torch.equal(outputs["normals"][empty], torch.zeros(int(empty.sum()), 3))
-    assert torch.allclose(outputs["depth"][empty], torch.tensor(box_exit(DISTANCE)))
+    assert torch.allclose(outputs["depth"][empty], box_exit(torch.tensor(DISTANCE)))
 
 
 def test_depth_of_what_is_seen_lies_in_the_box(outputs):
