@@ -92,8 +92,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         self._rays_per_batch = len(rays)
         batch: dict[str, Any] = {"plan": plan}
         if plan.kind is StepKind.REFERENCE:
-            rgba = self.frames[plan.frames.to(self.device)].float()
-            rgba = F.interpolate(rgba, (plan.image_size, plan.image_size), mode="area")
+            rgba = resized(self.frames[plan.frames.to(self.device)].float(), plan.image_size)
             batch["image"] = composite_white(rgba).movedim(1, -1).reshape(-1, 3)
             batch["alpha"] = rgba[:, 3].reshape(-1)
         return rays, batch
@@ -130,6 +129,12 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """The frames' folder; camera paths made in the viewer are saved in it."""
         data = self.config.dataparser.data
         return data if data.is_dir() else data.parent
+
+
+def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Tensor, "images c side side"]:
+    """Square images at another size: by area when they shrink, bilinearly when they grow."""
+    mode = "area" if side <= images.shape[-1] else "bilinear"
+    return F.interpolate(images, (side, side), mode=mode)
 
 
 def view_rays(views: OrbitViews, times: Float[Tensor, "views"], image_size: int) -> RayBundle:

@@ -172,3 +172,17 @@ def test_contradicting_options_are_named(data, change, words: str):
     change(config)
     with pytest.raises(InputError, match=words):
         config.pipeline.setup(device="cpu", test_mode="val")
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_reference_targets_keep_the_frame_s_colours_at_any_size(pipeline, size: int):
+    """Shrunk or enlarged, the target has the frame's mean and the object where it was."""
+    data = pipeline.datamanager
+    draws = first_step(pipeline, StepKind.REFERENCE)
+    rays, batch = data.batch(dataclasses.replace(draws.plan, image_size=size))
+    frame = data.reference_images()[draws.plan.frames][0]
+    target = batch["image"].view(size, size, 3).movedim(-1, 0)
+    assert len(rays) == size**2 == len(batch["alpha"])
+    assert float((target.mean((1, 2)) - frame.mean((1, 2))).abs().max()) < 5e-3
+    small = torch.nn.functional.interpolate(target[None], (8, 8), mode="area")
+    assert float((small - torch.nn.functional.interpolate(frame[None], (8, 8), mode="area")).abs().max()) < 0.05

@@ -89,7 +89,9 @@ class Zero123Guidance:
     @torch.no_grad()
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
         with self._without_autocast():
-            images = F.interpolate(images.to(torch.float32), (self.image_size, self.image_size), mode="area")
+            # By area, as upstream; small frames are enlarged smoothly.
+            mode = "area" if images.shape[-1] >= self.image_size else "bilinear"
+            images = F.interpolate(images.to(torch.float32), (self.image_size, self.image_size), mode=mode)
             return Conditions(self._image_tokens(images), self._posterior(images)[0])
 
     def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:
