@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float16, Int64
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
@@ -20,7 +19,7 @@ from consistent4d_ns.cameras import OrbitViews, focal_length, pixel_rays
 from consistent4d_ns.dataparser import FrameSequenceDataParserConfig
 from consistent4d_ns.dataset import FrameDataset
 from consistent4d_ns.draws import step_generator
-from consistent4d_ns.frames import composite_white
+from consistent4d_ns.frames import composite_white, frame_times, resized
 from consistent4d_ns.planning import PlanConfig, StepKind, StepPlan, plan_step
 
 ALL_KINDS = frozenset(StepKind)
@@ -99,7 +98,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
 
     def times(self, frames: Int64[Tensor, "views"]) -> Float[Tensor, "views"]:
         """Times in [0, 1] of frames, on the device: first frame 0, last frame 1."""
-        return (frames.float() / max(1, self.num_frames - 1)).to(self.device)
+        return frame_times(self.num_frames)[frames].to(self.device)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """The batch of a training step."""
@@ -129,12 +128,6 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """The frames' folder; camera paths made in the viewer are saved in it."""
         data = self.config.dataparser.data
         return data if data.is_dir() else data.parent
-
-
-def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Tensor, "images c side side"]:
-    """Square images at another size: by area when they shrink, bilinearly when they grow."""
-    mode = "area" if side <= images.shape[-1] else "bilinear"
-    return F.interpolate(images, (side, side), mode=mode)
 
 
 def view_rays(views: OrbitViews, times: Float[Tensor, "views"], image_size: int) -> RayBundle:

@@ -64,7 +64,7 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     fovy: float | None = None
     """Vertical field of view of the input camera in degrees, 1 to 179; when left out that of meta.json, else 49.1."""
     image_size: int = 256
-    """Side in pixels at which frames are kept, 8 to 4096; training stages scale them down from it."""
+    """Side in pixels at which frames are kept, 16 to 4096; training stages scale them down from it."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float16, Float32, Shaped, UInt8
 from natsort import natsorted
 from PIL import Image
@@ -112,6 +113,12 @@ def decode_frames(frames: FrameList, image_size: int) -> Float16[Tensor, "frames
 def composite_white(rgba: Float[Tensor, "*batch 4 h w"]) -> Float[Tensor, "*batch 3 h w"]:
     """Premultiplied RGBA over white."""
     return rgba[..., :3, :, :] + (1 - rgba[..., 3:, :, :])
+
+
+def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Tensor, "images c side side"]:
+    """Decoded square images at another size: by area when they shrink, bilinearly when they grow."""
+    mode = "area" if side <= images.shape[-1] else "bilinear"
+    return F.interpolate(images, (side, side), mode=mode)
 
 
 def premultiply(rgba: Shaped[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "h w 4"]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from consistent4d_ns.cameras import orbit_poses, orbit_views, pixel_rays, relative_pose
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.toy import ToyTruth, over_white, render, write_sequence
+from consistent4d_ns.frames import composite_white
+from consistent4d_ns.toy import ToyTruth, render, write_sequence
 from consistent4d_ns.toy.creature import RADIUS, creature
 from consistent4d_ns.toy.render import trace
 from consistent4d_ns.toy.sequence import DISTANCE, FOVY, VIEWS, layout_views
@@ -127,7 +128,7 @@ def test_an_image_shows_the_surface_where_the_camera_projects_it() -> None:
 def test_front_and_back_and_the_sides_differ() -> None:
     """Mean differences over whole images, of which the toy covers about a fifth."""
     poses = orbit_poses(torch.zeros(4), torch.tensor([0.0, 180.0, 90.0, -90.0]), torch.full((4,), DISTANCE))
-    front, back, left, right = over_white(render(poses, FOVY, SIZE, torch.zeros(4)))
+    front, back, left, right = composite_white(render(poses, FOVY, SIZE, torch.zeros(4)))
     assert (front - back).abs().mean() > 0.02
     assert (front - back.flip(-1)).abs().mean() > 0.02, "nor is the back the mirrored front"
     assert (left - right.flip(-1)).abs().mean() > 0.01
@@ -137,7 +138,7 @@ def test_front_and_back_and_the_sides_differ() -> None:
 def test_it_moves_smoothly_and_repeats() -> None:
     times = torch.linspace(0, 1, 33)
     poses = layout_views().poses()[:1].float().expand(len(times), -1, -1)
-    images = over_white(render(poses, FOVY, SIZE, times))
+    images = composite_white(render(poses, FOVY, SIZE, times))
     steps = (images[1:] - images[:-1]).abs().mean((1, 2, 3))
     assert steps.min() > 1e-3
     assert steps.max() < 0.03
@@ -156,7 +157,7 @@ def test_truth_is_the_rendered_frame() -> None:
     truth = ToyTruth(size=SIZE, frames=5)
     angles = torch.tensor([0.0, 30.0]), torch.tensor([15.0, 240.0]), torch.full((2,), DISTANCE)
     images = truth(*angles, torch.tensor([0, 3]))
-    expected = over_white(render(orbit_poses(*angles), FOVY, SIZE, torch.tensor([0.0, 0.75]), samples_per_side=2))
+    expected = composite_white(render(orbit_poses(*angles), FOVY, SIZE, torch.tensor([0.0, 0.75]), samples_per_side=2))
     torch.testing.assert_close(images, expected)
 
 

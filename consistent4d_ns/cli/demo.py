@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
-METHOD = "consistent4d-mini"
 SHEET_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHEET_AZIMUTHS = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)
 VIDEO_SIZE = 192
@@ -77,6 +76,7 @@ def report(trainer: Trainer) -> None:
     from PIL import Image
 
     from consistent4d_ns.cameras import OrbitViews, full_circle
+    from consistent4d_ns.frames import frame_times
     from consistent4d_ns.pipeline import Consistent4DPipeline
     from consistent4d_ns.videos import contact_sheet, render_clip, to_bytes, write_video
 
@@ -91,7 +91,7 @@ def report(trainer: Trainer) -> None:
         elevation, distance, fovy = fixed
         return OrbitViews(elevation, torch.tensor(azimuths), distance, fovy)
 
-    times = [i / (VIDEO_FRAMES - 1) for i in range(VIDEO_FRAMES)]
+    times = frame_times(VIDEO_FRAMES).tolist()
     for name, azimuths in (("orbit", full_circle(VIDEO_FRAMES)), ("fixed_view", [0.0] * VIDEO_FRAMES)):
         write_video(out / f"{name}.mp4", render_clip(model, around(azimuths), times, VIDEO_SIZE), fps=16)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.frames import resized
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
@@ -89,9 +90,7 @@ class Zero123Guidance:
     @torch.no_grad()
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
         with self._without_autocast():
-            # By area, as upstream; small frames are enlarged smoothly.
-            mode = "area" if images.shape[-1] >= self.image_size else "bilinear"
-            images = F.interpolate(images.to(torch.float32), (self.image_size, self.image_size), mode=mode)
+            images = resized(images.to(torch.float32), self.image_size)
             return Conditions(self._image_tokens(images), self._posterior(images)[0])
 
     def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:

@@ -1,7 +1,7 @@
 """A made-up animated object, known exactly from every side at every time: for the demo, tests and benchmarks."""
 
-from consistent4d_ns.toy.render import over_white, render
+from consistent4d_ns.toy.render import render
 from consistent4d_ns.toy.sequence import write_sequence
 from consistent4d_ns.toy.truth import ToyTruth
 
-__all__ = ["ToyTruth", "over_white", "render", "write_sequence"]
+__all__ = ["ToyTruth", "render", "write_sequence"]

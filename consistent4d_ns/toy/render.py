@@ -57,11 +57,6 @@ def _cast(
     return rgba
 
 
-def over_white(rgba: Float[Tensor, "*views 4 height width"]) -> Float[Tensor, "*views 3 height width"]:
-    """Premultiplied images on a white background."""
-    return rgba[..., :3, :, :] + (1 - rgba[..., 3:, :, :])
-
-
 def trace(
     parts: tuple[Part, ...], origin: Float[Tensor, "3"], directions: Float[Tensor, "rays 3"]
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays 3"]]:

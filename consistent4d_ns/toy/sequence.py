@@ -19,6 +19,7 @@ from torch import Tensor
 
 from consistent4d_ns.cameras import OrbitViews, focal_length
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.frames import frame_times
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {
@@ -49,11 +50,6 @@ def layout_views() -> OrbitViews:
     """The cameras of all folders, in the order of `VIEWS`."""
     azimuth, elevation = torch.tensor(list(VIEWS.values()), dtype=torch.float64).T
     return OrbitViews(elevation, azimuth, torch.full_like(azimuth, DISTANCE), torch.full_like(azimuth, FOVY))
-
-
-def frame_times(frames: int) -> Float[Tensor, "frames"]:
-    """Times of the frames of a clip: evenly from 0 to 1."""
-    return torch.linspace(0, 1, frames)
 
 
 def write_sequence(

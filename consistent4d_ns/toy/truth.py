@@ -8,8 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.cameras import orbit_poses
-from consistent4d_ns.toy.render import over_white, render
-from consistent4d_ns.toy.sequence import FOVY, frame_times
+from consistent4d_ns.frames import composite_white, frame_times
+from consistent4d_ns.toy.render import render
+from consistent4d_ns.toy.sequence import FOVY
 
 
 @dataclass(frozen=True)
@@ -35,4 +36,4 @@ class ToyTruth:
         """White-composited images in [0, 1]; angles in degrees, distance in world units."""
         poses = orbit_poses(elevation, azimuth, distance)
         times = frame_times(self.frames)[frames.cpu()]
-        return over_white(render(poses, self.fovy, self.size, times, self.samples_per_side))
+        return composite_white(render(poses, self.fovy, self.size, times, self.samples_per_side))
