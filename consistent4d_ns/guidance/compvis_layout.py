@@ -49,7 +49,8 @@ def load_checkpoint(path: Path) -> Zero123Networks:
         networks = _from_tensors(tensors, str(path))
     except KeyError as error:
         raise InputError(
-            f"{path}: not a Zero123 prior in the original layout, {error.args[0]} is missing; see `guidance.prior`."
+            f"{path}: not a Zero123 prior in the original layout, {error.args[0]} is missing; give a whole Zero123 "
+            "checkpoint, or the folder of a prior in the diffusers layout."
         ) from error
     networks.check(str(path))
     return networks

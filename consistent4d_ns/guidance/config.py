@@ -20,7 +20,8 @@ class GuidanceConfig:
     kind: Literal["zero123", "none"] = "zero123"
     """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
     prior: str = "ashawkey/zero123-xl-diffusers"
-    """Hub id, folder in the diffusers layout, or .ckpt / .safetensors file in the original authors' layout."""
+    """`bundled` (the small prior that comes with this package), a hub id, a folder in the diffusers layout (write
+    ./bundled for one of that name), or a .ckpt / .safetensors file in the original authors' layout."""
     scale: float = 5.0
     """Classifier-free guidance scale (method.md section 5.3)."""
     min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))

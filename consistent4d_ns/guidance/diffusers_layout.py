@@ -8,9 +8,10 @@ Only JSON and tensors are read: Python code that some priors carry along is neve
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
 from consistent4d_ns.guidance.weights import fill, read_tensors
@@ -55,7 +57,7 @@ def weight_files(names: Collection[str], source: str) -> dict[str, PurePosixPath
         found = next((name for name in candidates if name in names), None)
         if found is None:
             wanted = " or ".join(f"{folder}/" for folder in folders)
-            raise InputError(f"{source}: not a complete Zero123 prior, no weights in {wanted}.")
+            raise InputError(f"{source}: not a complete Zero123 prior, no weights in {wanted}; download it again.")
         chosen[part] = PurePosixPath(found)
     return chosen
 
@@ -69,36 +71,47 @@ def needed_files(names: Collection[str], source: str) -> list[str]:
 
 
 def load_folder(folder: Path) -> Zero123Networks:
-    """The prior saved in `folder`, on the CPU in the precision it was saved in.
+    """The prior saved in `folder`, on the CPU in the precision it was saved in; checksums there are verified first.
 
     Raises:
-        InputError: A part is missing, damaged, or not that of a Zero123 prior.
+        InputError: A part is missing, damaged, altered, or not that of a Zero123 prior.
     """
+    verify_checksums(folder)
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
     files = {part: folder / path for part, path in weight_files(names, str(folder)).items()}
-    preprocessing = _read_json(folder / "feature_extractor" / "preprocessor_config.json", {})
+    preprocessor = folder / "feature_extractor" / "preprocessor_config.json"
     scheduler = folder / "scheduler" / "scheduler_config.json"
     networks = Zero123Networks(
         unet=_load_unet(files["unet"]),
         vae=_load_vae(files["vae"]),
         image_encoder=_load_image_encoder(files["image_encoder"]),
         projection=_load_projection(files["projection"]),
-        image_tokens=_read_json(files["projection"].parent / "config.json", {}).get("image_tokens", 1),
-        clip_mean=tuple(preprocessing.get("image_mean", CLIP_MEAN)),
-        clip_std=tuple(preprocessing.get("image_std", CLIP_STD)),
-        alphas=alphas_from_config(_read_json(scheduler, {}), str(scheduler)),
+        image_tokens=_read_json(files["projection"].parent / "config.json").get("image_tokens", 1),
+        clip_mean=_read_rgb(preprocessor, "image_mean", CLIP_MEAN),
+        clip_std=_read_rgb(preprocessor, "image_std", CLIP_STD),
+        alphas=alphas_from_config(_read_json(scheduler), str(scheduler)),
     )
     networks.check(str(folder))
     return networks
 
 
-def _read_json(path: Path, default: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    if default is not None and not path.exists():
-        return default
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: missing or not valid JSON; download the prior again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no named settings; download the prior again.")
+    return content
+
+
+def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """A setting that has one number for each of red, green and blue."""
+    values = _read_json(path).get(key, default)
+    numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
+    if not numbers or len(values) != 3:
+        raise InputError(f"{path}: {key} is {values!r}, not three numbers; download the prior again.")
+    return tuple(values)
 
 
 def _load_unet(weights: Path) -> Any:
@@ -116,13 +129,21 @@ def _load_vae(weights: Path) -> Any:
 def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
     """A diffusers network built without memory, then given its weights."""
     config = weights.parent / "config.json"
-    try:
-        with torch.device("meta"):
-            network = kind.from_config(_read_json(config))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{config}: describes no {kind.__name__} ({error}); download the prior again.") from error
+    settings = _read_json(config)
+    with _describes(kind, config), torch.device("meta"):
+        network = kind.from_config(settings)
     fill(network, tensors, str(weights))
     return network
+
+
+@contextlib.contextmanager
+def _describes(kind: type, config: Path) -> Iterator[None]:
+    """Whatever goes wrong within, `config` is to blame: it does not describe a network of this kind."""
+    try:
+        yield
+    except Exception as error:  # Constructors of networks meet wrong settings with every kind of exception.
+        reason = (str(error) or type(error).__name__).strip().split("\n", 1)[0]
+        raise InputError(f"{config}: describes no {kind.__name__} ({reason}); download the prior again.") from error
 
 
 def _modern(name: str) -> str:
@@ -136,7 +157,8 @@ def _load_image_encoder(weights: Path) -> Any:
 
     config = weights.parent / "config.json"
     _read_json(config)
-    network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
+    with _describes(CLIPVisionModelWithProjection, config):
+        network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)
     # Whole CLIP models bring a text half along, and old ones a table of positions that is no weight.
     ours = ("vision_model.", "visual_projection.")

@@ -13,13 +13,19 @@ from consistent4d_ns.errors import InputError
 
 TIMESTEPS = 1000
 """Time steps of Stable Diffusion's and Zero123's noise schedule."""
+BETA_START = 0.00085
+"""Share of the variance that its first time step replaces by noise."""
+BETA_END = 0.012
+"""Share of the variance that its last time step replaces by noise."""
+BETA_SCHEDULE = "scaled_linear"
+"""How it gets from one to the other: the square roots of the betas are evenly spaced."""
 
 
 def alphas_cumprod(
     num_timesteps: int = TIMESTEPS,
-    beta_start: float = 0.00085,
-    beta_end: float = 0.012,
-    beta_schedule: str = "scaled_linear",
+    beta_start: float = BETA_START,
+    beta_end: float = BETA_END,
+    beta_schedule: str = BETA_SCHEDULE,
 ) -> Float[Tensor, "timesteps"]:
     """Share of the signal's variance left at each time step, in float64.
 
@@ -52,7 +58,11 @@ def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, 
                 f"{source}: {key} {config[key]!r} is not supported, only {' or '.join(map(repr, values))}."
             )
     given = {key: config[key] for key in ("beta_start", "beta_end", "beta_schedule") if key in config}
-    return alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+    try:
+        return alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(f"{source}: describes no noise schedule ({reason}); download the prior again.") from error
 
 
 def add_noise(

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path, PurePath
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.diffusers_layout import needed_files, weight_files
 
 ORIGINAL_PAGE = "https://github.com/cvlab-columbia/zero123"
@@ -30,7 +31,8 @@ def missing_prior(prior: str, reason: str) -> InputError:
     return InputError(
         f"guidance.prior {prior}: {reason}. Get it with `hf download {example}` (about 5 GB in fp32, see "
         f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
-        "differ between priors (Stable-Zero123 is non-commercial). The method consistent4d-mini needs no such prior."
+        "differ between priors (Stable-Zero123 is non-commercial). The small prior that comes with this package works "
+        f"offline: `--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import load_folder
@@ -15,11 +16,13 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 
 
 def load_networks(prior: str) -> Zero123Networks:
-    """The prior given as folder, checkpoint file or hub id, on the CPU; what exists on disk comes first.
+    """The prior given as `bundled`, folder, checkpoint file or hub id (the first that fits), on the CPU.
 
     Raises:
         InputError: It is nowhere to be found, or cannot be used.
     """
+    if prior == bundled_prior.NAME:
+        return load_folder(bundled_prior.folder())
     path = Path(prior).expanduser()
     if path.is_dir():
         return load_folder(path)

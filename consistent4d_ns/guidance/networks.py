@@ -93,7 +93,7 @@ class Zero123Networks:
                 raise InputError(f"{source}: not a Zero123 prior, {what}: {found}, expected {expected}.")
         if not isinstance(unet["sample_size"], int):
             raise InputError(f"{source}: unet/config.json must give sample_size, the side of the latents, as a number.")
-        if not 1 <= self.image_tokens <= positions:
+        if self.image_tokens not in range(1, positions + 1):
             raise InputError(f"{source}: image_tokens is {self.image_tokens}, the encoder yields 1 to {positions}.")
 
 

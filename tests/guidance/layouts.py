@@ -8,45 +8,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from consistent4d_ns.guidance import compvis_layout as original
+from consistent4d_ns.guidance.checksums import LIST
 from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.saving import save_folder
 
-PROJECTIONS = {"clip_camera_projection": "proj", "cc_projection": "projection"}
-"""Folder and layer name of the camera projection in the two diffusers layouts."""
-SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "steps_offset": 1,
-}
-"""What a prior's scheduler folder holds."""
+OURS = "clip_camera_projection"
+PROJECTIONS = {OURS: "proj", "cc_projection": "projection"}
+"""Folder and layer name of the camera projection in the two diffusers layouts; the first is the one we write."""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON file, with its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A JSON file with this content."""
     path.write_text(json.dumps(content))
 
 
-def save_folder(networks: Zero123Networks, folder: Path, projection: str = "clip_camera_projection") -> Path:
-    """A diffusers folder, with the spelling of the camera projection that goes with the folder name `projection`."""
-    for part in ("unet", "vae", "image_encoder"):
-        getattr(networks, part).save_pretrained(folder / part)
-    layer = PROJECTIONS[projection]
-    write_json(folder / projection / "config.json", {"image_tokens": networks.image_tokens})
-    tensors = {f"{layer}.{name}": value.contiguous() for name, value in networks.projection.state_dict().items()}
-    save_file(tensors, folder / projection / "diffusion_pytorch_model.safetensors")
-    preprocessing = {"image_mean": list(networks.clip_mean), "image_std": list(networks.clip_std)}
-    write_json(folder / "feature_extractor" / "preprocessor_config.json", preprocessing)
-    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    write_json(folder / "model_index.json", {"_class_name": "Zero123Pipeline"})
+def change_json(path: Path, **settings: Any) -> None:
+    """Change settings in a JSON file."""
+    write_json(path, json.loads(path.read_text()) | settings)
+
+
+def hub_folder(networks: Zero123Networks, folder: Path, projection: str = OURS) -> Path:
+    """A diffusers folder as on the hub: without checksums, with the camera projection in this spelling."""
+    save_folder(networks, folder, networks.unet.dtype)
+    (folder / LIST).unlink()
+    if projection != OURS:
+        (folder / OURS).rename(folder / projection)
+        weights = folder / projection / "diffusion_pytorch_model.safetensors"
+        ours, theirs = PROJECTIONS[OURS], PROJECTIONS[projection]
+        save_file({k.replace(ours, theirs, 1): v for k, v in load_file(weights).items()}, weights)
     return folder
 
 

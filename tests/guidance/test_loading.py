@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,16 +19,26 @@ from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import hub
+from consistent4d_ns.guidance.checksums import LIST
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import needed_files
 from consistent4d_ns.guidance.loading import build_guidance, load_networks
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from tests.conftest import golden_path
-from tests.guidance.layouts import PROJECTIONS, SCHEDULER, original_tensors, save_folder, write_json
+from tests.guidance.layouts import PROJECTIONS, change_json, hub_folder, original_tensors, write_json
 
 NETWORKS = ("unet", "vae", "image_encoder", "projection")
+WEIGHTED = ("unet", "vae", "image_encoder", "clip_camera_projection")
+"""Folders with weights in them."""
+PARTS = (*WEIGHTED, "scheduler", "feature_extractor")
+CONFIGS = (
+    *(f"{part}/config.json" for part in WEIGHTED),
+    "scheduler/scheduler_config.json",
+    "feature_extractor/preprocessor_config.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,20 @@ def original(networks: Zero123Networks) -> dict[str, Tensor]:
 
 @pytest.fixture
 def folder(networks: Zero123Networks, tmp_path: Path) -> Path:
-    return save_folder(networks, tmp_path / "prior")
+    return hub_folder(networks, tmp_path / "prior")
+
+
+@pytest.fixture
+def listed(networks: Zero123Networks, tmp_path: Path) -> Path:
+    """A folder with checksums."""
+    save_folder(networks, tmp_path / "prior")
+    return tmp_path / "prior"
+
+
+def weights_in(part: Path) -> Path:
+    """The weight file of one part."""
+    (path,) = part.glob("*.safetensors")
+    return path
 
 
 def assert_same_weights(found: Zero123Networks, expected: Zero123Networks) -> None:
@@ -69,7 +93,7 @@ def refusal(prior: Path | str) -> str:
 def test_diffusers_folder(networks: Zero123Networks, tmp_path: Path, projection: str) -> None:
     networks = deepcopy(networks)
     networks.clip_mean, networks.clip_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    found = load_networks(str(save_folder(networks, tmp_path, projection)))
+    found = load_networks(str(hub_folder(networks, tmp_path, projection)))
     assert_same_weights(found, networks)
     assert (found.image_size, found.latent_shape, found.image_tokens) == (64, (4, 16, 16), 17)
     assert found.scaling_factor == pytest.approx(0.6)
@@ -96,7 +120,7 @@ def test_golden_checkpoint_is_the_same_prior_in_every_layout(tmp_path: Path) -> 
     path = golden_path("zero123/small_zero123_ckpt.safetensors")
     expected = load_networks(str(path))
     torch.save({"state_dict": load_file(path)}, tmp_path / "prior.ckpt")
-    places = [save_folder(expected, tmp_path / projection, projection) for projection in PROJECTIONS]
+    places = [hub_folder(expected, tmp_path / projection, projection) for projection in PROJECTIONS]
     frame = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     reference = Zero123Guidance(expected, GuidanceConfig(precision="fp32"), "cpu")
     reference.prepare(frame)
@@ -222,24 +246,87 @@ def test_truncated_checkpoint(original: dict[str, Tensor], tmp_path: Path, suffi
     assert "download it again" in refusal(path)
 
 
-def test_truncated_part_of_a_folder(folder: Path) -> None:
-    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=f"{path}: not a readable weight file .* download it again"):
-        load_networks(str(folder))
+@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("size", [1000, 100, 4, 0])
+def test_truncated_part_of_a_folder(folder: Path, part: str, size: int) -> None:
+    path = weights_in(folder / part)
+    path.write_bytes(path.read_bytes()[:size])
+    message = refusal(folder)
+    assert message.startswith(f"{path}: not a readable weight file ")
+    assert message.endswith("download it again.")
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder", "clip_camera_projection"])
-def test_folder_without_a_part(folder: Path, part: str) -> None:
-    for file in (folder / part).glob("*.safetensors"):
-        file.unlink()
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_folder_without_weights(folder: Path, part: str) -> None:
+    weights_in(folder / part).unlink()
     assert f"no weights in {part}/" in refusal(folder)
 
 
-def test_folder_without_a_configuration(folder: Path) -> None:
-    (folder / "unet" / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"unet.config\.json: missing or not valid JSON"):
-        load_networks(str(folder))
+@pytest.mark.parametrize("part", PARTS)
+def test_folder_without_a_part(folder: Path, part: str) -> None:
+    shutil.rmtree(folder / part)
+    assert part in refusal(folder)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[]"])
+def test_folder_with_a_broken_configuration(folder: Path, config: str, content: bytes | None) -> None:
+    if content is None:
+        (folder / config).unlink()
+    else:
+        (folder / config).write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / config}: ")
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ("unet/config.json", {"block_out_channels": "wide"}),
+        ("unet/config.json", {"norm_num_groups": 0}),
+        ("vae/config.json", {"down_block_types": ["UnknownBlock"] * 3}),
+        ("image_encoder/config.json", {"hidden_size": "wide"}),
+        ("image_encoder/config.json", {"num_attention_heads": 0}),
+        ("scheduler/scheduler_config.json", {"beta_start": "small"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": -1}),
+    ],
+)
+def test_folder_with_a_senseless_configuration(folder: Path, config: str, settings: dict[str, Any]) -> None:
+    change_json(folder / config, **settings)
+    assert refusal(folder).startswith(f"{folder / config}: describes no ")
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_altered_part_of_a_folder_with_checksums(listed: Path, part: str) -> None:
+    """One bit of one weight: without checksums nobody would know."""
+    path = weights_in(listed / part)
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    file = path.relative_to(listed)
+    assert f"{file} does not match its checksum (truncated or altered)" in refusal(listed)
+    (listed / LIST).unlink()
+    load_networks(str(listed))
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_truncated_part_of_a_folder_with_checksums(listed: Path, part: str) -> None:
+    path = weights_in(listed / part)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path.relative_to(listed)} does not match its checksum" in refusal(listed)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_folder_with_checksums_without_a_part(listed: Path, part: str) -> None:
+    shutil.rmtree(listed / part)
+    message = refusal(listed)
+    assert f": {part}/" in message
+    assert "is missing" in message
+
+
+def test_checksums_come_before_anything_is_read(listed: Path) -> None:
+    change_json(listed / "model_index.json", _class_name="Other")
+    (listed / "unet" / "config.json").write_text("{")
+    assert "model_index.json does not match its checksum" in refusal(listed)
 
 
 def test_folder_of_another_size_than_its_configuration(folder: Path) -> None:
@@ -256,7 +343,7 @@ def test_prior_without_condition_latents(tmp_path: Path) -> None:
     networks = random_networks("small", "cpu", seed=0)
     config: dict[str, Any] = {**networks.unet.config, "in_channels": 4}
     networks.unet = UNet2DConditionModel(**config)
-    message = refusal(save_folder(networks, tmp_path))
+    message = refusal(hub_folder(networks, tmp_path))
     assert "UNet input channels (noisy and condition latent): 4, expected 8" in message
 
 
@@ -266,16 +353,65 @@ def test_projection_of_another_width(folder: Path) -> None:
     assert "camera projection inputs (image embedding and 4 camera numbers): 24, expected 28" in refusal(folder)
 
 
-def test_too_many_image_tokens(folder: Path) -> None:
-    write_json(folder / "clip_camera_projection" / "config.json", {"image_tokens": 18})
-    assert "image_tokens is 18, the encoder yields 1 to 17" in refusal(folder)
+@pytest.mark.parametrize("count", [18, 0, "all"])
+def test_impossible_image_tokens(folder: Path, count: Any) -> None:
+    change_json(folder / "clip_camera_projection" / "config.json", image_tokens=count)
+    assert f"image_tokens is {count}, the encoder yields 1 to 17" in refusal(folder)
+
+
+@pytest.mark.parametrize("mean", [0.5, [0.5], ["a", "b", "c"]])
+def test_impossible_image_mean(folder: Path, mean: Any) -> None:
+    path = folder / "feature_extractor" / "preprocessor_config.json"
+    change_json(path, image_mean=mean)
+    assert refusal(folder).startswith(f"{path}: image_mean is {mean!r}, not three numbers")
 
 
 def test_scheduler_of_another_kind(folder: Path) -> None:
-    path = folder / "scheduler" / "scheduler_config.json"
-    write_json(path, SCHEDULER | {"prediction_type": "v_prediction"})
+    change_json(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
     with pytest.raises(InputError, match="prediction_type 'v_prediction' is not supported"):
         load_networks(str(folder))
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    assert "not a complete Zero123 prior, no weights in unet/" in refusal(tmp_path)
+
+
+def test_folder_of_a_text_to_image_model(folder: Path) -> None:
+    (folder / "image_encoder").rename(folder / "text_encoder")
+    shutil.rmtree(folder / "clip_camera_projection")
+    assert "no weights in image_encoder/" in refusal(folder)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_text_to_image_checkpoint(original: dict[str, Tensor], tmp_path: Path, suffix: str) -> None:
+    """As Stable Diffusion is published: a text encoder, no camera projection, a UNet for the noisy latent alone."""
+    ours = ("cond_stage_model.", "cc_projection.", "model_ema.")
+    tensors = {k: v.contiguous() for k, v in original.items() if not k.startswith(ours)}
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[first] = tensors[first][:, :4].contiguous()
+    tensors["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = torch.zeros(24)
+    path = tmp_path / f"v1-5-pruned{suffix}"
+    torch.save({"state_dict": tensors}, path) if suffix == ".ckpt" else save_file(tensors, path)
+    message = refusal(path)
+    assert "not a Zero123 prior in the original layout, cond_stage_model.model.visual." in message
+
+
+def test_checkpoint_without_condition_latents(original: dict[str, Tensor], tmp_path: Path) -> None:
+    first = "input_blocks.0.0.weight"
+    names = (f"model.diffusion_model.{first}", f"model_ema.diffusion_model{first.replace('.', '')}")
+    torch.save(original | {name: original[name][:, :4] for name in names}, tmp_path / "narrow.ckpt")
+    message = refusal(tmp_path / "narrow.ckpt")
+    assert "UNet input channels (noisy and condition latent): 4, expected 8" in message
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_lone_part_of_a_folder(folder: Path, part: str) -> None:
+    assert "not a Zero123 prior in the original layout" in refusal(weights_in(folder / part))
+
+
+def test_safetensors_of_something_else(tmp_path: Path) -> None:
+    save_file({"embedding": torch.zeros(3)}, tmp_path / "other.safetensors")
+    assert "not a Zero123 prior in the original layout" in refusal(tmp_path / "other.safetensors")
 
 
 def test_checkpoint_of_another_kind(tmp_path: Path) -> None:
@@ -340,7 +476,7 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offli
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     message = refusal("someone/zero123")
-    for said in ("someone/zero123", "hf download", "5 GB", "licences", "consistent4d-mini needs no such prior"):
+    for said in ("someone/zero123", "hf download", "5 GB", "licences", "guidance.prior bundled", "consistent4d-mini"):
         assert said in message
     assert ("HF_HUB_OFFLINE is set" if offline else "http://127.0.0.1:9 cannot be reached") in message
 

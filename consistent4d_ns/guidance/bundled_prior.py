@@ -1,0 +1,27 @@
+"""The small prior that comes with this package: see `bundled/MODEL_CARD.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.checksums import LIST
+
+NAME = "bundled"
+"""What `guidance.prior` calls it, even where a folder of that name exists; that folder is `./bundled`."""
+FOLDER = Path(__file__).with_name("bundled")
+"""Where it lies: package data in the diffusers layout, with checksums."""
+
+
+def folder() -> Path:
+    """The folder of the bundled prior.
+
+    Raises:
+        InputError: This installation comes without it.
+    """
+    if not (FOLDER / LIST).is_file():
+        raise InputError(
+            f"guidance.prior {NAME}: this installation has no weights in {FOLDER}; run `pip install .` in a complete "
+            "clone of consistent4d_ns, or name another prior with --pipeline.guidance.prior."
+        )
+    return FOLDER

@@ -1,0 +1,68 @@
+"""Digests of a prior's files, in the format of the `sha256sum` command: what was saved is what is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+
+from consistent4d_ns.errors import InputError
+
+LIST = "SHA256SUMS"
+"""Name of the list, which lies in the folder that it is about."""
+UNLISTED = (LIST, "MODEL_CARD.md")
+"""Files in the folder that the list does not name: itself, and prose, which may be edited."""
+REMEDY = "reinstall consistent4d_ns or download the prior again"
+"""What to do about a folder that is not as it was saved."""
+
+
+def write_checksums(folder: Path) -> None:
+    """List the digest of every file below `folder`, by its path relative to `folder`."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names if name not in UNLISTED]
+    (folder / LIST).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def verify_checksums(folder: Path) -> None:
+    """Compare every listed file with its digest, if `folder` has a list.
+
+    Raises:
+        InputError: A listed file is missing or differs, or the list itself is damaged; names `folder` and the file.
+    """
+    if not (folder / LIST).exists():
+        return
+    for name, digest in _read_list(folder).items():
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise InputError(f"{folder}: {name} is missing or unreadable ({error.strerror}); {REMEDY}.") from error
+        if found != digest:
+            raise InputError(f"{folder}: {name} does not match its checksum (truncated or altered); {REMEDY}.")
+
+
+def _read_list(folder: Path) -> dict[str, str]:
+    """Digest of each listed file, by its path relative to `folder`."""
+    try:
+        lines = (folder / LIST).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: {LIST} cannot be read; {REMEDY}.") from error
+    entries = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines]
+    listed = {entry[2]: entry[1] for entry in entries if entry and _lies_within(entry[2])}
+    if not lines or len(listed) != len(lines):
+        raise InputError(f"{folder}: {LIST} is not a list of sha256 digests and file names; {REMEDY}.")
+    return listed
+
+
+def _lies_within(name: str) -> bool:
+    """Whether the relative path `name` cannot lead out of the folder that it is relative to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""Writing a prior as a folder that `diffusers_layout` reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.checksums import write_checksums
+from consistent4d_ns.guidance.diffusion import BETA_END, BETA_SCHEDULE, BETA_START, TIMESTEPS, alphas_cumprod
+from consistent4d_ns.guidance.networks import CAMERA_NUMBERS, Zero123Networks
+
+PARTS = {
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "clip_camera_projection": ["zero123", "CLIPCameraProjection"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+}
+"""Library and class of each part, as `model_index.json` has them."""
+
+
+def save_folder(
+    networks: Zero123Networks, folder: Path, dtype: torch.dtype = torch.float16, overwrite: bool = False
+) -> None:
+    """Write `networks` to `folder` in the diffusers layout, as safetensors and JSON only, with checksums.
+
+    Args:
+        networks: The prior; stays as it is. Its noise schedule must be Zero123's.
+        folder: Where to; made if need be.
+        dtype: Number format of the weights in the files.
+        overwrite: Replace the parts of a prior that `folder` already holds; other files stay.
+
+    Raises:
+        InputError: `folder` holds something and `overwrite` is off, or the noise schedule is another one.
+    """
+    if not torch.equal(networks.alphas.cpu(), alphas_cumprod()):
+        raise InputError(f"{folder}: the prior's noise schedule is not Zero123's, and no other can be saved.")
+    _make_room(folder, overwrite)
+    for part in ("unet", "vae", "image_encoder"):
+        # Not `network.to`: diffusers' override warns about every change of precision.
+        copy: Any = nn.Module.to(deepcopy(getattr(networks, part)), "cpu", dtype)
+        copy.save_pretrained(folder / part)
+    _save_projection(networks, folder / "clip_camera_projection", dtype)
+    _save_scheduler(folder / "scheduler")
+    _write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessing(networks))
+    _write_json(folder / "model_index.json", {"_class_name": "Zero123Pipeline", **PARTS})
+    write_checksums(folder)
+
+
+def _make_room(folder: Path, overwrite: bool) -> None:
+    """Make sure that `folder` exists and holds no part of a prior."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise InputError(f"{folder}: not an empty folder; choose another one, or ask for it to be overwritten.")
+    for part in PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _save_projection(networks: Zero123Networks, folder: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import save_file
+
+    config = {
+        "_class_name": "CLIPCameraProjection",
+        "embedding_dim": networks.projection.in_features - CAMERA_NUMBERS,
+        "additional_embeddings": CAMERA_NUMBERS,
+        "image_tokens": networks.image_tokens,
+    }
+    _write_json(folder / "config.json", config)
+    weights = nn.Module.to(deepcopy(networks.projection), "cpu", dtype).state_dict(prefix="proj.")
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def _save_scheduler(folder: Path) -> None:
+    """The noise schedule, and the sampler of `diffusion.ddim_schedule`."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        num_train_timesteps=TIMESTEPS,
+        beta_start=BETA_START,
+        beta_end=BETA_END,
+        beta_schedule=BETA_SCHEDULE,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    scheduler.save_pretrained(folder)
+
+
+def _preprocessing(networks: Zero123Networks) -> dict[str, Any]:
+    """What the image encoder is given (`Zero123Guidance.clip_input`), in transformers' terms."""
+    side = networks.clip_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+        "image_mean": list(networks.clip_mean),
+        "image_std": list(networks.clip_std),
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
