@@ -1,0 +1,60 @@
+"""How well rendered images agree with true ones: pure functions of stacks of images.
+
+Images are on white, in [0, 1], channels first. Values come per image, so that callers can average over any group of
+views and times; mean values of dB are means over images, as everywhere in this project.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def psnr(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, "images"]:
+    """Peak signal-to-noise ratio in dB for a data range of 1; infinite where the images are equal."""
+    return decibels((images - truth).square().flatten(1).mean(dim=1))
+
+
+def foreground_psnr(
+    images: Float[Tensor, "images 3 h w"],
+    truth: Float[Tensor, "images 3 h w"],
+    foreground: Bool[Tensor, "images h w"],
+) -> Float[Tensor, "images"]:
+    """PSNR in dB over the pixels of `foreground`: a large background does not flatter. NaN where it is empty."""
+    error = (images - truth).square().mean(dim=1)
+    return decibels((error * foreground).flatten(1).sum(dim=1) / foreground.flatten(1).sum(dim=1))
+
+
+def decibels(squared_error: Float[Tensor, "*images"]) -> Float[Tensor, "*images"]:
+    """PSNR of mean squared errors for a data range of 1."""
+    return -10.0 * squared_error.log10()
+
+
+def ssim(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, "images"]:
+    """Structural similarity with a Gaussian window of sigma 1.5 for a data range of 1; 1 where the images are equal."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    values = structural_similarity_index_measure(images, truth, data_range=1.0, reduction="none")
+    return cast(Tensor, values)
+
+
+def silhouettes(alpha: Float[Tensor, "images h w"]) -> Bool[Tensor, "images h w"]:
+    """Pixels that are more than half opaque."""
+    return alpha > 0.5
+
+
+def overlap(first: Bool[Tensor, "images h w"], second: Bool[Tensor, "images h w"]) -> Float[Tensor, "images"]:
+    """Intersection over union of silhouettes; 0 where both are empty."""
+    common = (first & second).flatten(1).sum(dim=1)
+    return common / (first | second).flatten(1).sum(dim=1).clamp(min=1)
+
+
+def temporal_change(clip: Float[Tensor, "*views frames 3 h w"]) -> Float[Tensor, "*views"]:
+    """Mean squared difference of consecutive frames.
+
+    That of a rendered clip divided by that of the true one is its temporal flicker: above 1 it moves more than the
+    truth, below 1 less.
+    """
+    return clip.diff(dim=-4).square().flatten(-4).mean(dim=-1)
