@@ -1,0 +1,244 @@
+"""Stage 3: train UNet, image encoder and camera projection.
+
+    torchrun --nproc-per-node 2 -m training.denoiser VIEWS OUT --steps 20000 --minutes 9
+
+reads VIEWS/train-*.safetensors and OUT/vae, goes on from OUT/denoiser.pt if there is one, and writes it now and then
+and at the end, when all steps are done or the minutes are over. OUT/denoiser.jsonl is the training curve.
+`--compile-only` fills the compiler's cache and stops: meant to run while views are still being rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from consistent4d_ns.guidance.diffusion import TIMESTEPS, add_noise, alphas_cumprod
+from consistent4d_ns.guidance.loading import load_networks
+from training import parallel
+from training.networks import IMAGE_SIZE, UNET, Denoiser, new_networks
+from training.optimise import Journal, Optimiser, learning_rate, on_device, prepare_for_speed, training_dtype
+from training.scenes import INPUT_VIEWS
+from training.viewset import VIEWS, ViewSet, load_views
+
+PEAK_RATE = 6e-4
+WARM_UP = 500
+LOW_NOISE_SHARE = 0.7
+"""Timesteps are 1000 u^0.7 for u even in [0, 1]: two thirds of them lie where the input view decides what is there."""
+BINS = 50
+"""Ranges of timesteps whose errors are tracked apart."""
+UNCONDITIONAL = 0.1
+"""Share of samples without condition, for classifier-free guidance."""
+LATENT = (UNET["out_channels"], UNET["sample_size"], UNET["sample_size"])
+"""Shape of a latent."""
+
+
+@dataclass(frozen=True)
+class LatentViews:
+    """Rendered scenes with the latents of all views."""
+
+    views: ViewSet
+    """Images and cameras."""
+    mean: Float[Tensor, "scenes views c h w"]
+    """Mean of the autoencoder's posterior, not scaled; half precision."""
+    std: Float[Tensor, "scenes views c h w"]
+    """Its standard deviation."""
+    scale: float
+    """What latents are multiplied by before diffusion."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arguments of `Denoiser`, and the noise to be predicted."""
+
+    noisy: Float[Tensor, "batch c h w"]
+    timesteps: Int64[Tensor, "batch"]
+    images: Float[Tensor, "batch 3 size size"]
+    latents: Float[Tensor, "batch c h w"]
+    poses: Float[Tensor, "batch 4"]
+    keep: Float[Tensor, "batch"]
+    noise: Float[Tensor, "batch c h w"]
+
+    def to(self, dtype: torch.dtype) -> Batch:
+        """The same in another precision."""
+        values = {name: t.to(dtype) if t.is_floating_point() else t for name, t in vars(self).items()}
+        return Batch(**values)
+
+
+@torch.no_grad()
+def encode(views: ViewSet, folder: Path) -> LatentViews:
+    """Latents of all views by the autoencoder in `folder`."""
+    from diffusers import AutoencoderKL
+
+    device = views.images.device
+    vae: Any = AutoencoderKL.from_pretrained(folder)
+    vae.float().to(device)
+    parts = []
+    for images in views.images[:, :, :3].flatten(0, 1).split(4096):
+        parts.append(vae.encode(images.float() / 127.5 - 1).latent_dist.parameters.half())
+    mean, logvar = torch.cat(parts).unflatten(0, views.images.shape[:2]).chunk(2, dim=2)
+    return LatentViews(views, mean, torch.exp(0.5 * logvar.float()).half(), vae.config.scaling_factor)
+
+
+def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, "timesteps"], generator: torch.Generator) -> Batch:
+    """Random pairs of views of random scenes at random noise levels."""
+    device = generator.device
+
+    def randint(high: int) -> Int64[Tensor, "count"]:
+        return torch.randint(high, (count,), generator=generator, device=device)
+
+    scene, source = randint(len(data.views)), randint(INPUT_VIEWS)
+    # Any view but the input itself.
+    target = (source + 1 + randint(data.mean.shape[1] - 1)) % data.mean.shape[1]
+    noise, posterior = torch.randn(2, count, *LATENT, generator=generator, device=device)
+    even = torch.rand(count, generator=generator, device=device)
+    timesteps = (TIMESTEPS * even**LOW_NOISE_SHARE).long().clamp_max(TIMESTEPS - 1)
+    clean = data.scale * (data.mean[scene, target].float() + data.std[scene, target].float() * posterior)
+    keep = torch.rand(count, generator=generator, device=device) >= UNCONDITIONAL
+    return Batch(
+        noisy=add_noise(clean, noise, alphas[timesteps]),
+        timesteps=timesteps,
+        images=data.views.images[scene, source, :3].float() / 255,
+        latents=data.mean[scene, source].float(),
+        poses=data.views.poses(scene, source, target),
+        keep=keep.float(),
+        noise=noise,
+    )
+
+
+def noise_errors(denoiser: Callable[..., Tensor], batch: Batch, dtype: torch.dtype) -> Float[Tensor, "batch"]:
+    """Mean squared error of each sample's predicted noise."""
+    given = batch.to(dtype)
+    predicted = denoiser(given.noisy, given.timesteps, given.images, given.latents, given.poses, given.keep)
+    return (predicted.float() - batch.noise).square().mean((1, 2, 3))
+
+
+class Balance:
+    """Makes all noise levels count the same.
+
+    The noise of a hardly noisy image is hard to predict and has nothing to do with the input view; that of a very
+    noisy one is easy, but for what depends on the input view. Left alone, the former would be 300 times the latter.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.errors = torch.ones(BINS, device=device)
+        """Running mean of the error of each range of timesteps."""
+
+    def loss(self, errors: Float[Tensor, "batch"], timesteps: Int64[Tensor, "batch"]) -> Float[Tensor, ""]:
+        """Mean of the errors, each divided by what is usual for its timestep; takes them into account."""
+        bins = timesteps * BINS // TIMESTEPS
+        # Not bincount, which waits for the GPU.
+        seen = torch.zeros_like(self.errors).index_add_(0, bins, torch.ones_like(errors))
+        means = torch.zeros_like(self.errors).index_add_(0, bins, errors.detach()) / seen.clamp_min(1.0)
+        self.errors = torch.where(seen > 0, torch.lerp(self.errors, means, 0.05), self.errors)
+        return (errors / self.errors[bins]).mean()
+
+
+class Course:
+    """What a step of the training needs from one step to the next."""
+
+    def __init__(self, denoiser: Callable[..., Tensor], optimiser: Optimiser, batch: int, device: torch.device) -> None:
+        self.denoiser = denoiser
+        self.optimiser = optimiser
+        self.batch = batch
+        self.dtype = training_dtype(device)
+        self.alphas = alphas_cumprod().to(device, torch.float32)
+        self.generator = torch.Generator(device)
+        self.balance = Balance(device)
+
+    def step(self, data: LatentViews, rate: float) -> Float[Tensor, ""]:
+        """One training step; the norm of its gradient."""
+        batch = draw_batch(data, self.batch, self.alphas, self.generator)
+        self.balance.loss(noise_errors(self.denoiser, batch, self.dtype), batch.timesteps).backward()
+        return self.optimiser.step(rate)
+
+    def draw_exam(self, data: LatentViews) -> Batch:
+        """A batch that is the same in every slice of the training."""
+        return draw_batch(data, self.batch, self.alphas, torch.Generator(self.alphas.device).manual_seed(0))
+
+    def errors(self, exam: Batch) -> dict[str, Tensor]:
+        """Errors of the predicted noise in training and in the exam, in three ranges of timesteps."""
+        # With gradients, though unused: without them the network would be compiled anew.
+        errors = noise_errors(self.denoiser, exam, self.dtype).detach()
+        figures = {}
+        for i, level in enumerate(("low", "middle", "high")):
+            inside = exam.timesteps * 3 // TIMESTEPS == i
+            bins = slice(i * BINS // 3, (i + 1) * BINS // 3)
+            figures |= {f"train_{level}": self.balance.errors[bins].mean(), f"held_out_{level}": errors[inside].mean()}
+        return figures
+
+
+def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
+    """Stands for data where only shapes matter."""
+    device = generator.device
+    images = torch.zeros(scenes, VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8, device=device)
+    latents = torch.randn(scenes, VIEWS, *LATENT, generator=generator, device=device).half()
+    return LatentViews(ViewSet(images, torch.zeros(3, scenes, VIEWS, device=device)), latents, latents.exp(), 1.0)
+
+
+def main(
+    views: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    steps: int = 20_000,
+    cool_down: int = 6_000,
+    minutes: float = 1e9,
+    batch: int = 512,
+    start_from: str | None = None,
+    compile: bool = True,
+    compile_only: bool = False,
+) -> None:
+    """Train the denoiser.
+
+    Args:
+        views: Folder of rendered views.
+        out: Folder for the result; has the autoencoder in it.
+        steps: Training steps of all slices together.
+        cool_down: Last steps, over which the learning rate falls.
+        minutes: Length of this slice, compilation included.
+        batch: Samples per step and process.
+        start_from: An exported prior to begin with, where there is no state to go on from; its autoencoder must be
+            the one in OUT.
+        compile: Compile the network.
+        compile_only: Train two steps on random numbers and stop, without reading or writing anything.
+    """
+    device, rank = parallel.start()
+    prepare_for_speed()
+    denoiser = on_device(Denoiser(load_networks(start_from) if start_from else new_networks(seed=0)), device)
+    optimiser = Optimiser(denoiser, weight_decay=0.01, decay=0.9995)
+    forward: Any = torch.compile(denoiser, dynamic=False) if compile else denoiser
+    course = Course(forward, optimiser, batch, device)
+    if compile_only:
+        data = random_views(8, torch.Generator(device).manual_seed(0))
+        for _ in range(2):
+            course.step(data, 0.0)
+        return parallel.finish()
+    if (state := out / "denoiser.pt").exists():
+        optimiser.load(state)
+    files = sorted(views.glob("train-*.safetensors"))[rank :: parallel.processes()]
+    data = encode(load_views(files, device), out / "vae")
+    exam = course.draw_exam(encode(load_views([views / "held-out.safetensors"], device), out / "vae"))
+    course.generator.manual_seed(1000 * optimiser.steps + rank)
+    journal = Journal(out / "denoiser.jsonl", rank == 0)
+    while optimiser.steps < steps:
+        norm = course.step(data, learning_rate(optimiser.steps, PEAK_RATE, steps, WARM_UP, cool_down))
+        if optimiser.steps % 250 == 0 or optimiser.steps == steps:
+            samples = optimiser.steps * batch * parallel.processes()
+            journal.write({"step": optimiser.steps, "samples": samples, "norm": norm} | course.errors(exam))
+            if rank == 0 and optimiser.steps % 1000 == 0:
+                optimiser.save(state)
+            if parallel.agree(journal.seconds > 60 * minutes, device):
+                break
+    if rank == 0:
+        optimiser.save(state)
+    parallel.finish()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

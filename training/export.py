@@ -1,0 +1,48 @@
+"""Stage 4: write the trained networks as a prior that `guidance.prior` takes.
+
+python -m training.export OUT FOLDER
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.saving import save_folder
+from training.networks import Denoiser, new_networks
+from training.optimise import Optimiser
+
+
+def trained_networks(out: Path) -> Zero123Networks:
+    """The averaged networks of a training, in float32 on the CPU."""
+    from diffusers import AutoencoderKL
+
+    networks = new_networks(seed=0)
+    optimiser = Optimiser(Denoiser(networks), weight_decay=0.0, decay=0.0)
+    optimiser.load(out / "denoiser.pt")
+    optimiser.use_averages()
+    networks.vae = AutoencoderKL.from_pretrained(out / "vae")
+    return networks
+
+
+def main(
+    out: Annotated[Path, tyro.conf.Positional],
+    folder: Annotated[Path, tyro.conf.Positional],
+    /,
+    overwrite: bool = False,
+) -> None:
+    """Write the prior in half precision, with checksums.
+
+    Args:
+        out: Folder of the training.
+        folder: Where to write the prior.
+        overwrite: Replace a prior that is there.
+    """
+    save_folder(trained_networks(out), folder, overwrite=overwrite)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
