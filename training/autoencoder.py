@@ -2,12 +2,14 @@
 
     torchrun --nproc-per-node 2 -m training.autoencoder VIEWS OUT --steps 3000
 
-reads VIEWS/train-*.safetensors, writes OUT/autoencoder.pt (to go on) and, at the end, OUT/vae in diffusers' layout.
-A third of the images are blurred, faded or mixed: training a 4D object shows the encoder such images too.
+reads VIEWS/train-*.safetensors, goes on from OUT/autoencoder.pt if there is one, writes it now and then, and at the
+end OUT/vae in diffusers' layout. OUT/autoencoder.jsonl is the training curve. A third of the images are blurred, faded
+or mixed: training a 4D object shows the encoder such images too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,16 +19,29 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from consistent4d_ns.errors import show_input_errors_in_one_line
 from training import parallel
-from training.networks import new_autoencoder
-from training.optimise import Journal, Optimiser, learning_rate, on_device, prepare_for_speed, training_dtype
-from training.viewset import ViewSet, load_views
+from training.networks import LATENT, new_autoencoder
+from training.optimise import (
+    SAVE_EVERY,
+    Journal,
+    Optimiser,
+    learning_rate,
+    on_device,
+    prepare_for_speed,
+    training_dtype,
+)
+from training.viewset import ViewSet, load_views, training_files
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 PEAK_RATE = 1e-3
 WARM_UP = 200
+COOL_DOWN = 0.5
+"""Share of the training over which the learning rate falls."""
+REPORT_EVERY = 100
+"""Steps between two lines of the training curve."""
 FOREGROUND = 4.0
 """How much more an opaque pixel's error counts than a transparent one's; most of an image is white."""
 EDGES = 0.5
@@ -45,10 +60,13 @@ def draw_images(
     return degrade(rgba[:, :3], generator), rgba[:, 3:]
 
 
-def degrade(images: Float[Tensor, "count 3 size size"], generator: torch.Generator) -> Tensor:
-    """A ninth each of the images: blurred to half, to a quarter; faded towards white or another image, or mixed."""
+def degrade(
+    images: Float[Tensor, "count 3 size size"], generator: torch.Generator
+) -> Float[Tensor, "count 3 size size"]:
+    """The images, of which a ninth is blurred to half the resolution, a ninth to a quarter, and a ninth faded towards
+    white or into another image."""
     size, chosen = images.shape[-1], len(images) // 9
-    halved, quartered = (_blur(images[i * chosen : (i + 1) * chosen], size // (2, 4)[i]) for i in (0, 1))
+    halved, quartered = _blur(images[:chosen], size // 2), _blur(images[chosen : 2 * chosen], size // 4)
     kept = torch.rand(chosen, 1, 1, 1, generator=generator, device=images.device)
     other = torch.where(kept < 0.5, images[:chosen], torch.ones_like(images[:chosen]))
     faded = kept * images[2 * chosen : 3 * chosen] + (1 - kept) * other
@@ -56,6 +74,7 @@ def degrade(images: Float[Tensor, "count 3 size size"], generator: torch.Generat
 
 
 def _blur(images: Float[Tensor, "count 3 size size"], size: int) -> Float[Tensor, "count 3 size size"]:
+    """The images averaged down to `size` pixels and enlarged again."""
     small = F.interpolate(images, (size, size), mode="area")
     return F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -116,41 +135,53 @@ def main(
     """
     device, rank = parallel.start()
     prepare_for_speed()
-    out.mkdir(parents=True, exist_ok=True)
-    dtype = training_dtype(device)
     network = on_device(Reconstruction(new_autoencoder(seed=0)), device)
     optimiser = Optimiser(network, weight_decay=0.01, decay=0.995)
-    state = out / "autoencoder.pt"
-    if state.exists():
+    if (state := out / "autoencoder.pt").exists():
         optimiser.load(state)
-    data = load_views(sorted(views.glob("train-*.safetensors"))[rank :: parallel.processes()][:shards], device)
-    generator = torch.Generator(device).manual_seed(1000 * rank + optimiser.steps)
-    forward: Any = torch.compile(network, dynamic=False) if compile else network
+    data = load_views(training_files(views, rank, parallel.processes())[:shards], device)
+    out.mkdir(parents=True, exist_ok=True)
+    generator = parallel.generator(device, rank, optimiser.steps)
     journal = Journal(out / "autoencoder.jsonl", rank == 0)
+    forward: Any = torch.compile(network, dynamic=False) if compile else network
     while optimiser.steps < steps:
-        images, alpha = draw_images(data, batch, generator)
-        noise = torch.randn(batch, 8, 16, 16, generator=generator, device=device)
-        loss, error, divergence = forward(images.to(dtype), alpha, noise)
-        loss.backward()
-        norm = optimiser.step(learning_rate(optimiser.steps, PEAK_RATE, steps, WARM_UP, steps // 2))
-        if optimiser.steps % 100 == 0 or optimiser.steps == steps:
-            psnr = -10 * torch.log10(error)
-            journal.write({"step": optimiser.steps, "loss": loss, "psnr": psnr, "divergence": divergence, "norm": norm})
+        rate = learning_rate(optimiser.steps, PEAK_RATE, WARM_UP, 1 - optimiser.steps / steps, COOL_DOWN)
+        figures = train_step(forward, optimiser, draw_images(data, batch, generator), generator, rate)
+        if optimiser.steps % REPORT_EVERY == 0 or optimiser.steps == steps:
+            journal.write({"step": optimiser.steps} | figures)
+        if rank == 0 and optimiser.steps % SAVE_EVERY == 0:
+            optimiser.save(state)
     if rank == 0:
         optimiser.save(state)
         save_autoencoder(optimiser, out / "vae", draw_images(data, batch, generator)[0])
     parallel.finish()
 
 
+def train_step(
+    reconstruction: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    optimiser: Optimiser,
+    images: tuple[Float[Tensor, "count 3 size size"], Float[Tensor, "count 1 size size"]],
+    generator: torch.Generator,
+    rate: float,
+) -> dict[str, Tensor]:
+    """One training step on images and their alpha; figures for the journal."""
+    rgb, alpha = images
+    noise = torch.randn(len(rgb), *LATENT, generator=generator, device=rgb.device)
+    loss, error, divergence = reconstruction(rgb.to(training_dtype(rgb.device)), alpha, noise)
+    loss.backward()
+    norm = optimiser.step(rate)
+    return {"loss": loss, "psnr": -10 * torch.log10(error), "divergence": divergence, "norm": norm}
+
+
 def save_autoencoder(optimiser: Optimiser, folder: Path, images: Float[Tensor, "count 3 size size"]) -> None:
     """Write the averaged network in float32, with the factor for its latents measured on `images`."""
     network: Any = optimiser.network.float()
-    for parameter, value in zip(optimiser.parameters, optimiser.averages):
-        parameter.data = value.clone()
+    optimiser.use_averages()
     finished = new_autoencoder(seed=0, scaling_factor=round(latent_scale(network.vae, images), 5))
     finished.load_state_dict(network.vae.state_dict())
     finished.save_pretrained(folder)
 
 
 if __name__ == "__main__":
+    show_input_errors_in_one_line()
     tyro.cli(main)

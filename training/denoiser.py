@@ -1,9 +1,10 @@
 """Stage 3: train UNet, image encoder and camera projection.
 
-    torchrun --nproc-per-node 2 -m training.denoiser VIEWS OUT --steps 20000 --minutes 9
+    torchrun --nproc-per-node 2 -m training.denoiser VIEWS OUT --minutes 9
 
 reads VIEWS/train-*.safetensors and OUT/vae, goes on from OUT/denoiser.pt if there is one, and writes it now and then
-and at the end, when all steps are done or the minutes are over. OUT/denoiser.jsonl is the training curve.
+and at the end, when all steps are done or the minutes are over. OUT/denoiser.jsonl is the training curve. The last
+slice of a training whose steps were not counted before takes `--finish`.
 `--compile-only` fills the compiler's cache and stops: meant to run while views are still being rendered.
 """
 
@@ -19,24 +20,39 @@ import tyro
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.diffusion import TIMESTEPS, add_noise, alphas_cumprod
 from consistent4d_ns.guidance.loading import load_networks
+from consistent4d_ns.guidance.networks import Zero123Networks
 from training import parallel
-from training.networks import IMAGE_SIZE, UNET, Denoiser, new_networks
-from training.optimise import Journal, Optimiser, learning_rate, on_device, prepare_for_speed, training_dtype
+from training.networks import IMAGE_SIZE, LATENT, Denoiser, load_autoencoder, new_networks
+from training.optimise import (
+    SAVE_EVERY,
+    Journal,
+    Optimiser,
+    learning_rate,
+    on_device,
+    prepare_for_speed,
+    training_dtype,
+)
 from training.scenes import INPUT_VIEWS
-from training.viewset import VIEWS, ViewSet, load_views
+from training.viewset import HELD_OUT, VIEWS, ViewSet, load_views, training_files
+
+STATE = "denoiser.pt"
+"""Name of the file from which a training goes on."""
 
 PEAK_RATE = 6e-4
 WARM_UP = 500
+COOL_DOWN = 0.35
+"""Share of the training over which the learning rate falls."""
 LOW_NOISE_SHARE = 0.7
 """Timesteps are 1000 u^0.7 for u even in [0, 1]: two thirds of them lie where the input view decides what is there."""
 BINS = 50
 """Ranges of timesteps whose errors are tracked apart."""
 UNCONDITIONAL = 0.1
 """Share of samples without condition, for classifier-free guidance."""
-LATENT = (UNET["out_channels"], UNET["sample_size"], UNET["sample_size"])
-"""Shape of a latent."""
+REPORT_EVERY = 250
+"""Steps between two lines of the training curve."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +89,12 @@ class Batch:
 
 @torch.no_grad()
 def encode(views: ViewSet, folder: Path) -> LatentViews:
-    """Latents of all views by the autoencoder in `folder`."""
-    from diffusers import AutoencoderKL
-
-    device = views.images.device
-    vae: Any = AutoencoderKL.from_pretrained(folder)
-    vae.float().to(device)
-    parts = []
-    for images in views.images[:, :, :3].flatten(0, 1).split(4096):
-        parts.append(vae.encode(images.float() / 127.5 - 1).latent_dist.parameters.half())
-    mean, logvar = torch.cat(parts).unflatten(0, views.images.shape[:2]).chunk(2, dim=2)
+    """Latents of all views by the autoencoder in `folder`; `InputError` if there is none."""
+    vae: Any = load_autoencoder(folder)
+    vae.to(views.images.device)
+    chunks = views.images[:, :, :3].flatten(0, 1).split(4096)
+    moments = torch.cat([vae.encode(images.float() / 127.5 - 1).latent_dist.parameters.half() for images in chunks])
+    mean, logvar = moments.unflatten(0, views.images.shape[:2]).chunk(2, dim=2)
     return LatentViews(views, mean, torch.exp(0.5 * logvar.float()).half(), vae.config.scaling_factor)
 
 
@@ -140,12 +152,28 @@ class Balance:
         return (errors / self.errors[bins]).mean()
 
 
+def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
+    """Stands for data where only shapes matter."""
+    device = generator.device
+    images = torch.zeros(scenes, VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8, device=device)
+    latents = torch.randn(scenes, VIEWS, *LATENT, generator=generator, device=device).half()
+    return LatentViews(ViewSet(images, torch.zeros(3, scenes, VIEWS, device=device)), latents, latents.exp(), 1.0)
+
+
 class Course:
     """What a step of the training needs from one step to the next."""
 
-    def __init__(self, denoiser: Callable[..., Tensor], optimiser: Optimiser, batch: int, device: torch.device) -> None:
-        self.denoiser = denoiser
-        self.optimiser = optimiser
+    def __init__(self, networks: Zero123Networks, batch: int, compile: bool, device: torch.device) -> None:
+        """
+        Args:
+            networks: What to begin with; the autoencoder is not used.
+            batch: Samples per step and process.
+            compile: Compile the network.
+            device: Where to train.
+        """
+        denoiser = on_device(Denoiser(networks), device)
+        self.denoiser: Any = torch.compile(denoiser, dynamic=False) if compile else denoiser
+        self.optimiser = Optimiser(denoiser, weight_decay=0.01, decay=0.9995)
         self.batch = batch
         self.dtype = training_dtype(device)
         self.alphas = alphas_cumprod().to(device, torch.float32)
@@ -157,6 +185,12 @@ class Course:
         batch = draw_batch(data, self.batch, self.alphas, self.generator)
         self.balance.loss(noise_errors(self.denoiser, batch, self.dtype), batch.timesteps).backward()
         return self.optimiser.step(rate)
+
+    def rehearse(self) -> None:
+        """Two steps on random numbers that change nothing: they fill the compiler's cache."""
+        data = random_views(8, self.generator)
+        for _ in range(2):
+            self.step(data, 0.0)
 
     def draw_exam(self, data: LatentViews) -> Batch:
         """A batch that is the same in every slice of the training."""
@@ -174,21 +208,55 @@ class Course:
         return figures
 
 
-def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
-    """Stands for data where only shapes matter."""
-    device = generator.device
-    images = torch.zeros(scenes, VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8, device=device)
-    latents = torch.randn(scenes, VIEWS, *LATENT, generator=generator, device=device).half()
-    return LatentViews(ViewSet(images, torch.zeros(3, scenes, VIEWS, device=device)), latents, latents.exp(), 1.0)
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train."""
+
+    steps: int
+    """Training steps of all slices together."""
+    minutes: float
+    """Length of this slice, compilation included."""
+    finish: bool
+    """Whether the training ends with this slice, however many steps are left."""
+
+    def rate(self, step: int, seconds: float) -> float:
+        """Learning rate of a step, so many seconds after the slice began."""
+        left = 1 - step / self.steps
+        if self.finish:
+            left = min(left, 1 - seconds / (60 * self.minutes))
+        return learning_rate(step, PEAK_RATE, WARM_UP, left, COOL_DOWN)
+
+    def over(self, step: int, seconds: float) -> bool:
+        """Whether the slice ends here."""
+        return step >= self.steps or seconds >= 60 * self.minutes
+
+
+def train(course: Course, schedule: Schedule, data: LatentViews, held_out: LatentViews, out: Path, rank: int) -> None:
+    """Train until all steps are done or the time is over; the first process writes state and curve to `out`."""
+    optimiser, exam = course.optimiser, course.draw_exam(held_out)
+    course.generator = parallel.generator(course.alphas.device, rank, optimiser.steps)
+    journal = Journal(out / "denoiser.jsonl", rank == 0)
+    # All processes go by the same clock, which is read now and then: their learning rates must not differ.
+    seconds = 0.0
+    while not schedule.over(optimiser.steps, seconds):
+        norm = course.step(data, schedule.rate(optimiser.steps, seconds))
+        if optimiser.steps % REPORT_EVERY == 0 or optimiser.steps == schedule.steps:
+            samples = optimiser.steps * course.batch * parallel.processes()
+            journal.write({"step": optimiser.steps, "samples": samples, "norm": norm} | course.errors(exam))
+            seconds = parallel.mean(journal.seconds, course.alphas.device)
+        if rank == 0 and optimiser.steps % SAVE_EVERY == 0:
+            optimiser.save(out / STATE)
+    if rank == 0:
+        optimiser.save(out / STATE)
 
 
 def main(
     views: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path, tyro.conf.Positional],
     /,
-    steps: int = 20_000,
-    cool_down: int = 6_000,
+    steps: int = 30_000,
     minutes: float = 1e9,
+    finish: bool = False,
     batch: int = 512,
     start_from: str | None = None,
     compile: bool = True,
@@ -200,8 +268,8 @@ def main(
         views: Folder of rendered views.
         out: Folder for the result; has the autoencoder in it.
         steps: Training steps of all slices together.
-        cool_down: Last steps, over which the learning rate falls.
         minutes: Length of this slice, compilation included.
+        finish: Lower the learning rate so that the training is finished when the minutes are over.
         batch: Samples per step and process.
         start_from: An exported prior to begin with, where there is no state to go on from; its autoencoder must be
             the one in OUT.
@@ -210,35 +278,18 @@ def main(
     """
     device, rank = parallel.start()
     prepare_for_speed()
-    denoiser = on_device(Denoiser(load_networks(start_from) if start_from else new_networks(seed=0)), device)
-    optimiser = Optimiser(denoiser, weight_decay=0.01, decay=0.9995)
-    forward: Any = torch.compile(denoiser, dynamic=False) if compile else denoiser
-    course = Course(forward, optimiser, batch, device)
+    course = Course(load_networks(start_from) if start_from else new_networks(seed=0), batch, compile, device)
     if compile_only:
-        data = random_views(8, torch.Generator(device).manual_seed(0))
-        for _ in range(2):
-            course.step(data, 0.0)
-        return parallel.finish()
-    if (state := out / "denoiser.pt").exists():
-        optimiser.load(state)
-    files = sorted(views.glob("train-*.safetensors"))[rank :: parallel.processes()]
-    data = encode(load_views(files, device), out / "vae")
-    exam = course.draw_exam(encode(load_views([views / "held-out.safetensors"], device), out / "vae"))
-    course.generator.manual_seed(1000 * optimiser.steps + rank)
-    journal = Journal(out / "denoiser.jsonl", rank == 0)
-    while optimiser.steps < steps:
-        norm = course.step(data, learning_rate(optimiser.steps, PEAK_RATE, steps, WARM_UP, cool_down))
-        if optimiser.steps % 250 == 0 or optimiser.steps == steps:
-            samples = optimiser.steps * batch * parallel.processes()
-            journal.write({"step": optimiser.steps, "samples": samples, "norm": norm} | course.errors(exam))
-            if rank == 0 and optimiser.steps % 1000 == 0:
-                optimiser.save(state)
-            if parallel.agree(journal.seconds > 60 * minutes, device):
-                break
-    if rank == 0:
-        optimiser.save(state)
+        course.rehearse()
+    else:
+        if (out / STATE).exists():
+            course.optimiser.load(out / STATE)
+        data = encode(load_views(training_files(views, rank, parallel.processes()), device), out / "vae")
+        held_out = encode(load_views([views / HELD_OUT], device), out / "vae")
+        train(course, Schedule(steps, minutes, finish), data, held_out, out, rank)
     parallel.finish()
 
 
 if __name__ == "__main__":
+    show_input_errors_in_one_line()
     tyro.cli(main)

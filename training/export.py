@@ -10,21 +10,25 @@ from typing import Annotated
 
 import tyro
 
+from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.saving import save_folder
-from training.networks import Denoiser, new_networks
+from training.denoiser import STATE
+from training.networks import Denoiser, load_autoencoder, new_networks
 from training.optimise import Optimiser
 
 
 def trained_networks(out: Path) -> Zero123Networks:
-    """The averaged networks of a training, in float32 on the CPU."""
-    from diffusers import AutoencoderKL
+    """The averaged networks of a training, in float32 on the CPU.
 
+    Raises:
+        InputError: The autoencoder or the denoiser is missing, or belongs to other networks.
+    """
     networks = new_networks(seed=0)
     optimiser = Optimiser(Denoiser(networks), weight_decay=0.0, decay=0.0)
-    optimiser.load(out / "denoiser.pt")
+    optimiser.load(out / STATE)
     optimiser.use_averages()
-    networks.vae = AutoencoderKL.from_pretrained(out / "vae")
+    networks.vae = load_autoencoder(out / "vae")
     return networks
 
 
@@ -45,4 +49,5 @@ def main(
 
 
 if __name__ == "__main__":
+    show_input_errors_in_one_line()
     tyro.cli(main)

@@ -10,10 +10,8 @@ model has one pose, and a mesh without a skin has one bone: its node.
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
 import io
-import json
 import lzma
 import re
 import struct
@@ -21,20 +19,29 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, UInt8
-from PIL import Image
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from training.soup import Soups
+from training.gltf import (
+    REST,
+    TRIANGLES,
+    Clip,
+    Gltf,
+    UnsuitableError,
+    clip_span,
+    corner_colours,
+    read_gltf,
+    read_skin,
+    world_matrices,
+)
+from training.soup import Soups, cumulated, members
 
 EVALUATION_CHARACTERS = ("barbarian", "clownfish", "fox", "george", "shibainu", "trex")
 """Objects that the whole method is evaluated on; no model whose name has one of these in it is ever taken."""
@@ -49,235 +56,6 @@ RADIUS = 0.5
 
 Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 """From glTF's axes (y up, front +z) to the world's (z up, front -y)."""
-
-
-class UnsuitableError(Exception):
-    """A model that is left out; the message is the reason, the same for all models left out for it."""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# glTF files
-# ---------------------------------------------------------------------------------------------------------------------
-
-COMPONENT_TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
-COMPONENT_COUNTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-TRIANGLES = 4
-
-
-@dataclass(frozen=True)
-class Gltf:
-    """A glTF 2.0 file: its JSON part and the bytes that come with it."""
-
-    json: dict[str, Any]
-    folder: Path
-    """Where files named in it are."""
-    binary: bytes
-    """The binary chunk of a .glb file."""
-
-    def items(self, kind: str) -> list[dict[str, Any]]:
-        """All nodes, meshes, ...; none if the file does not have this kind."""
-        return self.json.get(kind, [])
-
-    @cached_property
-    def buffers(self) -> list[bytes]:
-        """Bytes of each buffer."""
-        return [self._resource(buffer["uri"]) if "uri" in buffer else self.binary for buffer in self.items("buffers")]
-
-    @cached_property
-    def images(self) -> list[UInt8[np.ndarray, "h w 3"]]:
-        """Each image in display values."""
-        return [np.asarray(Image.open(io.BytesIO(self._image(image))).convert("RGB")) for image in self.items("images")]
-
-    @cached_property
-    def parents(self) -> list[int]:
-        """Parent of each node, -1 for roots."""
-        parents = [-1] * len(self.items("nodes"))
-        for i, node in enumerate(self.items("nodes")):
-            for child in node.get("children", ()):
-                parents[child] = i
-        return parents
-
-    def accessor(self, index: int) -> np.ndarray:
-        """Values of an accessor, one row per element; normalised integers become floats."""
-        accessor = self.items("accessors")[index]
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise UnsuitableError("sparse or missing vertex data")
-        view = self.items("bufferViews")[accessor["bufferView"]]
-        dtype = np.dtype(COMPONENT_TYPES[accessor["componentType"]]).newbyteorder("<")
-        width = COMPONENT_COUNTS[accessor["type"]]
-        values = np.ndarray(
-            (accessor["count"], width),
-            dtype,
-            self.buffers[view["buffer"]],
-            view.get("byteOffset", 0) + accessor.get("byteOffset", 0),
-            (view.get("byteStride", width * dtype.itemsize), dtype.itemsize),
-        )
-        return values / np.float32(np.iinfo(dtype).max) if accessor.get("normalized") else values
-
-    def _image(self, image: dict[str, Any]) -> bytes:
-        """Bytes of an image file inside or beside the model."""
-        if "uri" in image:
-            return self._resource(image["uri"])
-        view = self.items("bufferViews")[image["bufferView"]]
-        start = view.get("byteOffset", 0)
-        return self.buffers[view["buffer"]][start : start + view["byteLength"]]
-
-    def _resource(self, uri: str) -> bytes:
-        """What a URI names: embedded bytes, or a file beside the model."""
-        if uri.startswith("data:"):
-            return base64.b64decode(uri.partition(",")[2])
-        return (self.folder / unquote(uri)).read_bytes()
-
-
-def read_gltf(path: Path) -> Gltf:
-    """The .gltf or .glb file `path`, with compressed meshes refused (`UnsuitableError`)."""
-    content, binary = path.read_bytes(), b""
-    if path.suffix == ".glb":
-        size = struct.unpack_from("<I", content, 12)[0]
-        content, binary = content[20 : 20 + size], content[28 + size :]
-    gltf = Gltf(json.loads(content), path.parent, binary)
-    if required := gltf.items("extensionsRequired"):
-        raise UnsuitableError(f"extension {', '.join(map(str, required))}")
-    return gltf
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Movement
-# ---------------------------------------------------------------------------------------------------------------------
-
-DEFAULTS = {"translation": (0.0, 0.0, 0.0), "rotation": (0.0, 0.0, 0.0, 1.0), "scale": (1.0, 1.0, 1.0)}
-
-Clip = dict[str, Any]
-"""An entry of a file's `animations`."""
-REST: Clip = {"channels": [], "samplers": []}
-"""The clip that moves nothing."""
-
-
-def clip_span(gltf: Gltf, clip: Clip) -> tuple[float, float]:
-    """First and last key time of a clip in seconds."""
-    keys = [gltf.accessor(sampler["input"]) for sampler in clip["samplers"]]
-    return float(min(k.min() for k in keys)), float(max(k.max() for k in keys))
-
-
-def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
-    """From each node's frame to the world at some times of a clip."""
-    local, parents = _local_matrices(gltf, clip, times), gltf.parents
-    world: dict[int, np.ndarray] = {-1: np.eye(4)}
-
-    def resolve(node: int) -> np.ndarray:
-        if node not in world:
-            world[node] = resolve(parents[node]) @ local[:, node]
-        return world[node]
-
-    return np.stack([resolve(node) for node in range(len(parents))], 1)
-
-
-def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
-    """From each node's frame to its parent's."""
-    nodes = gltf.items("nodes")
-    values = {
-        path: np.tile(np.array([node.get(path, default) for node in nodes]), (len(times), 1, 1))
-        for path, default in DEFAULTS.items()
-    }
-    for channel in clip["channels"]:
-        target = channel["target"]
-        if "node" in target and target["path"] in values:
-            sampled = sample(gltf, clip["samplers"][channel["sampler"]], times, target["path"] == "rotation")
-            values[target["path"]][:, target["node"]] = sampled
-    matrices = compose(**values)
-    for i, node in enumerate(nodes):
-        if "matrix" in node:
-            matrices[:, i] = np.reshape(node["matrix"], (4, 4)).T
-    return matrices
-
-
-def sample(
-    gltf: Gltf, sampler: dict[str, Any], times: Float[np.ndarray, "poses"], rotation: bool
-) -> Float[np.ndarray, "poses n"]:
-    """Values of an animation sampler, held before its first and after its last key. Cubic splines are followed by
-    straight lines between their keys."""
-    keys = gltf.accessor(sampler["input"])[:, 0]
-    values = gltf.accessor(sampler["output"]).astype(float)
-    kind = sampler.get("interpolation", "LINEAR")
-    if kind == "CUBICSPLINE":
-        values = values[1::3]
-    place = np.interp(times, keys, np.arange(len(keys)))
-    before = np.floor(place).astype(int)
-    after = np.minimum(before + 1, len(keys) - 1)
-    share = (place - before)[:, None] * (kind != "STEP")
-    if rotation:
-        return slerp(values[before], values[after], share)
-    return values[before] + share * (values[after] - values[before])
-
-
-def slerp(
-    a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"], share: Float[np.ndarray, "n 1"]
-) -> Float[np.ndarray, "n 4"]:
-    """Unit quaternions on the shorter arc from a (share 0) to b (share 1)."""
-    cosine = (a * b).sum(-1, keepdims=True)
-    b, angle = np.where(cosine < 0, -b, b), np.arccos(np.clip(abs(cosine), 0, 1))
-    # sinc keeps the quotient of sines defined when a = b.
-    blend = a * (1 - share) * np.sinc((1 - share) * angle / np.pi) + b * share * np.sinc(share * angle / np.pi)
-    return blend / np.linalg.norm(blend, axis=-1, keepdims=True)
-
-
-def compose(
-    translation: Float[np.ndarray, "*n 3"], rotation: Float[np.ndarray, "*n 4"], scale: Float[np.ndarray, "*n 3"]
-) -> Float[np.ndarray, "*n 4 4"]:
-    """Matrices that scale, then rotate (unit quaternions x, y, z, w), then translate."""
-    x, y, z, w = np.moveaxis(rotation, -1, 0)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-        (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-    )
-    matrices = np.zeros((*translation.shape[:-1], 4, 4))
-    matrices[..., :3, :3] = np.stack([np.stack(row, -1) for row in rows], -2) * scale[..., None, :]
-    matrices[..., :3, 3] = translation
-    matrices[..., 3, 3] = 1
-    return matrices
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Colours
-# ---------------------------------------------------------------------------------------------------------------------
-
-INSET = 0.1
-"""How far a corner's texture coordinates go towards the face's centre, so that it stays on its palette patch."""
-
-
-def to_linear(display: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """sRGB display values to light, both in [0, 1]."""
-    return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
-
-
-def to_display(light: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Light to sRGB display values, both in [0, 1]; brighter light is clipped."""
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def corner_colours(
-    gltf: Gltf, primitive: dict[str, Any], faces: Int[np.ndarray, "faces 3"]
-) -> UInt8[np.ndarray, "faces 3 3"]:
-    """Display colours of the faces' corners: base colour times texture times vertex colour."""
-    material = gltf.items("materials")[primitive["material"]] if "material" in primitive else {}
-    surface, attributes = material.get("pbrMetallicRoughness", {}), primitive["attributes"]
-    light = np.ones((len(faces), 3, 3)) * surface.get("baseColorFactor", (1, 1, 1))[:3]
-    if texture := surface.get("baseColorTexture"):
-        image = gltf.images[gltf.items("textures")[texture["index"]]["source"]]
-        uv = gltf.accessor(attributes[f"TEXCOORD_{texture.get('texCoord', 0)}"])[faces]
-        light *= to_linear(nearest_texel(image, uv + INSET * (uv.mean(1, keepdims=True) - uv)) / 255)
-    if "COLOR_0" in attributes:
-        light *= gltf.accessor(attributes["COLOR_0"])[faces][..., :3]
-    return np.rint(255 * to_display(light)).astype(np.uint8)
-
-
-def nearest_texel(image: UInt8[np.ndarray, "h w 3"], uv: Float[np.ndarray, "*n 2"]) -> UInt8[np.ndarray, "*n 3"]:
-    """Colours of a repeated image; (0, 0) is its top left corner, (1, 1) its bottom right."""
-    size = np.array(image.shape[1::-1])
-    column, row = np.moveaxis(np.floor(uv * size).astype(int) % size, -1, 0)
-    return image[row, column]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -344,7 +122,7 @@ def read_model(path: Path) -> Model:
         gltf = read_gltf(path)
         meshes = {i: _read_mesh(gltf, node["mesh"]) for i, node in enumerate(gltf.items("nodes")) if "mesh" in node}
         return make_model(gltf, [read_part(gltf, node, pieces) for node, pieces in meshes.items() if pieces])
-    except (OSError, LookupError, ValueError, TypeError, struct.error) as error:
+    except (OSError, LookupError, ValueError, TypeError, RecursionError, struct.error) as error:
         raise InputError(f"{path}: not a readable glTF 2.0 model ({error}); remove it or export it again.") from error
 
 
@@ -352,7 +130,7 @@ def read_part(gltf: Gltf, index: int, meshes: Sequence[Mesh]) -> Part:
     """The meshes of a node as one, in a frame where it fills [-1, 1], with the bones that it uses."""
     node, mesh = gltf.items("nodes")[index], join_meshes(meshes, [0] * len(meshes))
     if "skin" in node:
-        nodes, offsets = _read_skin(gltf, gltf.items("skins")[node["skin"]])
+        nodes, offsets = read_skin(gltf, gltf.items("skins")[node["skin"]])
     else:
         nodes, offsets, rigid = np.array([index]), np.eye(4)[None], np.array([1.0, 0, 0, 0])
         mesh = replace(mesh, bones=np.zeros_like(mesh.bones), weights=np.tile(rigid, (len(mesh.bones), 1)))
@@ -368,14 +146,6 @@ def placement(scale: float, shift: Float[np.ndarray, "3"]) -> Float[np.ndarray, 
     matrix = np.diag((scale, scale, scale, 1.0))
     matrix[:3, 3] = shift
     return matrix
-
-
-def _read_skin(gltf: Gltf, skin: dict[str, Any]) -> tuple[Int[np.ndarray, "bones"], Float[np.ndarray, "bones 4 4"]]:
-    """Nodes and offsets of a skin's joints."""
-    nodes = np.array(skin["joints"])
-    if "inverseBindMatrices" not in skin:
-        return nodes, np.tile(np.eye(4), (len(nodes), 1, 1))
-    return nodes, gltf.accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2).astype(float)
 
 
 def _read_mesh(gltf: Gltf, index: int) -> list[Mesh]:
@@ -461,7 +231,9 @@ def _fitted(mesh: Mesh, matrices: Float[np.ndarray, "poses bones 3 4"]) -> Float
     positions, normals, bones, weights = map(
         torch.from_numpy, (mesh.positions, mesh.normals, mesh.bones, mesh.weights.astype(float))
     )
-    points = skin(positions, normals, bones, weights, torch.from_numpy(matrices))[0].numpy()
+    shares = weights.new_zeros(len(weights), matrices.shape[1]).scatter_add_(1, bones, weights)
+    blended = torch.einsum("vb,pbij->pvij", shares, torch.from_numpy(matrices))
+    points = skin(positions, normals, blended)[0].numpy()
     extents = np.ptp(points[0], axis=0)
     if extents.min() < MIN_THICKNESS * extents.max():
         raise UnsuitableError("too flat")
@@ -473,20 +245,16 @@ def _fitted(mesh: Mesh, matrices: Float[np.ndarray, "poses bones 3 4"]) -> Float
 def skin(
     positions: Float[Tensor, "vertices 3"],
     normals: Float[Tensor, "vertices 3"],
-    bones: Int64[Tensor, "vertices 4"],
-    weights: Float[Tensor, "vertices 4"],
-    matrices: Float[Tensor, "poses bones 3 4"],
-) -> tuple[Float[Tensor, "poses vertices 3"], Float[Tensor, "poses vertices 3"]]:
-    """Positions and unit normals in each pose, by linear blend skinning."""
-    shares = weights.new_zeros(len(weights), matrices.shape[1]).scatter_add_(1, bones, weights)
-    blended = torch.einsum("vb,pbij->pvij", shares, matrices)
+    blended: Float[Tensor, "*poses vertices 3 4"],
+) -> tuple[Float[Tensor, "*poses vertices 3"], Float[Tensor, "*poses vertices 3"]]:
+    """Positions and unit normals in each pose; `blended` are the means of the matrices of each vertex' bones."""
     linear, shift = blended[..., :3], blended[..., 3]
-    moved = torch.einsum("pvij,vj->pvi", linear, positions) + shift
+    moved = torch.einsum("...vij,vj->...vi", linear, positions) + shift
     # Normals go by the inverse transpose: cofactors over the determinant, of which only the sign matters.
     rows = linear.unbind(-2)
     cofactors = torch.stack([torch.linalg.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -2)
     mirrored = (rows[0] * cofactors[..., 0, :]).sum(-1, keepdim=True).sign()
-    return moved, F.normalize(torch.einsum("pvij,vj->pvi", cofactors, normals) * mirrored, dim=-1, eps=1e-20)
+    return moved, F.normalize(torch.einsum("...vij,vj->...vi", cofactors, normals) * mirrored, dim=-1, eps=1e-20)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -495,6 +263,8 @@ def skin(
 
 POSITION_STEPS, NORMAL_STEPS, WEIGHT_STEPS = 4095, 127, 255
 """Integers that stand for 1."""
+VERTICES_AT_ONCE = 1 << 18
+"""Vertices in all poses that are skinned together; bounds the memory."""
 ROWS = {
     "positions": "vertices",
     "normals": "vertices",
@@ -561,21 +331,11 @@ class MeshLibrary:
 def load_meshes(path: Path, device: torch.device | str) -> MeshLibrary:
     """All models of a packed file in all their poses; `InputError` if it is not such a file."""
     arrays = _read_packed(path)
-    columns = [torch.from_numpy(arrays[name]).to(device).split(arrays[count].tolist()) for name, count in ROWS.items()]
-    poses = torch.from_numpy(arrays["poses"])
-    parts = [_posed(count, *rows) for count, *rows in zip(poses.tolist(), *columns)]
-    positions, normals, colours = (torch.cat(column) for column in zip(*parts))
-    counts = torch.repeat_interleave(torch.from_numpy(arrays["triangles"]), poses)
-    starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    names, animated = [str(name) for name in arrays["names"]], poses > 1
-    held_out = torch.tensor([is_held_out(name) for name in names])
-    return MeshLibrary(
-        Soups(positions, normals, colours.float() / 255, starts.to(device)),
-        torch.repeat_interleave(poses).to(device),
-        names,
-        held_out.to(device),
-        animated.to(device),
-    )
+    names = [str(name) for name in arrays.pop("names")]
+    packed = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    held_out = torch.tensor([is_held_out(name) for name in names], device=device)
+    models = torch.repeat_interleave(packed["poses"])
+    return MeshLibrary(_posed(packed, models), models, names, held_out, packed["poses"] > 1)
 
 
 def is_held_out(name: str) -> bool:
@@ -598,21 +358,35 @@ def _read_packed(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _posed(
-    poses: int,
-    positions: Int[Tensor, "vertices 3"],
-    normals: Int[Tensor, "vertices 3"],
-    bones: Int64[Tensor, "vertices 4"],
-    weights: Int[Tensor, "vertices 4"],
-    faces: Int64[Tensor, "faces 3"],
-    colours: UInt8[Tensor, "faces 3 3"],
-    matrices: Float[Tensor, "poses*bones 3 4"],
-) -> tuple[Tensor, Tensor, UInt8[Tensor, "poses*faces 3 3"]]:
-    """Corner positions, normals and colours of a packed model's triangles, pose after pose."""
-    shares = weights / weights.sum(-1, keepdim=True)
-    matrices = matrices.unflatten(0, (poses, -1))
-    points, directions = skin(positions / POSITION_STEPS, normals / NORMAL_STEPS, bones, shares, matrices)
-    return points[:, faces].flatten(0, 1), directions[:, faces].flatten(0, 1), colours.repeat(poses, 1, 1)
+def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, "objects"]) -> Soups:
+    """Triangles of packed models in all their poses; `models` says which model each object is a pose of."""
+    vertices, vertex_starts = members(packed["vertices"], models)
+    triangles, triangle_starts = members(packed["triangles"], models)
+    # The matrices lie in the order of the objects: model after model, pose after pose.
+    first_bone = cumulated((packed["transforms"] // packed["poses"])[models])[:-1]
+    weights = packed["weights"] / packed["weights"].sum(-1, keepdim=True)
+    columns = (
+        (packed["positions"] / POSITION_STEPS)[vertices],
+        (packed["normals"] / NORMAL_STEPS)[vertices],
+        packed["bones"][vertices] + torch.repeat_interleave(first_bone, vertex_starts.diff())[:, None],
+        weights[vertices],
+    )
+    split = (column.split(VERTICES_AT_ONCE) for column in columns)
+    parts = [skin(p, n, _blended(bones, shares, packed["matrices"])) for p, n, bones, shares in zip(*split)]
+    points, directions = (torch.cat(column) for column in zip(*parts))
+    first_vertex = torch.repeat_interleave(vertex_starts[:-1], triangle_starts.diff())
+    corners = packed["faces"][triangles] + first_vertex[:, None]
+    return Soups(points[corners], directions[corners], packed["colours"][triangles].float() / 255, triangle_starts)
+
+
+def _blended(
+    bones: Int64[Tensor, "vertices 4"], weights: Float[Tensor, "vertices 4"], matrices: Float[Tensor, "transforms 3 4"]
+) -> Float[Tensor, "vertices 3 4"]:
+    """Weighted means of some of the matrices."""
+    blended = matrices.new_zeros(len(bones), 3, 4)
+    for bone, weight in zip(bones.T, weights.T):
+        blended += weight[:, None, None] * matrices.index_select(0, bone)
+    return blended
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.networks import CAMERA_NUMBERS, Zero123Networks
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ IMAGE_ENCODER: dict[str, Any] = {
 }
 """2.3 M parameters; all its tokens (class and 8 x 8 patches) enter the UNet's context."""
 
+LATENT = (UNET["out_channels"], UNET["sample_size"], UNET["sample_size"])
+"""Shape of a latent."""
+
 
 def new_networks(seed: int) -> Zero123Networks:
     """The untrained prior in float32 on the CPU, the same for the same seed; the caller's random state is kept."""
@@ -84,6 +89,19 @@ def new_autoencoder(seed: int, scaling_factor: float = 1.0) -> AutoencoderKL:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return AutoencoderKL(**VAE, scaling_factor=scaling_factor)
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """The trained autoencoder in float32 on the CPU.
+
+    Raises:
+        InputError: There is none in the folder.
+    """
+    from diffusers import AutoencoderKL
+
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no autoencoder; train it first with `python -m training.autoencoder`.")
+    return AutoencoderKL.from_pretrained(folder)
 
 
 class Denoiser(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,23 @@ from torch import Tensor, nn
 from consistent4d_ns.errors import InputError
 from training.parallel import average
 
+SAVE_EVERY = 1000
+"""Steps after which the state of a training is written."""
 LARGEST_NORM = 1.0
 """Gradients with a greater norm are scaled down to it."""
 
 
-def learning_rate(step: int, peak: float, total: int, warm_up: int, cool_down: int) -> float:
-    """Linear rise over `warm_up` steps, then `peak`, then linear fall to 0 over the last `cool_down` of `total`."""
-    return peak * min(1.0, (step + 1) / warm_up, max(0.0, (total - step) / cool_down))
+def learning_rate(step: int, peak: float, warm_up: int, left: float, cool_down: float) -> float:
+    """Linear rise, then `peak`, then linear fall to 0.
+
+    Args:
+        step: Training step, 0-based.
+        peak: Greatest rate.
+        warm_up: Steps of the rise.
+        left: Share of the training that is still to come, 1 to 0.
+        cool_down: Share of the training over which the rate falls, above 0.
+    """
+    return peak * min(1.0, (step + 1) / max(warm_up, 1), max(0.0, left) / cool_down)
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,7 +50,7 @@ def on_device(network: Network, device: torch.device) -> Network:
 
 
 def prepare_for_speed() -> None:
-    """Settings of this process that training gains from (docs/prior.md)."""
+    """Settings of this process that training gains from (figures in README.md)."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
 
@@ -77,14 +88,15 @@ class Optimiser:
             rate: Learning rate.
 
         Returns:
-            Norm of the gradient; where it is not finite, nothing was learned.
+            Norm of the gradient; one that is not finite counts as no gradient.
         """
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        trained = [(m, p.grad) for m, p in zip(self.masters, self.parameters) if p.grad is not None]
+        gradients = [gradient for _, gradient in trained]
         average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients).float()
-        # Without waiting for the GPU: a gradient that is not finite counts as none.
+        # No `if`, which would wait for the GPU.
         scale = torch.where(norm.isfinite(), (LARGEST_NORM / norm).clamp(max=1.0), torch.zeros_like(norm))
-        for master, gradient in zip(self.masters, gradients):
+        for master, gradient in trained:
             master.grad = torch.nan_to_num(gradient.float(), 0.0, 0.0, 0.0) * scale
         for group in self.adam.param_groups:
             group["lr"] = rate
@@ -114,9 +126,13 @@ class Optimiser:
         """Go on where `save` left off.
 
         Raises:
-            InputError: The file belongs to another network.
+            InputError: The file is missing or damaged, or belongs to another network.
         """
-        state = torch.load(path, map_location=self.masters[0].device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self.masters[0].device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise InputError(f"{path}: not a readable state of a training ({reason}); train first.") from error
         if [tuple(m.shape) for m in state["masters"]] != [tuple(m.shape) for m in self.masters]:
             raise InputError(f"{path}: was written for another network; move it away to start anew.")
         self.steps = state["steps"]
@@ -142,7 +158,7 @@ class Journal:
         """Append and print a line; tensors are read here."""
         if self.path is None:
             return
-        plain = {name: float(value) if isinstance(value, Tensor) else value for name, value in figures.items()}
+        plain = {name: value.item() if isinstance(value, Tensor) else value for name, value in figures.items()}
         line = json.dumps(plain | {"seconds": round(self.seconds, 1)})
         print(line, flush=True)
         with self.path.open("a") as file:

@@ -23,6 +23,11 @@ def start() -> tuple[torch.device, int]:
     return device, rank
 
 
+def generator(device: torch.device, rank: int, steps: int) -> torch.Generator:
+    """Random numbers of one process from a step on: each process has others, and has others after each resumption."""
+    return torch.Generator(device).manual_seed(1000 * steps + rank)
+
+
 def processes() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -39,11 +44,11 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def agree(stop: bool, device: torch.device) -> bool:
-    """Whether any process wants to stop."""
-    wish = torch.tensor(float(stop), device=device)
-    average([wish])
-    return bool(wish > 0)
+def mean(value: float, device: torch.device) -> float:
+    """The mean of a number over all processes, the same in each."""
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    average([shared])
+    return float(shared)
 
 
 def finish() -> None:

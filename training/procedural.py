@@ -28,7 +28,7 @@ from training.primitives import (
     unit_shapes,
     vertex_normals,
 )
-from training.soup import Soups, centred
+from training.soup import Soups, centred, cumulated
 from training.things import (
     assembly,
     building,
@@ -135,8 +135,7 @@ def tessellated(objects: Design, order: Int64[Tensor, "objects"]) -> Soups:
     owners = order[owners]
     kept = owners.argsort(stable=True)
     kept = kept[_places(area[kept] > SLIVER)]
-    counts = torch.bincount(owners[kept], minlength=len(order))
-    starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+    starts = cumulated(torch.bincount(owners[kept], minlength=len(order)))
     return centred(Soups(positions[kept], normals[kept], colours[kept], starts), 0.5)
 
 

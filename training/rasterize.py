@@ -60,9 +60,12 @@ def screen_triangles(
 
 
 def _affine(
-    a: Float[Tensor, "triangles"], b: Float[Tensor, "triangles"], x: Float[Tensor, "triangles"], y: Tensor
+    a: Float[Tensor, "triangles"],
+    b: Float[Tensor, "triangles"],
+    x: Float[Tensor, "triangles"],
+    y: Float[Tensor, "triangles"],
 ) -> Float[Tensor, "triangles 3"]:
-    """The function with these slopes that is zero at (x, y)."""
+    """The function with slopes `a` and `b` that is zero at (x, y)."""
     return torch.stack((a, b, -(a * x + b * y)), dim=-1)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from consistent4d_ns.cameras import focal_length, orbit_poses
+from training.draws import Draw
 from training.rasterize import NONE, nearest_triangles, screen_triangles
 from training.soup import Soups
 
@@ -27,7 +28,7 @@ INPUT_VIEWS = 4
 SAMPLES_PER_SIDE = 3
 """Samples per pixel and axis."""
 TRIANGLES_AT_ONCE = 3_000_000
-"""Bounds the memory of a batch (about 150 bytes a triangle)."""
+"""Bounds the memory of a batch (about 150 bytes a triangle); each view of an object counts."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Cameras:
     """Degrees from +x towards +y."""
     distance: Float[Tensor, "scenes views"]
     """World units from the origin."""
+
+    def __getitem__(self, chosen: slice) -> Cameras:
+        """The cameras of some of the scenes."""
+        return Cameras(self.elevation[chosen], self.azimuth[chosen], self.distance[chosen])
 
 
 @dataclass(frozen=True)
@@ -62,59 +67,47 @@ class Scenes:
     """0: brightness falls with the cosine and stays `ambient` behind; 1: it falls evenly all around."""
 
     def __getitem__(self, chosen: slice) -> Scenes:
+        """Some of the scenes."""
         return Scenes(*(getattr(self, entry.name)[chosen] for entry in fields(self)))
 
 
 def draw_scenes(objects: Int64[Tensor, "scenes"], generator: torch.Generator) -> Scenes:
     """Random scenes of the given objects, which lie within 0.5 of their origin."""
-    count, device = len(objects), generator.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator, device=device)
-
-    usual = uniform(0.0, 1.0) < 0.7
-    radius = torch.where(usual, uniform(0.42, 0.62), uniform(0.30, 0.85))
-    stretch = torch.exp(uniform(-0.15, 0.15, 3) * (uniform(0.0, 1.0, 1) < 0.6))
-    elevation, azimuth = uniform(0.2, 1.4), uniform(0.0, 2 * math.pi)
+    draw = Draw(len(objects), generator)
+    radius = torch.where(draw.chance(0.7), draw.uniform(0.42, 0.62), draw.uniform(0.30, 0.85))
+    stretch = torch.exp(draw.uniform(-0.15, 0.15, 3) * draw.chance(0.6, 1))
+    elevation, azimuth = draw.uniform(0.2, 1.4), draw.uniform(0.0, 2 * math.pi)
     level = elevation.cos()
     return Scenes(
         objects=objects,
         linear=torch.diag_embed(stretch * (2 * radius)[:, None]),
-        shift=uniform(-0.06, 0.06, 3),
-        recolour=_draw_recolouring(count, generator),
+        shift=draw.uniform(-0.06, 0.06, 3),
+        recolour=_draw_recolouring(draw),
         light=torch.stack((level * azimuth.cos(), level * azimuth.sin(), elevation.sin()), dim=-1),
-        ambient=uniform(0.35, 0.95),
-        softness=uniform(0.0, 1.0),
+        ambient=draw.uniform(0.35, 0.95),
+        softness=draw.uniform(0.0, 1.0),
     )
 
 
-def _draw_recolouring(count: int, generator: torch.Generator) -> Float[Tensor, "count 3 3"]:
+def _draw_recolouring(draw: Draw) -> Float[Tensor, "objects 3 3"]:
     """Half of them as they are, up to brightness; half with exchanged channels and another saturation."""
-    device = generator.device
-    order = torch.rand(count, 3, generator=generator, device=device).argsort(-1)
-    exchanged = F.one_hot(order, 3).float()
-    saturation = 0.5 + 0.8 * torch.rand(count, 1, 1, generator=generator, device=device)
+    exchanged = F.one_hot(draw.uniform(0.0, 1.0, 3).argsort(-1), 3).float()
+    saturation = draw.uniform(0.5, 1.3, 1, 1)
     changed = saturation * exchanged + (1 - saturation) / 3
-    kept = torch.rand(count, 1, 1, generator=generator, device=device) < 0.5
-    brightness = 0.75 + 0.35 * torch.rand(count, 1, 1, generator=generator, device=device)
-    return brightness * torch.where(kept, torch.eye(3, device=device), changed)
+    kept = draw.chance(0.5, 1, 1)
+    return draw.uniform(0.75, 1.1, 1, 1) * torch.where(kept, torch.eye(3, device=draw.device), changed)
 
 
 def draw_cameras(scenes: int, views: int, generator: torch.Generator) -> Cameras:
     """Random cameras: any azimuth; in some scenes the input views are level, in some the distances differ."""
-    device = generator.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(scenes, *shape, generator=generator, device=device)
-
-    inputs = uniform(-10.0, 40.0, INPUT_VIEWS)
-    level = uniform(-5.0, 5.0, INPUT_VIEWS)
-    inputs = torch.where(uniform(0.0, 1.0, 1) < 0.5, level, inputs)
-    elevation = torch.cat((inputs, uniform(-10.0, 60.0, views - INPUT_VIEWS)), dim=1)
-    near_and_far = uniform(1.7, 2.4, views)
-    same = torch.full_like(near_and_far, DISTANCE)
-    distance = torch.where(uniform(0.0, 1.0, 1) < 0.15, near_and_far, same)
-    return Cameras(elevation, uniform(-180.0, 180.0, views), distance)
+    draw = Draw(scenes, generator)
+    inputs = draw.uniform(-10.0, 40.0, INPUT_VIEWS)
+    level = draw.uniform(-5.0, 5.0, INPUT_VIEWS)
+    inputs = torch.where(draw.chance(0.5, 1), level, inputs)
+    elevation = torch.cat((inputs, draw.uniform(-10.0, 60.0, views - INPUT_VIEWS)), dim=1)
+    near_and_far = draw.uniform(1.7, 2.4, views)
+    distance = torch.where(draw.chance(0.15, 1), near_and_far, DISTANCE)
+    return Cameras(elevation, draw.uniform(-180.0, 180.0, views), distance)
 
 
 def render(
@@ -136,15 +129,14 @@ def render(
         end = begin + 1
         while end < len(triangles) and triangles[end] - done <= TRIANGLES_AT_ONCE:
             end += 1
-        some = slice(begin, end)
-        seen = Cameras(cameras.elevation[some], cameras.azimuth[some], cameras.distance[some])
-        yield _render_batch(soups, scenes[some], seen, size)
+        yield _render_batch(soups, scenes[begin:end], cameras[begin:end], size)
         begin = end
 
 
 def _render_batch(
     soups: Soups, scenes: Scenes, cameras: Cameras, size: int
 ) -> Float[Tensor, "scenes views 4 size size"]:
+    """`render` for scenes few enough to be rendered together."""
     count, views = cameras.azimuth.shape
     fine = size * SAMPLES_PER_SIDE
     poses = orbit_poses(cameras.elevation, cameras.azimuth, cameras.distance).flatten(0, 1)

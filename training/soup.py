@@ -42,10 +42,7 @@ class Soups:
 
     def members(self, objects: Int64[Tensor, "chosen"]) -> tuple[Int64[Tensor, "members"], Int64[Tensor, "chosen+1"]]:
         """Triangles of some objects, one object after another, and where each object's begin in that list."""
-        counts = self.counts[objects]
-        starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-        first = torch.repeat_interleave(self.starts[objects] - starts[:-1], counts)
-        return first + torch.arange(len(first), device=first.device), starts
+        return members(self.counts, objects)
 
     def select(self, objects: Int64[Tensor, "chosen"]) -> Soups:
         """Some of the objects, in the order given; an object may be chosen several times."""
@@ -53,10 +50,33 @@ class Soups:
         return Soups(self.positions[triangles], self.normals[triangles], self.colours[triangles], starts)
 
 
+def members(
+    counts: Int64[Tensor, "groups"], chosen: Int64[Tensor, "chosen"]
+) -> tuple[Int64[Tensor, "members"], Int64[Tensor, "chosen+1"]]:
+    """Rows of some groups, where the rows of all groups lie one group after another.
+
+    Args:
+        counts: Rows of each group.
+        chosen: Groups, in any order; a group may be chosen several times.
+
+    Returns:
+        The rows, one chosen group after another, and where each group's begin among them; the last entry is their
+        number.
+    """
+    sizes = counts[chosen]
+    starts = cumulated(sizes)
+    first = torch.repeat_interleave((counts.cumsum(0) - counts)[chosen] - starts[:-1], sizes)
+    return first + torch.arange(len(first), device=first.device), starts
+
+
+def cumulated(counts: Int64[Tensor, "groups"]) -> Int64[Tensor, "groups+1"]:
+    """Where each group begins, if groups of these sizes follow one another; the last entry is the sum."""
+    return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+
+
 def join(soups: Sequence[Soups]) -> Soups:
     """All objects of several collections."""
-    sizes = torch.cat([soup.counts for soup in soups])
-    starts = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
+    starts = cumulated(torch.cat([soup.counts for soup in soups]))
     parts = ([getattr(soup, name) for soup in soups] for name in ("positions", "normals", "colours"))
     positions, normals, colours = (torch.cat(part) for part in parts)
     return Soups(positions, normals, colours, starts)

@@ -9,6 +9,8 @@ an interrupted run goes on where it was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +19,13 @@ import tyro
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from training.meshes import MeshLibrary, load_meshes
 from training.networks import IMAGE_SIZE
 from training.procedural import procedural_objects
 from training.scenes import draw_cameras, draw_scenes, render
 from training.soup import Soups, join
-from training.viewset import VIEWS, ViewSet, save_views
+from training.viewset import HELD_OUT, VIEWS, ViewSet, save_views
 
 SHARD = 2000
 """Scenes in a file."""
@@ -30,8 +33,10 @@ PROCEDURAL_SHARE = 0.5
 """Share of procedural objects; the others come from the mesh library."""
 ANIMATED_SHARE = 0.4
 """Share of animated models among the mesh library's objects: creatures in many poses, which videos show."""
-HELD_OUT_SEED = 1 << 40
-"""Seed of the held-out procedural objects; training seeds lie below."""
+SEEDS = SEED_STRIDE = 1 << 20
+"""How many seeds there are, and how many files of one seed."""
+HELD_OUT_SEED = SEEDS * SEED_STRIDE
+"""Seed of the held-out procedural objects; those of all training files lie below."""
 
 
 def draw_mesh_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> Int64[Tensor, "count"]:
@@ -45,7 +50,7 @@ def draw_mesh_objects(library: MeshLibrary, count: int, generator: torch.Generat
     return torch.multinomial(of_objects, count, replacement=True, generator=generator)
 
 
-def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> tuple[Soups, Tensor]:
+def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, "count"]]:
     """Objects of both sources as one collection, and the index of each of the `count` scenes' object in it."""
     procedural = round(count * PROCEDURAL_SHARE)
     fresh = procedural_objects(procedural, generator)
@@ -56,12 +61,10 @@ def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -
     return both, objects[order]
 
 
-def render_views(
-    soups: Soups, objects: Int64[Tensor, "scenes"], generator: torch.Generator, views: int = VIEWS
-) -> ViewSet:
+def render_views(soups: Soups, objects: Int64[Tensor, "scenes"], generator: torch.Generator) -> ViewSet:
     """Random scenes of the objects from random cameras, on the CPU."""
     scenes = draw_scenes(objects, generator)
-    cameras = draw_cameras(len(objects), views, generator)
+    cameras = draw_cameras(len(objects), VIEWS, generator)
     images = [on_white(rgba).cpu() for rgba in render(soups, scenes, cameras, IMAGE_SIZE)]
     stacked = torch.stack((cameras.elevation, cameras.azimuth, cameras.distance))
     return ViewSet(torch.cat(images), stacked.cpu())
@@ -74,15 +77,28 @@ def on_white(rgba: Float[Tensor, "*batch 4 size size"]) -> UInt8[Tensor, "*batch
 
 
 def held_out_objects(library: MeshLibrary, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, "scenes"]]:
-    """One pose of every held-out model, and as many procedural objects."""
+    """One pose of every held-out model, and as many procedural objects: a collection and the scenes' objects in it."""
     models = library.held_out.nonzero()[:, 0]
-    first = torch.stack([(library.models == model).nonzero()[0, 0] for model in models])
-    poses = torch.bincount(library.models, minlength=len(library.names))[models]
+    poses = torch.bincount(library.models, minlength=len(library.names))
+    first = poses.cumsum(0) - poses
     draws = torch.rand(len(models), generator=generator, device=generator.device)
-    meshes = first + (draws * poses).long()
+    meshes = first[models] + (draws * poses[models]).long()
     fresh = procedural_objects(len(models), generator)
     objects = torch.cat((torch.arange(len(models), device=meshes.device), meshes + len(models)))
     return join([fresh, library.soups]), objects
+
+
+def write_views(
+    path: Path,
+    draw: Callable[[torch.Generator], tuple[Soups, Int64[Tensor, "scenes"]]],
+    seed: int,
+    device: torch.device | str,
+) -> None:
+    """Write a file of views of objects that `draw` makes; where it exists, it stays."""
+    if not path.exists():
+        generator = torch.Generator(device).manual_seed(seed)
+        save_views(render_views(*draw(generator), generator), path)
+        print(path, flush=True)
 
 
 def main(
@@ -100,24 +116,23 @@ def main(
         out: Folder for the files.
         meshes: Library written by `python -m training.meshes`.
         scenes: How many scenes.
-        seed: Seed of everything drawn.
+        seed: Seed of everything drawn; no two runs that render into OUT may share one.
         held_out: Render the held-out objects instead.
         device: Where to render.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    if not 0 <= seed < SEEDS:
+        raise InputError(f"--seed {seed}: choose one from 0 to {SEEDS - 1}.")
+    if scenes % SHARD == 1:
+        raise InputError(f"--scenes {scenes}: leaves one for the last file, which needs one of each source; add one.")
     library = load_meshes(meshes, device)
+    out.mkdir(parents=True, exist_ok=True)
     if held_out:
-        generator = torch.Generator(device).manual_seed(HELD_OUT_SEED)
-        save_views(render_views(*held_out_objects(library, generator), generator), out / "held-out.safetensors")
-        return
+        return write_views(out / HELD_OUT, partial(held_out_objects, library), HELD_OUT_SEED, device)
     for shard in range(-(-scenes // SHARD)):
-        path = out / f"train-{seed}-{shard:03d}.safetensors"
-        if not path.exists():
-            generator = torch.Generator(device).manual_seed((seed << 20) + shard)
-            objects = draw_objects(library, min(SHARD, scenes - shard * SHARD), generator)
-            save_views(render_views(*objects, generator), path)
-            print(path, flush=True)
+        path, count = out / f"train-{seed}-{shard:03d}.safetensors", min(SHARD, scenes - shard * SHARD)
+        write_views(path, partial(draw_objects, library, count), seed * SEED_STRIDE + shard, device)
 
 
 if __name__ == "__main__":
+    show_input_errors_in_one_line()
     tyro.cli(main)

@@ -16,6 +16,8 @@ from training.scenes import FOVY
 
 VIEWS = 10
 """Views of a scene."""
+HELD_OUT = "held-out.safetensors"
+"""Name of the file of views that are not for training."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,37 @@ class ViewSet:
         return OrbitViews(elevation, azimuth, distance, torch.full_like(azimuth, FOVY))
 
 
-def load_views(paths: Sequence[Path], device: torch.device | str) -> ViewSet:
-    """The scenes of some files, one after another.
+def training_files(folder: Path, rank: int, processes: int) -> list[Path]:
+    """The files of training views that one of several processes trains on.
 
     Raises:
-        InputError: There are no files, or one cannot be read.
+        InputError: There are fewer files than processes.
     """
+    files = sorted(folder.glob("train-*.safetensors"))
+    if len(files) < processes:
+        raise InputError(
+            f"{folder}: {len(files)} files of training views for {processes} processes; render more with "
+            "`python -m training.views`."
+        )
+    return files[rank::processes]
+
+
+def load_views(paths: Sequence[Path], device: torch.device | str) -> ViewSet:
+    """The scenes of some files (at least one), one after another; `InputError` if one cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     parts = []
     for path in paths:
         try:
-            parts.append(load_file(path, device=str(device)))
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: not a readable file of views ({error}); render it again.") from error
-    if not parts:
-        raise InputError("no files of views; run `python -m training.views` first.")
-    images = torch.cat([part["images"] for part in parts])
-    return ViewSet(images, torch.cat([part["cameras"] for part in parts], dim=1))
+            tensors = load_file(path, device=str(device))
+            parts.append((tensors["images"], tensors["cameras"]))
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"{path}: not a readable file of views ({error}); render it again with `python -m training.views`."
+            ) from error
+    images, cameras = zip(*parts)
+    return ViewSet(torch.cat(images), torch.cat(cameras, dim=1))
 
 
 def save_views(views: ViewSet, path: Path) -> None:
