@@ -55,10 +55,16 @@ def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -
     procedural = round(count * PROCEDURAL_SHARE)
     fresh = procedural_objects(procedural, generator)
     meshes = draw_mesh_objects(library, count - procedural, generator)
-    order = torch.randperm(count, generator=generator, device=generator.device)
-    both = join([fresh, library.soups])
-    objects = torch.cat((torch.arange(procedural, device=order.device), meshes + procedural))
-    return both, objects[order]
+    both, objects = with_meshes(fresh, library, meshes)
+    return both, objects[torch.randperm(count, generator=generator, device=generator.device)]
+
+
+def with_meshes(
+    fresh: Soups, library: MeshLibrary, meshes: Int64[Tensor, "chosen"]
+) -> tuple[Soups, Int64[Tensor, "objects"]]:
+    """Procedural objects and the whole library as one collection, and where the former and the chosen meshes are."""
+    procedural = torch.arange(len(fresh), device=meshes.device)
+    return join([fresh, library.soups]), torch.cat((procedural, meshes + len(fresh)))
 
 
 def render_views(soups: Soups, objects: Int64[Tensor, "scenes"], generator: torch.Generator) -> ViewSet:
@@ -83,9 +89,7 @@ def held_out_objects(library: MeshLibrary, generator: torch.Generator) -> tuple[
     first = poses.cumsum(0) - poses
     draws = torch.rand(len(models), generator=generator, device=generator.device)
     meshes = first[models] + (draws * poses[models]).long()
-    fresh = procedural_objects(len(models), generator)
-    objects = torch.cat((torch.arange(len(models), device=meshes.device), meshes + len(models)))
-    return join([fresh, library.soups]), objects
+    return with_meshes(procedural_objects(len(models), generator), library, meshes)
 
 
 def write_views(
