@@ -76,6 +76,11 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """Frames of the sequence."""
         return len(self.train_dataset)
 
+    @property
+    def fps(self) -> float:
+        """Frames a second at which the sequence takes as long as it was filmed in."""
+        return self.train_dataparser_outputs.metadata["fps"]
+
     def reference_images(self) -> Float[Tensor, "frames 3 size size"]:
         """All frames on white, in [0, 1]."""
         return composite_white(self.frames.float())

@@ -23,7 +23,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.cameras import OrbitViews, focal_length, orbit_views
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from consistent4d_ns.frames import FrameList, frame_times, list_frames
+from consistent4d_ns.frames import FrameList, frame_rate, frame_times, list_frames
 
 DEFAULT_CAMERA = {"elevation": 0.0, "azimuth": 0.0, "distance": 2.0, "fovy": 49.1}
 """Input camera where nothing else is said (method.md section 2): degrees, degrees, world units, degrees."""
@@ -34,6 +34,8 @@ CAMERA_RANGES = {
     "fovy": (1.0, 179.0),
 }
 """Accepted values. Nearer than 1, a camera would stand inside the object's box [-1, 1]^3."""
+DEFAULT_FPS = 16.0
+"""Frames a second of a folder of frames where nothing else is said."""
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
 """What meta.json calls these numbers."""
 IMAGE_SIZES = (16, 4096)
@@ -56,6 +58,9 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Take every n-th frame."""
     frame_count: int | None = None
     """Take this many frames, counted after the stride; all of them when left out."""
+    fps: float | None = None
+    """Frames a second of the video as it was filmed, at which it is played and rendered; when left out that of an
+    animated file, else 16."""
     elevation: float | None = None
     """Degrees of the input camera above the object, -90 to 90; when left out that of meta.json, else 0."""
     distance: float | None = None
@@ -80,8 +85,9 @@ class View:
 class FrameSequence(DataParser):
     """Lists the frames and places the cameras; the data set decodes the frames when they are needed.
 
-    Metadata of the outputs: "frames" (tuple of FrameList, one per view), "input_view" (OrbitViews of length 1) and
-    "ground_truth" (whether the evaluation split shows unseen sides). Times run from 0 (first frame) to 1 (last frame).
+    Metadata of the outputs: "frames" (tuple of FrameList, one per view), "input_view" (OrbitViews of length 1),
+    "ground_truth" (whether the evaluation split shows unseen sides) and "fps" (of the chosen frames). Times run from 0
+    (first frame) to 1 (last frame).
     """
 
     config: FrameSequenceDataParserConfig
@@ -107,6 +113,7 @@ class FrameSequence(DataParser):
                 "frames": tuple(view.frames for view in views),
                 "input_view": self.input_view.camera,
                 "ground_truth": bool(self.unseen_views),
+                "fps": self.fps,
             },
         )
 
@@ -143,6 +150,16 @@ class FrameSequence(DataParser):
         for view in views:
             check_same_length(self.input_view.frames, view.frames)
         return views
+
+    @cached_property
+    def fps(self) -> float:
+        """Chosen frames a second, so that they take as long as they were filmed in."""
+        filmed = self.config.fps
+        if filmed is None:
+            filmed = frame_rate(self.input_view.frames.source) or DEFAULT_FPS
+        if not (math.isfinite(filmed) and filmed > 0):
+            raise InputError(f"fps is {filmed}: use a number of frames a second above 0")
+        return filmed / self.config.frame_stride
 
     def _list(self, path: Path) -> FrameList:
         return list_frames(path, self.config.frame_stride, self.config.frame_count)

@@ -85,6 +85,22 @@ def list_frames(path: Path | str, stride: int = 1, count: int | None = None) -> 
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), len(names), tuple(ignored))
 
 
+def frame_rate(path: Path) -> float | None:
+    """Frames a second of an animated file, as it says itself; None for a folder, a still image, or a file that is mute.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if path.is_dir():
+        return None
+    if path.suffix.lower() in VIDEO_TYPES:
+        with _open_video(path) as video:
+            return float(video.streams.video[0].average_rate or 0) or None
+    with _open_image(path) as image:
+        milliseconds = _duration(image, path)
+    return 1000.0 / milliseconds if milliseconds else None
+
+
 def frame_times(count: int) -> Float[Tensor, "frames"]:
     """Times of evenly spaced frames: the first is 0, the last 1; a single frame has time 0."""
     return torch.linspace(0.0, 1.0, count)
@@ -206,6 +222,17 @@ def _count_frames(path: Path) -> int:
     if count < 1:
         raise InputError(f"{path} holds no frames: export it again")
     return count
+
+
+def _duration(image: Image.Image, path: Path) -> float:
+    """Mean time in milliseconds that a frame of an animation is shown; 0 where it does not say."""
+    durations = []
+    for index in range(getattr(image, "n_frames", 1)):
+        with _reading(path):
+            image.seek(index)
+            image.load()  # WebP tells only then.
+        durations.append(float(image.info.get("duration", 0)))
+    return sum(durations) / len(durations)
 
 
 def _count_packets(video: InputContainer, path: Path) -> int:

@@ -63,6 +63,15 @@ def edit_meta(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 # Cameras and times
 
 
+def test_frames_a_second(tmp_path: Path) -> None:
+    """Skipped frames leave the duration as it was."""
+    data = write_frames(tmp_path)
+    assert parse(data).metadata["fps"] == 16.0
+    assert parse(data, fps=30.0, frame_stride=2).metadata["fps"] == 15.0
+    for fps in (0.0, -1.0, math.nan, math.inf):
+        assert "fps is" in message(data, fps=fps)
+
+
 def test_default_camera(tmp_path: Path) -> None:
     """method.md section 2: elevation 0, azimuth 0, distance 2, fovy 49.1 degrees."""
     outputs = parse(write_frames(tmp_path))

@@ -19,6 +19,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.frames import (
     composite_white,
     decode_frames,
+    frame_rate,
     frame_times,
     list_frames,
     premultiply,
@@ -273,6 +274,21 @@ def test_videos_keep_alpha(tmp_path: Path, name: str, encoder: tuple[str, ...], 
     for i in range(3):
         inner[i, 10:22, 10 + 4 * i : 18 + 4 * i] = True
     assert np.abs(rgba - expected)[inner].max() <= 2 * tolerance
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.apng", "clip.webp", "clip.webm", "clip.mov"])
+def test_animated_files_say_how_fast_they_are(tmp_path: Path, name: str) -> None:
+    encoder = {"webm": ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p"), "mov": ("-c:v", "qtrle", "-pix_fmt", "argb")}
+    kind = name.partition(".")[2]
+    path = tmp_path / name
+    path = write_video(path, clip(), *encoder[kind]) if kind in encoder else write_animation(path, clip())
+    assert frame_rate(path) == pytest.approx(10.0)
+
+
+def test_folders_and_still_images_do_not(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    assert frame_rate(tmp_path) is None
+    assert frame_rate(tmp_path / "0.png") is None
 
 
 def test_single_image_file_is_a_static_object(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Writing results: nothing is replaced unasked, and nothing half-written stays behind."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from consistent4d_ns.errors import InputError
+
+MANIFEST = "manifest.json"
+"""File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
+AUTHOR = "consistent4d"
+"""Value of `written_by` in a manifest."""
+
+
+@contextmanager
+def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A place to write to, of the same name; it becomes `path` when the block ends, and is gone if the block fails.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is off, is a folder, or cannot be written (no permission, disk full).
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
+    with _scratch_beside(path) as scratch:
+        yield scratch / path.name
+        (scratch / path.name).replace(path)
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to write to; its files move to `path` when the block ends, and are gone if the block fails.
+
+    A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
+
+    Raises:
+        InputError: `path` holds something and `overwrite` is off; holds something else than what was written earlier;
+            is a file; or cannot be written (no permission, disk full).
+    """
+    earlier = _earlier_files(path, overwrite)
+    with _scratch_beside(path) as scratch:
+        files = scratch / path.name
+        files.mkdir()
+        yield files
+        names = sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
+        (files / MANIFEST).write_text(json.dumps({"written_by": AUTHOR, "files": names}, indent=1) + "\n")
+        path.mkdir(exist_ok=True)
+        for name in earlier:
+            (path / name).unlink(missing_ok=True)
+        for name in (*names, MANIFEST):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (files / name).replace(path / name)
+
+
+def _earlier_files(path: Path, overwrite: bool) -> list[str]:
+    """Files of an earlier output in `path`, all inside of it; none if there is nothing."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give a folder.")
+    if not path.exists() or not any(path.iterdir()):
+        return []
+    if not overwrite:
+        raise InputError(f"{path} is not empty: give another folder, or --overwrite to replace an earlier output.")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        names = [str(name) for name in manifest["files"]]
+        ours = manifest["written_by"] == AUTHOR
+    except (OSError, ValueError, KeyError, TypeError):
+        names, ours = [], False
+    inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
+    if not (ours and inside):
+        raise InputError(f"{path} holds something else than an earlier output, which is kept: give another folder.")
+    return names
+
+
+@contextmanager
+def _scratch_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`; what the system refuses becomes an `InputError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot write {path}: {reason}; nothing was kept. Give a place with room to write."
+        ) from error

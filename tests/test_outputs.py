@@ -1,0 +1,121 @@
+"""Results appear whole or not at all, and only where nothing else is lost."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.outputs import new_file, new_folder
+
+
+def listing(folder: Path) -> list[str]:
+    """Every file below `folder`, hidden ones too."""
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def fill(path: Path, names: tuple[str, ...], overwrite: bool = False, text: str = "new") -> None:
+    with new_folder(path, overwrite) as folder:
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path):
+    out = tmp_path / "deep" / "video.mp4"
+    with new_file(out) as unfinished:
+        assert unfinished.suffix == ".mp4"
+        unfinished.write_text("done")
+        assert not out.exists()
+    assert out.read_text() == "done"
+    assert listing(tmp_path) == ["deep/video.mp4"]
+
+
+def write_and_fail(path: Path, error: Exception, overwrite: bool = False) -> None:
+    with new_file(path, overwrite) as unfinished:
+        unfinished.write_text("half")
+        raise error
+
+
+def fill_and_fail(path: Path, error: Exception) -> None:
+    with new_folder(path) as folder:
+        (folder / "0.png").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("action", [write_and_fail, fill_and_fail])
+def test_a_failed_block_leaves_nothing(tmp_path: Path, action):
+    with pytest.raises(InputError, match=r"cannot write .*out\.png: No space left on device"):
+        action(tmp_path / "out.png", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(RuntimeError, match="other"):
+        action(tmp_path / "out.png", RuntimeError("other"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_replacement_keeps_what_was_there(tmp_path: Path):
+    out = tmp_path / "a.txt"
+    out.write_text("old")
+    with pytest.raises(RuntimeError):
+        write_and_fail(out, RuntimeError(), overwrite=True)
+    assert out.read_text() == "old"
+
+
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path):
+    out = tmp_path / "a.txt"
+    out.write_text("old")
+    with pytest.raises(InputError, match="exists: give another name, or --overwrite"), new_file(out):
+        pass
+    assert out.read_text() == "old"
+    with new_file(out, overwrite=True) as path:
+        path.write_text("new")
+    assert out.read_text() == "new"
+
+
+def test_replacing_a_folder_touches_only_what_was_written(tmp_path: Path):
+    out = tmp_path / "frames"
+    fill(out, ("0.png", "1.png", "sub/2.png"), text="old")
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty: give another folder, or --overwrite"):
+        fill(out, ("0.png",))
+    fill(out, ("0.png",), overwrite=True)
+    assert listing(out) == ["0.png", "manifest.json", "mine.txt"]
+    assert (out / "0.png").read_text() == "new"
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [None, "{", "[]", '{"written_by": "someone", "files": []}', '{"written_by": "consistent4d", "files": ["../x"]}'],
+)
+def test_a_folder_of_somebody_else_is_kept(tmp_path: Path, manifest: str | None):
+    out = tmp_path / "frames"
+    out.mkdir()
+    (out / "0.png").write_text("theirs")
+    (tmp_path / "x").write_text("theirs")
+    if manifest is not None:
+        (out / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match="something else than an earlier output"):
+        fill(out, ("0.png",), overwrite=True)
+    assert (out / "0.png").read_text() == "theirs"
+    assert (tmp_path / "x").read_text() == "theirs"
+
+
+def test_an_empty_folder_is_free(tmp_path: Path):
+    (tmp_path / "frames").mkdir()
+    fill(tmp_path / "frames", ("0.png",))
+    assert listing(tmp_path / "frames") == ["0.png", "manifest.json"]
+
+
+def test_places_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("a file")
+    with (
+        pytest.raises(InputError, match=r"cannot write .*: (Not a directory|File exists)"),
+        new_file(tmp_path / "file" / "a.png"),
+    ):
+        pass
+    with pytest.raises(InputError, match=r"file is a file: give a folder"), new_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(InputError, match=r"is a folder: give the name of a file"), new_file(tmp_path, overwrite=True):
+        pass
