@@ -257,7 +257,9 @@ class Consistent4DModel(Model):
         """Places where the rays are looked at."""
         nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
         jitter = None if draws is None else draws.jitter
-        return lattice_samples(rays.origins, rays.directions, self.occupancy.step, jitter, self.occupancy, nears, fars)
+        grid = self.occupancy
+        place = (rays.origins, rays.directions, grid.step, jitter)
+        return lattice_samples(*place, grid, nears, fars, grid.occupied_box())
 
     def images(self, rendering: Rendering) -> dict[str, Tensor]:
         """Per-ray outputs: rgb, accumulation, depth, expected_depth and normals of the finest level, then each level's.

@@ -45,14 +45,19 @@ class PackedSamples:
         return self.starts + 0.5 * self.step
 
 
+Box = tuple[Float[Tensor, "3"], Float[Tensor, "3"]]
+"""Lowest and highest corner of a box along the axes."""
+
+
 def box_interval(
-    origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+    origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"], box: Box | None = None
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """Distances at which rays enter and leave the box; entry exceeds exit where a ray misses it."""
+    """Distances at which rays enter and leave a box (default: the object's); entry exceeds exit where a ray misses it."""
+    low, high = box if box is not None else (origins.new_tensor(-BOX_RADIUS), origins.new_tensor(BOX_RADIUS))
     parallel = directions.abs() < 1e-12
     safe = torch.where(parallel, torch.ones_like(directions), directions)
-    to_low, to_high = (-BOX_RADIUS - origins) / safe, (BOX_RADIUS - origins) / safe
-    inside = origins.abs() <= BOX_RADIUS
+    to_low, to_high = (low - origins) / safe, (high - origins) / safe
+    inside = (low <= origins) & (origins <= high)
     unbounded = torch.where(inside, math.inf, -math.inf).to(origins.dtype)
     near = torch.where(parallel, -unbounded, torch.minimum(to_low, to_high))
     far = torch.where(parallel, unbounded, torch.maximum(to_low, to_high))
@@ -67,6 +72,7 @@ def lattice_samples(
     occupied: Callable[[Float[Tensor, "points 3"]], Bool[Tensor, "points"]],
     nears: Float[Tensor, "rays"] | None = None,
     fars: Float[Tensor, "rays"] | None = None,
+    occupied_box: Box | None = None,
 ) -> PackedSamples:
     """Segments [t, t + step] with t = (jitter + k) step whose mid point is in the box and in an occupied cell.
 
@@ -78,15 +84,13 @@ def lattice_samples(
         occupied: Tells which points lie in occupied cells.
         nears: Optional distances before which nothing is sampled.
         fars: Optional distances behind which nothing is sampled.
+        occupied_box: Optional box outside of which no point is occupied; changes nothing but the time taken.
     """
     near, far = box_interval(origins, directions)
     near = torch.maximum(near, nears) if nears is not None else near
     far = torch.minimum(far, fars) if fars is not None else far
     shift = torch.zeros_like(near) if jitter is None else jitter * step
-    # Lattice indices whose mid points fall in [near, far], one more on either side against rounding.
-    first = ((near - shift) / step - 0.5).floor().clamp(min=0)
-    last = ((far - shift) / step - 0.5).ceil()
-    counts = torch.where(far >= near, (last - first + 1).clamp(min=0), torch.zeros_like(first)).long()
+    first, counts = _candidates(origins, directions, step, shift, near, far, occupied_box)
 
     rays = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     place = torch.arange(len(rays), device=counts.device) - (counts.cumsum(0) - counts)[rays]
@@ -95,6 +99,25 @@ def lattice_samples(
     points = origins[rays] + directions[rays] * mids[:, None]
     keep = (points.abs() <= BOX_RADIUS).all(dim=-1) & (mids >= near[rays]) & (mids <= far[rays]) & occupied(points)
     return PackedSamples(rays[keep], starts[keep], points[keep], step, len(counts))
+
+
+def _candidates(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    step: float,
+    shift: Float[Tensor, "rays"],
+    near: Float[Tensor, "rays"],
+    far: Float[Tensor, "rays"],
+    occupied_box: Box | None,
+) -> tuple[Float[Tensor, "rays"], Int64[Tensor, "rays"]]:
+    """First lattice index of each ray, and how many, whose mid points may lie in [near, far] and in the box."""
+    if occupied_box is not None:
+        enter, leave = box_interval(origins, directions, occupied_box)
+        near, far = torch.maximum(near, enter), torch.minimum(far, leave)
+    # One more on either side against rounding.
+    first = ((near - shift) / step - 0.5).floor().clamp(min=0)
+    last = ((far - shift) / step - 0.5).ceil()
+    return first, torch.where(far >= near, (last - first + 1).clamp(min=0), torch.zeros_like(first)).long()
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,14 @@ class OccupancyGrid(nn.Module):
     def forward(self, points: Float[Tensor, "points 3"]) -> Bool[Tensor, "points"]:
         """Which points lie in occupied cells."""
         return self.occupied[self.cell_index(points)]
+
+    def occupied_box(self) -> Box:
+        """The smallest box around all occupied cells; the object's whole box if there are none."""
+        n = self.resolution
+        grid = self.occupied.view(n, n, n)
+        filled = torch.stack([grid.any(dim=a).any(dim=b) for a, b in ((2, 1), (2, 0), (1, 0))]).to(self.values)
+        cell = 2.0 * BOX_RADIUS / n
+        return filled.argmax(dim=1) * cell - BOX_RADIUS, BOX_RADIUS - filled.flip(1).argmax(dim=1) * cell
 
     def draw(self, step: int, times: int, warmup: int, generator: torch.Generator) -> OccupancyDraws:
         """What to look at in the update at training step `step`.

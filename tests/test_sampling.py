@@ -107,6 +107,38 @@ def test_recorded_samples(recorded: dict[str, Tensor], run: str) -> None:
     assert_agrees(f"sample ends, {run}", samples.starts + samples.step, recorded[f"{run}.t_ends"], 1e-5)
 
 
+@pytest.mark.parametrize("run", ["nojitter", "jitter"])
+def test_the_box_of_occupied_cells_changes_no_sample(recorded: dict[str, Tensor], run: str) -> None:
+    grid = OccupancyGrid(32, STEP)
+    grid.occupied = binaries(recorded, 272)
+    rays = recorded["rays_o"].view(-1, 3), recorded["rays_d"].view(-1, 3)
+    jitter = recorded["jitter_u"] if run == "jitter" else None
+    asked = []
+
+    def occupied(points: Tensor) -> Tensor:
+        asked.append(len(points))
+        return grid(points)
+
+    plain = lattice_samples(*rays, STEP, jitter, occupied)
+    narrowed = lattice_samples(*rays, STEP, jitter, occupied, occupied_box=grid.occupied_box())
+    assert torch.equal(narrowed.ray_indices, plain.ray_indices)
+    assert torch.equal(narrowed.starts, plain.starts)
+    assert torch.equal(narrowed.points, plain.points)
+    assert asked[1] < asked[0]
+
+
+def test_the_box_of_occupied_cells() -> None:
+    grid = OccupancyGrid(4, STEP)
+    grid.occupied[:] = False
+    low, high = grid.occupied_box()
+    assert low.tolist() == [-1.0] * 3
+    assert high.tolist() == [1.0] * 3
+    grid.occupied[grid.cell_index(torch.tensor([[-0.4, 0.1, 0.9], [0.3, 0.1, 0.6]]))] = True
+    low, high = grid.occupied_box()
+    assert low.tolist() == [-0.5, 0.0, 0.5]
+    assert high.tolist() == [0.5, 0.5, 1.0]
+
+
 def slab(
     low: float, high: float, begin: float = -1.0, end: float = 1.0, levels: int = 2
 ) -> Callable[[Tensor, Tensor], Tensor]:
