@@ -31,7 +31,8 @@ def sample_plane(
     """Bilinear values of a plane at (column, row) coordinates in [-1, 1]; the border value outside."""
     grid = coordinates[None, :, None, :]
     values = F.grid_sample(plane, grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return values[0, :, :, 0].T
+    # A view: selecting entries instead would fill and copy the gradient of every plane.
+    return values.view(plane.shape[1], -1).T
 
 
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, "points"]:
@@ -108,7 +109,9 @@ class KPlanesLevel(nn.Module):
 
     def forward(self, coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "points channels"]:
         """Combined plane features at (x, y, z, t) in [-1, 1]."""
-        values = [sample_plane(plane, coordinates[:, list(axes)]) for plane, axes in zip(self.planes, AXIS_PAIRS)]
+        # Slices, because a list of columns would be gathered, and on a GPU copied there each time.
+        pairs = (coordinates[:, a : b + 1 : b - a] for a, b in AXIS_PAIRS)
+        values = [sample_plane(plane, pair) for plane, pair in zip(self.planes, pairs)]
         if self.reduction == "hybrid":
             xy, xz, xt, yz, yt, zt = values
             return (xy + xz + yz) * xt * yt * zt
