@@ -52,7 +52,7 @@ Box = tuple[Float[Tensor, "3"], Float[Tensor, "3"]]
 def box_interval(
     origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"], box: Box | None = None
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """Distances at which rays enter and leave a box (default: the object's); entry exceeds exit where a ray misses it."""
+    """Distances at which rays enter and leave a box (default: the object's); entry exceeds exit for rays that miss."""
     low, high = box if box is not None else (origins.new_tensor(-BOX_RADIUS), origins.new_tensor(BOX_RADIUS))
     parallel = directions.abs() < 1e-12
     safe = torch.where(parallel, torch.ones_like(directions), directions)
