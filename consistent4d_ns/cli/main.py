@@ -10,13 +10,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tyro.extras import SubcommandApp
 
+from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
+from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.weights import weights
 from consistent4d_ns.errors import show_input_errors_in_one_line
 
 app = SubcommandApp()
+app.command(name="camera-path")(camera_path_command)
 app.command(demo)
+app.command(render)
 app.command(toy)
 app.command(weights)
 
