@@ -164,15 +164,17 @@ def _write_gif(file: Path, frames: Iterable[Frame], fps: float) -> None:
 
 
 def _palette(samples: list[Image.Image]) -> Image.Image:
-    """255 colours that suit all samples, and white, which is the background."""
+    """256 colours that suit all samples, one of them white, the background's."""
     from PIL import Image
 
     mosaic = Image.new("RGB", (samples[0].width, samples[0].height * len(samples)))
     for row, image in enumerate(samples):
         mosaic.paste(image, (0, row * image.height))
-    palette = mosaic.quantize(255, Image.Quantize.MEDIANCUT)
-    colours = (palette.getpalette() or [])[: 3 * 255]
-    palette.putpalette([*colours, *[0] * (3 * 255 - len(colours)), 255, 255, 255])
+    palette = mosaic.quantize(256, Image.Quantize.MEDIANCUT)
+    colours = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+    # Pillow looks for the nearest colour in steps of four levels: an almost white one would take white's place.
+    colours[(colours >= 248).all(axis=1)] = 255
+    palette.putpalette(colours.tobytes())
     return palette
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 # On a shared machine, threads that spin while they wait for each other make every step many times slower. Has to be
 # set before torch starts its threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What Nerfstudio will have to change for later versions of PyTorch is nothing that a user can act on.
+warnings.filterwarnings("ignore", module=r"nerfstudio\.")
 
 from tyro.extras import SubcommandApp
 

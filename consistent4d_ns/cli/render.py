@@ -69,6 +69,7 @@ def render(
     cameras, box = nerfstudio_path(content)
     fps = fps or len(cameras) / content["seconds"]
     check_encodable(form, content["render_width"] * len(panels), content["render_height"], fps)
+    model.config.render_normals = any(panel.output == "normals" for panel in panels)  # They cost most.
     rows = render_rows(model, manager, cameras, panels, box)
     write_frames(out, form, track(rows, "Rendering", total=len(cameras)), fps, overwrite)
     print(f"{out}: {len(cameras)} frames, {len(cameras) / fps:.3g} s, {', '.join(outputs)} of step {run.step}.")
