@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, float | None]
 """Terms of one step, unweighted, by name as in the loss dictionary; and "step". None stands for what is not finite."""
+Series = tuple[np.ndarray, np.ndarray]
+"""Steps and values of a term."""
 COLUMNS = 3
 """Terms side by side in a plot."""
 SMOOTHING = 40
@@ -95,15 +97,17 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     """
     from matplotlib.figure import Figure
 
-    panels: dict[str, list[str]] = {}
+    panels: dict[str, dict[str, Series]] = {}
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
-        panels.setdefault(split_level(name)[0], []).append(name)
+        series = _series(rows, name)
+        if len(series[0]):  # A term that is zero throughout has no place on a logarithmic scale.
+            panels.setdefault(split_level(name)[0], {})[name] = series
     columns = max(1, min(COLUMNS, len(panels)))
     height = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.6 * columns, 3.1 * height), layout="constrained", dpi=120)
     axes = figure.subplots(height, columns, squeeze=False).flatten()
-    for axis, (term, names) in zip(axes, panels.items()):
-        _draw_term(axis, term, {name: _series(rows, name) for name in names}, stages)
+    for axis, (term, levels) in zip(axes, panels.items()):
+        _draw_term(axis, term, levels, stages)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(file, format="png")
@@ -115,7 +119,7 @@ def split_level(name: str) -> tuple[str, str]:
     return (term, level) if level.isdigit() else (name, "")
 
 
-def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _series(rows: Sequence[Row], name: str) -> Series:
     """Steps and values of a term where it can be drawn on a logarithmic scale."""
     known = [(row["step"], row[name]) for row in rows if (row.get(name) or 0.0) > 0.0]
     steps, values = np.array(known, dtype=float).reshape(-1, 2).T
@@ -131,10 +135,8 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return np.exp((total[high] - total[low]) / (high - low))
 
 
-def _draw_term(
-    axis: Axes, term: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]], stages: Mapping[int, str]
-) -> None:
-    for index, (name, (steps, values)) in enumerate(series.items()):
+def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Mapping[int, str]) -> None:
+    for index, (name, (steps, values)) in enumerate(levels.items()):
         # Stages are smoothed one by one: a new image size changes every term at once.
         curve = np.concatenate([_smoothed(part) for part in np.split(values, np.searchsorted(steps, list(stages)))])
         level = split_level(name)[1]
@@ -149,5 +151,5 @@ def _draw_term(
     axis.set(yscale="log", title=term.replace("_", " "), xlabel="step")
     axis.grid(True, color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1:
+    if len(levels) > 1:
         axis.legend(frameon=False, fontsize=8)
