@@ -175,9 +175,10 @@ def read_path(file: Path) -> dict[str, Any]:
         times = [float(frame["render_time"]) for frame in frames if "render_time" in frame]
         sizes, seconds = (int(path["render_width"]), int(path["render_height"])), float(path["seconds"])
         camera_type = str(path.get("camera_type", CAMERA_TYPES[0])).lower()
+        path["crop"] = _crop(path.get("crop"))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}; {remedy}.") from error
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file} is no camera path ({reason}): {remedy}.") from error
     if camera_type not in CAMERA_TYPES:
@@ -196,6 +197,15 @@ def check_times(times: Float[Tensor, "times"], where: str, slack: float = 0.0) -
     for time in times.tolist():
         if not -slack <= time <= 1.0 + slack:
             raise InputError(f"time {time:g} of {where} is outside 0..1: 0 is the first frame, 1 the last.")
+
+
+def _crop(crop: Any) -> dict[str, Any] | None:
+    """A file's crop box, if it has one, in the numbers that Nerfstudio expects; raises what broken data raises."""
+    if crop is None:
+        return None
+    vectors = {name: crop.get(name, (0, 0, 0)) for name in ("crop_center", "crop_scale", "crop_rot")}
+    numbers = {name: [float(x), float(y), float(z)] for name, (x, y, z) in vectors.items()}
+    return numbers | {"crop_bg_color": {name: float(crop["crop_bg_color"][name]) for name in "rgb"}}
 
 
 def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float], list[float]]:

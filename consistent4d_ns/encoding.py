@@ -160,7 +160,7 @@ def _write_gif(file: Path, frames: Iterable[Frame], fps: float) -> None:
     # One palette for all frames: colours that change from frame to frame would flicker.
     palette = _palette(images[:: -(-len(images) // PALETTE_SAMPLES)])
     first, *rest = (image.quantize(palette=palette) for image in images)
-    first.save(file, save_all=True, append_images=rest, duration=list(_pauses(len(images), fps)), loop=0)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=list(_pauses(len(images), fps)), loop=0)
 
 
 def _palette(samples: list[Image.Image]) -> Image.Image:

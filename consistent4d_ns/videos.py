@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -58,10 +59,9 @@ def parse_panels(names: Sequence[str], model: Consistent4DModel) -> list[Panel]:
     panels = []
     for name in names:
         output, at, degrees = name.partition("@")
-        try:
-            turn = float(degrees) if at else 0.0
-        except ValueError as error:
-            raise InputError(f"output {name}: write degrees after the @, as in rgb@90.") from error
+        turn = _degrees(degrees) if at else 0.0
+        if turn is None:
+            raise InputError(f"output {name}: write degrees after the @, as in rgb@90.")
         if output not in known:
             raise InputError(f"there is no output {output}: choose from {', '.join(known)}.")
         if at and output == INPUT:
@@ -70,6 +70,15 @@ def parse_panels(names: Sequence[str], model: Consistent4DModel) -> list[Panel]:
     if not panels:
         raise InputError(f"--outputs names nothing: choose from {', '.join(known)}.")
     return panels
+
+
+def _degrees(text: str) -> float | None:
+    """A finite number, if the text is one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def panel_names(levels: int) -> list[str]:
