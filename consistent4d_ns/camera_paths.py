@@ -203,7 +203,8 @@ def _crop(crop: Any) -> dict[str, Any] | None:
     """A file's crop box, if it has one, in the numbers that Nerfstudio expects; raises what broken data raises."""
     if crop is None:
         return None
-    vectors = {name: crop.get(name, (0, 0, 0)) for name in ("crop_center", "crop_scale", "crop_rot")}
+    rotation = crop.get("crop_rot", (0, 0, 0))
+    vectors = {"crop_center": crop["crop_center"], "crop_scale": crop["crop_scale"], "crop_rot": rotation}
     numbers = {name: [float(x), float(y), float(z)] for name, (x, y, z) in vectors.items()}
     return numbers | {"crop_bg_color": {name: float(crop["crop_bg_color"][name]) for name in "rgb"}}
 

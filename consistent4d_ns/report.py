@@ -93,7 +93,7 @@ def say_what_fails() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        CONSOLE.print(f"[yellow]warning:[/yellow] {error}")
+        CONSOLE.print(f"warning: {error}", style="yellow", markup=False)
 
 
 def previous_run(config: TrainerConfig) -> Path | None:

@@ -245,7 +245,7 @@ def change_first(**changes: Any) -> Any:
         (change_first(camera_to_world=[1.0]), "is no camera path"),
         (change_first(camera_to_world=[float("nan")] * 16), "is no camera path .no frames, or numbers out of range"),
         (lambda content: content.update(camera_path=[]), "is no camera path .no frames"),
-        (lambda content: content.update(crop={"crop_center": 1}), "is no camera path .TypeError"),
+        (lambda content: content.update(crop={"crop_center": 1}), "is no camera path .KeyError: .crop_scale"),
         (lambda content: content.update(crop=[1]), "is no camera path .AttributeError"),
         (lambda content: content.update(seconds=0), "is no camera path"),
         (lambda content: content.update(render_width=4), "--size is 4 x 64"),
