@@ -7,12 +7,25 @@ camera looks at the origin. Camera axes are OpenGL's: x right, y up, looking alo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+
+DEFAULT_CAMERA = {"elevation": 0.0, "azimuth": 0.0, "distance": 2.0, "fovy": 49.1}
+"""Input camera where nothing else is said (method.md section 2): degrees, degrees, world units, degrees."""
+CAMERA_RANGES = {
+    "elevation": (-90.0, 90.0),
+    "azimuth": (-math.inf, math.inf),
+    "distance": (1.0, 100.0),
+    "fovy": (1.0, 179.0),
+}
+"""Accepted values. Nearer than 1, a camera would stand inside the object's box [-1, 1]^3."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,18 @@ class OrbitViews:
 def orbit_views(elevation: float, azimuth: float, distance: float, fovy: float, count: int = 1) -> OrbitViews:
     """The same view `count` times."""
     return OrbitViews(*(torch.full((count,), float(value)) for value in (elevation, azimuth, distance, fovy)))
+
+
+def orbit_camera(where: str, camera: Mapping[str, float]) -> OrbitViews:
+    """One camera from its elevation, azimuth, distance and fovy.
+
+    Raises:
+        InputError: A number is not finite or outside `CAMERA_RANGES`.
+    """
+    for name, (low, high) in CAMERA_RANGES.items():
+        if not (math.isfinite(camera[name]) and low <= camera[name] <= high):
+            raise InputError(f"{name} of {where} is {camera[name]}: use a value from {low:g} to {high:g}")
+    return orbit_views(camera["elevation"], camera["azimuth"], camera["distance"], camera["fovy"])
 
 
 def orbit_positions(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,21 +20,10 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from consistent4d_ns.cameras import OrbitViews, focal_length, orbit_views
+from consistent4d_ns.cameras import DEFAULT_CAMERA, OrbitViews, focal_length, orbit_camera
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from consistent4d_ns.frames import FrameList, frame_rate, frame_times, list_frames
+from consistent4d_ns.frames import DEFAULT_FPS, FrameList, frame_rate, frame_times, list_frames
 
-DEFAULT_CAMERA = {"elevation": 0.0, "azimuth": 0.0, "distance": 2.0, "fovy": 49.1}
-"""Input camera where nothing else is said (method.md section 2): degrees, degrees, world units, degrees."""
-CAMERA_RANGES = {
-    "elevation": (-90.0, 90.0),
-    "azimuth": (-math.inf, math.inf),
-    "distance": (1.0, 100.0),
-    "fovy": (1.0, 179.0),
-}
-"""Accepted values. Nearer than 1, a camera would stand inside the object's box [-1, 1]^3."""
-DEFAULT_FPS = 16.0
-"""Frames a second of a folder of frames where nothing else is said."""
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
 """What meta.json calls these numbers."""
 IMAGE_SIZES = (16, 4096)
@@ -181,18 +169,6 @@ def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
             f"each with the numbers {', '.join(META_KEYS.values())}"
         ) from error
     return {view: {**camera, "azimuth": camera["azimuth"] - origin} for view, camera in read.items()}
-
-
-def orbit_camera(where: str, camera: Mapping[str, float]) -> OrbitViews:
-    """One camera from its elevation, azimuth, distance and fovy.
-
-    Raises:
-        InputError: A number is not finite or outside `CAMERA_RANGES`.
-    """
-    for name, (low, high) in CAMERA_RANGES.items():
-        if not (math.isfinite(camera[name]) and low <= camera[name] <= high):
-            raise InputError(f"{name} of {where} is {camera[name]}: use a value from {low:g} to {high:g}")
-    return orbit_views(camera["elevation"], camera["azimuth"], camera["distance"], camera["fovy"])
 
 
 def nerfstudio_cameras(views: list[View], size: int) -> Cameras:

@@ -39,6 +39,8 @@ VIDEO_TYPES = (".webm", ".mov")
 """Videos with alpha, read by FFmpeg."""
 MAX_SIDE = 8192
 """Largest accepted width or height in pixels."""
+DEFAULT_FPS = 16.0
+"""Frames a second of a folder of frames where nothing else is said."""
 FAINT = 0.02
 """Alpha this close to 0 or 1 counts as 0 or 1 when a frame is judged empty or opaque: lossy videos are not exact."""
 

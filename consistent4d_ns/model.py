@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model, ModelConfig
@@ -18,6 +20,7 @@ from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from consistent4d_ns import losses
+from consistent4d_ns.camera_paths import TIME_SLACK, check_times
 from consistent4d_ns.cameras import box_exit
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
@@ -222,6 +225,21 @@ class Consistent4DModel(Model):
             return {"rendering": self.render(ray_bundle, draws, self.config.loss_weights.needs_normals(step))}
         return self.images(self.render(ray_bundle, None, self.config.render_normals))
 
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """Images of one camera, by name; without a time it shows the moment of its place in its path.
+
+        So `ns-render interpolate`, which drops times, and a camera path without them sweep the time.
+
+        Raises:
+            InputError: its time is outside 0..1.
+        """
+        if camera.times is None:
+            camera = copy(camera)
+            camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
+        check_times(camera.times.flatten(), "the camera", TIME_SLACK)
+        return super().get_outputs_for_camera(camera, obb_box)
+
     def render(self, rays: RayBundle, draws: RenderDraws | None, with_normals: bool) -> Rendering:
         """Volume-render a bundle of rays (method.md section 4)."""
         rays = rays.flatten()
@@ -406,6 +424,16 @@ class Consistent4DModel(Model):
             normals[:, visible] = self.field.normals(samples.points[visible], times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
+
+
+def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
+    """Where in [0, 1] a camera lies in the path that it was sliced from; 0 for a camera on its own.
+
+    Nerfstudio renders a path camera by camera, each a slice of one tensor: its place in that tensor's memory is all
+    that is left of the order when there are no times.
+    """
+    count = pose.untyped_storage().nbytes() // (pose.numel() * pose.element_size())
+    return pose.storage_offset() / pose.numel() / max(1, count - 1)
 
 
 def per_level(name: str, values: Float[Tensor, "levels"] | Sequence[Tensor]) -> dict[str, Tensor]:

@@ -7,22 +7,29 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.comms import is_main_process
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from consistent4d_ns.cameras import relative_pose
 from consistent4d_ns.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
+from consistent4d_ns.encoding import offer_ffmpeg
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level
 from consistent4d_ns.planning import StepKind, StepPlan
+from consistent4d_ns.report import TrainingReport
 
 MIN_CLIP = 3
 """Shortest clip with something to interpolate (method.md section 6)."""
+
+LOGGED_TIMES = (0.0, 0.5, 1.0)
+"""Moments at which the log shows novel views."""
 
 
 @dataclass
@@ -75,10 +82,13 @@ class Consistent4DPipeline(VanillaPipeline):
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = torch.initial_seed()
         self.latest: dict[str, Tensor] = {}
+        self.step_terms: dict[str, Tensor] = {}
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
         if test_mode == "val":
             self.load_priors(device)
+        else:
+            offer_ffmpeg()
 
     @property
     def model(self) -> Consistent4DModel:
@@ -101,6 +111,16 @@ class Consistent4DPipeline(VanillaPipeline):
         if guidance is not None:
             guidance.prepare(self.datamanager.reference_images())
         self.guidance = guidance
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Nerfstudio's, and in the main process those that write the run's losses and pictures."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        trainer = training_callback_attributes.trainer
+        if trainer is None or not is_main_process():
+            return callbacks
+        return callbacks + TrainingReport(self, trainer.config).callbacks()
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
         """Kinds of steps from which the loaded priors can learn anything at this stage of training."""
@@ -176,7 +196,8 @@ class Consistent4DPipeline(VanillaPipeline):
 
         Kinds of steps alternate while the log is written every few steps: hence the latest values, not this step's.
         """
-        self.latest |= {name: term.detach() for name, term in terms.items()}
+        self.step_terms = {name: term.detach() for name, term in terms.items()}
+        self.latest |= self.step_terms
         step, plan = draws.plan.step, draws.plan
         weights = {
             f"weight/{name}": torch.tensor(self.config.model.loss_weights.at(name, step)) for name in self.latest
@@ -198,6 +219,18 @@ class Consistent4DPipeline(VanillaPipeline):
             losses = self.model.get_loss_dict(outputs, batch, metrics)
         self.train()
         return outputs, losses, metrics
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Figures and pictures of one evaluation image; and the input beside novel views, at the stage's size."""
+        from consistent4d_ns.videos import contact_sheet, input_and_novel_views
+
+        metrics, images = super().get_eval_image_metrics_and_images(step)
+        plan = self.datamanager.config.plan
+        size = plan.image_sizes[plan.stage(step)]
+        rows = input_and_novel_views(self.model, self.datamanager, LOGGED_TIMES, size)
+        images["input_and_novel_views"] = torch.from_numpy(contact_sheet(rows)) / 255.0
+        metrics["num_rays"] += (len(rows[0]) - 1) * len(rows) * size**2
+        return metrics, images
 
 
 def as_images(rgb: Float[Tensor, "levels rays 3"], plan: StepPlan) -> Float[Tensor, "levels views 3 height width"]:

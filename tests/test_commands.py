@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from consistent4d_ns.cameras import orbit_views
+from consistent4d_ns.history import read_history
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d, consistent4d_mini
 from consistent4d_ns.toy import write_sequence
 
@@ -180,7 +182,7 @@ def test_the_log_holds_every_term_weight_and_schedule(trained: Path):
     rgb = logged(events, "Train Loss Dict/rgb_1")
     assert rgb[STAGE_STEP] < rgb[0]
     assert {"Eval Images Metrics/psnr", "Eval Images Metrics/ssim"} <= set(events.Tags()["scalars"])
-    assert "Eval Images/img" in events.Tags()["images"]
+    assert {"Eval Images/img", "Eval Images/input_and_novel_views"} <= set(events.Tags()["images"])
 
 
 def test_checkpoints_hold_plain_tensors(trained: Path):
@@ -202,6 +204,9 @@ def test_a_run_is_resumed_under_the_default_viewer(place: Workplace, trained: Pa
     (path,) = (run / "nerfstudio_models").iterdir()
     (state, *_) = torch.load(path, weights_only=True)["optimizers"]["field"]["state"].values()
     assert state["step"] == STEPS + EXTRA_STEPS
+    history = read_history(run / "losses.jsonl")
+    assert [row["step"] for row in history] == list(range(STEPS + EXTRA_STEPS))
+    assert history[:STEPS] == read_history(trained / "losses.jsonl")
     events = read_events(run)
     losses = logged(events, "Train Loss")
     assert list(losses) == steps
@@ -280,14 +285,37 @@ def test_a_spiral_becomes_a_video(place: Workplace, trained: Path):
     assert len(set(frames)) == 4
 
 
-def test_interpolation_passes_the_cameras_while_time_stands_still(place: Workplace, dataset: Path):
-    """Nerfstudio drops the times of interpolated cameras; the first frame's moment is shown instead."""
+def test_interpolation_passes_the_cameras_while_time_passes(place: Workplace, dataset: Path):
+    """Nerfstudio drops the times of interpolated cameras; the model sweeps them over the whole path."""
     output = ("--output-format", "images", "--image-format", "png", "--interpolation-steps", "2")
     frames = place.render("interpolate", "interpolated", *output)
-    assert len(list(frames.iterdir())) == (VIEWS * FRAMES - 1) * 2
-    first = read(frames / "00000.png")
+    count = (VIEWS * FRAMES - 1) * 2
+    assert len(list(frames.iterdir())) == count
+    first, last = (read(frames / f"{i:05d}.png") for i in (0, count - 1))
     assert difference(first, read(dataset / "rgb" / "eval_0" / "0.png")) <= 1
-    assert difference(first, read(frames / f"{2 * FRAMES:05d}.png")) > 0
+    assert difference(last, read(dataset / "rgb" / f"eval_{VIEWS - 1}" / f"{FRAMES - 1}.png")) <= 1
+    # The input's camera stands still over the frames of the first view, so whatever changes there is time's doing.
+    assert difference(first, read(frames / f"{2 * FRAMES - 4:05d}.png")) > 0
+
+
+def test_a_path_of_ours_is_rendered_without_an_ffmpeg_on_the_path(place: Workplace, trained: Path):
+    """`consistent4d camera-path`, then `ns-render`; only what comes with Python is on the PATH."""
+    place.run("consistent4d", "camera-path", "orbit-in-time", "ours.json", "--frames", "4", "--size", "48")
+    bare = Workplace(place.folder, place.env | {"PATH": str(executable("python").parent)})
+    assert not shutil.which("ffmpeg", path=bare.env["PATH"])
+    video = bare.render("camera-path", "ours.mp4", "--camera-path-filename", "ours.json")
+    size, *frames = imageio_ffmpeg.read_frames(str(video))
+    assert size["size"] == (48, 48)
+    assert len(set(frames)) == 4
+
+
+def test_a_run_leaves_its_losses_and_pictures(trained: Path):
+    rows = read_history(trained / "losses.jsonl")
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert {name for row in rows for name in row} >= {"rgb_0", "rgb_1", "mask_0", "mask_1", "orientation", "opaqueness"}
+    assert read(trained / "losses.png").shape[1] > 1000
+    assert read(trained / "contact_sheet.png").shape[1] > 7 * SIZE
+    assert [file.suffix for file in (trained / "nerfstudio_models").iterdir()] == [".ckpt"]
 
 
 @dataclass(frozen=True)

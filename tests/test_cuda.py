@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from consistent4d_ns.camera_paths import PathOptions, Source, camera_path, path_json
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.planning import StepKind
+from consistent4d_ns.videos import nerfstudio_path, parse_panels, render_rows, run_sheet
 from tests.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -37,6 +40,22 @@ def test_a_training_step(tmp_path, kind: StepKind):
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(float(expected[name]), rel=1e-3), name
     assert gradient_error(gradients, expected_gradients) < 1e-2
+
+
+def test_pictures(tmp_path):
+    """A camera path with every sort of panel, and the contact sheet."""
+    data = toy_folder(tmp_path)
+    cpu, cuda = tiny_pipeline(data, priors=False), tiny_pipeline(data, priors=False, device="cuda")
+    cuda.load_pipeline(cpu.state_dict(), 0)
+    path = path_json(camera_path("orbit-in-time", PathOptions(frames=3, size=24), Source()))
+    for name in ("input", "rgb@90", "depth", "normals", "accumulation_0"):
+        rows = [
+            np.stack(list(render_rows(side.model, side.datamanager, cameras, parse_panels([name], side.model))))
+            for side, (cameras, _) in ((side, nerfstudio_path(path)) for side in (cpu, cuda))
+        ]
+        assert np.abs(rows[0].astype(int) - rows[1]).mean() < 1, name
+    sheets = [run_sheet(side.model, side.datamanager).astype(int) for side in (cpu, cuda)]
+    assert np.abs(sheets[0] - sheets[1]).mean() < 1
 
 
 def distil(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import imageio.v3 as imageio
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
-from PIL import Image
 
 from consistent4d_ns.cli import demo
-from tests.tiny import FRAMES, SIZE, toy_folder
+from tests.tiny import SIZE, toy_folder
 
 
 @pytest.fixture
@@ -20,23 +21,22 @@ def trainer(tmp_path):
     return demo.train(config)
 
 
+def read_video(path: Path) -> np.ndarray:
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video.streams.video[0])])
+
+
 def test_videos_contact_sheet_and_figures(trainer, monkeypatch, capsys):
     monkeypatch.setattr(demo, "VIDEO_FRAMES", 6)
     monkeypatch.setattr(demo, "VIDEO_SIZE", 48)
     demo.report(trainer)
     folder = trainer.config.get_base_dir()
-    orbit = imageio.imread(folder / "orbit.mp4")
-    assert orbit.shape == (6, 48, 48, 3)
+    orbit, fixed = read_video(folder / "orbit.mp4"), read_video(folder / "fixed_view.mp4")
+    assert orbit.shape == fixed.shape == (6, 48, 48, 3)
     assert np.abs(orbit[0].astype(int) - orbit[3]).max() > 10
-    assert imageio.imread(folder / "fixed_view.mp4").shape == orbit.shape
-    sheet = np.asarray(Image.open(folder / "contact_sheet.png"))
-    cell = SIZE + 8
-    assert sheet.shape == (len(demo.SHEET_TIMES) * cell, (1 + len(demo.SHEET_AZIMUTHS)) * cell, 3)
-    frames = trainer.pipeline.datamanager.reference_images()
-    assert len(frames) == FRAMES
-    last_input = sheet[-cell + 4 : -4, 4 : 4 + SIZE] / 255
-    assert np.abs(last_input - frames[-1].movedim(0, -1).numpy()).max() < 1 / 255
     printed = capsys.readouterr().out
     assert "novel-view PSNR" in printed
     assert "unconstrained" in printed
-    assert str(folder / "orbit.mp4") in printed
+    for name in ("orbit.mp4", "fixed_view.mp4", "contact_sheet.png", "losses.png"):
+        assert str(folder / name) in printed
+        assert (folder / name).exists()

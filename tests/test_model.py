@@ -96,6 +96,29 @@ def test_images_change_with_time_and_show_the_first_frame_without(model):
     assert all(torch.equal(timeless[name], first[name]) for name in first)
 
 
+def cameras(count: int, times: Tensor | None = None) -> Cameras:
+    """A path of `count` cameras that all stand at the same place."""
+    poses = orbit_views(20.0, 30.0, DISTANCE, 49.1, count).poses()
+    return Cameras(poses, 26.3, 26.3, SIDE / 2, SIDE / 2, SIDE, SIDE, times=times)
+
+
+def test_a_path_without_times_sweeps_them(model):
+    """As `ns-render` does it: the whole path goes to the device, then comes camera by camera."""
+    untimed, timed = cameras(5).to("cpu"), cameras(5, torch.linspace(0.0, 1.0, 5))
+    for index in range(5):
+        image, expected = (model.get_outputs_for_camera(path[index : index + 1])["rgb"] for path in (untimed, timed))
+        assert torch.equal(image, expected)
+    assert untimed.times is None
+    alone, first = (model.get_outputs_for_camera(path)["rgb"] for path in (cameras(1), timed[:1]))
+    assert torch.equal(alone, first)
+
+
+@pytest.mark.parametrize("time", [-0.5, 1.5, float("nan")])
+def test_times_of_cameras_are_checked(model, time: float):
+    with pytest.raises(InputError, match=r"time .* of the camera is outside 0\.\.1"):
+        model.get_outputs_for_camera(cameras(1, torch.tensor([time])))
+
+
 def test_colours_and_opacity_are_in_range(outputs):
     for name in ("rgb", "accumulation", "normals"):
         assert float(outputs[name].min()) >= 0.0

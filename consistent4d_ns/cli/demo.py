@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
-SHEET_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SHEET_AZIMUTHS = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)
 VIDEO_SIZE = 192
 VIDEO_FRAMES = 48
 
@@ -72,41 +69,29 @@ def train(config: TrainerConfig) -> Trainer:
 
 def report(trainer: Trainer) -> None:
     """Render and measure a trained run, in the run's folder; say where everything is."""
-    import torch
-    from PIL import Image
-
-    from consistent4d_ns.cameras import OrbitViews, full_circle
-    from consistent4d_ns.frames import frame_times
+    from consistent4d_ns.camera_paths import Kind, PathOptions, camera_path, path_json
+    from consistent4d_ns.encoding import write_frames
     from consistent4d_ns.pipeline import Consistent4DPipeline
-    from consistent4d_ns.videos import contact_sheet, render_clip, to_bytes, write_video
+    from consistent4d_ns.report import PLOT, SHEET
+    from consistent4d_ns.videos import Panel, nerfstudio_path, render_rows, source_of
 
     pipeline, out = trainer.pipeline, trainer.config.get_base_dir()
     assert isinstance(pipeline, Consistent4DPipeline)
     pipeline.eval()
     model, data = pipeline.model, pipeline.datamanager
-    view = data.input_view
-
-    def around(azimuths: Sequence[float]) -> OrbitViews:
-        fixed = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
-        elevation, distance, fovy = fixed
-        return OrbitViews(elevation, torch.tensor(azimuths), distance, fovy)
-
-    times = frame_times(VIDEO_FRAMES).tolist()
-    for name, azimuths in (("orbit", full_circle(VIDEO_FRAMES)), ("fixed_view", [0.0] * VIDEO_FRAMES)):
-        write_video(out / f"{name}.mp4", render_clip(model, around(azimuths), times, VIDEO_SIZE), fps=16)
-
-    frames = data.reference_images().movedim(1, -1)
-    rows = []
-    for moment in SHEET_TIMES:
-        novel = render_clip(model, around(SHEET_AZIMUTHS), [moment] * len(SHEET_AZIMUTHS), frames.shape[1])
-        rows.append([to_bytes(frames[round(moment * (len(frames) - 1))]), *novel])
-    Image.fromarray(contact_sheet(rows)).save(out / "contact_sheet.png")
+    options = PathOptions(frames=VIDEO_FRAMES, size=VIDEO_SIZE)
+    videos: dict[Kind, Path] = {"orbit-in-time": out / "orbit.mp4", "fixed-view": out / "fixed_view.mp4"}
+    for kind, file in videos.items():
+        cameras, _ = nerfstudio_path(path_json(camera_path(kind, options, source_of(data))))
+        rows = render_rows(model, data, cameras, [Panel("rgb")])
+        write_frames(file, "mp4", rows, data.fps, overwrite=True)
 
     figures = pipeline.get_average_eval_image_metrics()
     unseen = data.train_dataparser_outputs.metadata["ground_truth"]
-    print(f"orbit with time:  {out / 'orbit.mp4'}")
-    print(f"fixed view:       {out / 'fixed_view.mp4'}")
-    print(f"contact sheet:    {out / 'contact_sheet.png'} (input, then azimuths {SHEET_AZIMUTHS}; a row per time)")
+    for kind, file in videos.items():
+        print(f"{kind + ':':17} {file}")
+    print(f"contact sheet:    {out / SHEET}")
+    print(f"losses:           {out / PLOT}")
     print(f"{'novel' if unseen else 'input'}-view PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}")
     if pipeline.guidance is None:
         print("No diffusion prior was used: the sides that the input does not show are unconstrained.")

@@ -1,0 +1,155 @@
+"""The loss terms of every training step: kept as JSON lines, drawn against the step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.outputs import new_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = dict[str, float | None]
+"""Terms of one step, unweighted, by name as in the loss dictionary; and "step". None stands for what is not finite."""
+Series = tuple[np.ndarray, np.ndarray]
+"""Steps and values of a term."""
+COLUMNS = 3
+"""Terms side by side in a plot."""
+SMOOTHING = 40
+"""The drawn curve is the mean over this part of all values of a term."""
+
+
+class LossHistory:
+    """Terms by step, in memory and in a file.
+
+    Values stay on their device until `flush`, so that no step waits for one.
+    """
+
+    def __init__(self, file: Path, earlier: Path | None = None) -> None:
+        """
+        Args:
+            file: Where the history is kept, one JSON object per step.
+            earlier: History of the run that this one goes on from, if it does.
+        """
+        self.file = file
+        self.earlier = earlier
+        self.rows: list[Row] = []
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Remember the terms of a step; before the first one, what is known of the steps before it is read.
+
+        Raises:
+            InputError: what is kept there is no history.
+        """
+        if not self.rows and not self._pending:
+            source = self.file if self.file.exists() else self.earlier
+            self.rows = [row for row in read_history(source) if (row["step"] or 0) < step] if source else []
+        self._pending.append((step, {name: term.detach() for name, term in terms.items()}))
+
+    def flush(self) -> None:
+        """Bring what is pending off the device and write the file anew.
+
+        Raises:
+            InputError: it cannot be written; nothing recorded is lost, and a later call tries again.
+        """
+        values = [value.float() for _, terms in self._pending for value in terms.values()]
+        numbers = iter(torch.stack(values).tolist() if values else [])
+        for step, terms in self._pending:
+            known = {name: next(numbers) for name in terms}
+            self.rows.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
+        self._pending = []
+        with new_file(self.file, overwrite=True) as unfinished:
+            unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+def read_history(file: Path) -> list[Row]:
+    """The rows of a history; none if there is no such file.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not file.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [{**row, "step": int(row["step"])} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no history of losses ({error}): move it away to train in its folder.") from error
+
+
+def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> None:
+    """Draw every term on a logarithmic scale against the training step, its levels in one panel.
+
+    Args:
+        rows: The history.
+        stages: First step of each stage but the first, and what to call it.
+        file: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    panels: dict[str, dict[str, Series]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
+        series = _series(rows, name)
+        if len(series[0]):  # A term that is zero throughout has no place on a logarithmic scale.
+            panels.setdefault(split_level(name)[0], {})[name] = series
+    columns = max(1, min(COLUMNS, len(panels)))
+    height = max(1, math.ceil(len(panels) / columns))
+    figure = Figure(figsize=(4.6 * columns, 3.1 * height), layout="constrained", dpi=120)
+    axes = figure.subplots(height, columns, squeeze=False).flatten()
+    for axis, (term, levels) in zip(axes, panels.items()):
+        _draw_term(axis, term, levels, stages)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.savefig(file, format="png")
+
+
+def split_level(name: str) -> tuple[str, str]:
+    """A term's name without its level, and the level; `rgb_1` is level 1 of `rgb`."""
+    term, _, level = name.rpartition("_")
+    return (term, level) if level.isdigit() else (name, "")
+
+
+def _series(rows: Sequence[Row], name: str) -> Series:
+    """Steps and values of a term where it can be drawn on a logarithmic scale."""
+    known = [(row["step"], row[name]) for row in rows if (row.get(name) or 0.0) > 0.0]
+    steps, values = np.array(known, dtype=float).reshape(-1, 2).T
+    return steps, values
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Geometric mean over a moving window, narrower at both ends."""
+    reach = max(1, len(values) // SMOOTHING)
+    total = np.concatenate(([0.0], np.cumsum(np.log(values))))
+    index = np.arange(len(values))
+    low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
+    return np.exp((total[high] - total[low]) / (high - low))
+
+
+def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Mapping[int, str]) -> None:
+    for index, (name, (steps, values)) in enumerate(levels.items()):
+        # Stages are smoothed one by one: a new image size changes every term at once.
+        curve = np.concatenate([_smoothed(part) for part in np.split(values, np.searchsorted(steps, list(stages)))])
+        level = split_level(name)[1]
+        axis.plot(steps, values, color=f"C{index}", alpha=0.25, linewidth=0.7)
+        axis.plot(steps, curve, color=f"C{index}", linewidth=1.6, label=f"level {level}" if level else None)
+    first, last = axis.get_xlim()
+    for step, name in stages.items():
+        if first < step < last:
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -2), "textcoords": "offset points"}
+            axis.axvline(step, color="0.5", linewidth=0.8, linestyle="--")
+            axis.annotate(name, (step, 1.0), **place, va="top", fontsize=8, color="0.4")
+    axis.set(yscale="log", title=term.replace("_", " "), xlabel="step")
+    axis.grid(True, color="0.9")
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(levels) > 1:
+        axis.legend(frameon=False, fontsize=8)
