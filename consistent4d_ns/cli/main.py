@@ -11,12 +11,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.demo import demo
+from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.weights import weights
 from consistent4d_ns.errors import show_input_errors_in_one_line
 
 app = SubcommandApp()
 app.command(demo)
+app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(toy)
 app.command(weights)
 
