@@ -195,7 +195,8 @@ def numbered_format(out: Path, format: Format | None) -> Format:
     """
     if out.suffix and not out.is_dir():
         raise InputError(
-            f"{out} ends in {out.suffix}: give NAME.glb for one animated file, or a folder and --format glb, obj or ply."
+            f"{out} ends in {out.suffix}: give NAME.glb for one animated file, "
+            "or a folder and --format glb, obj or ply."
         )
     return format or "glb"
 

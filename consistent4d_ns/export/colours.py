@@ -9,9 +9,9 @@ from torch import Tensor
 
 from consistent4d_ns.model import Consistent4DModel
 
-OUTSIDE = 0.08
+OUTSIDE = 0.12
 """Distance from the surface at which rays start: fog in front of it is seen too."""
-INSIDE = 0.25
+INSIDE = 0.1
 """Distance behind the surface at which they end."""
 VISIBLE = 0.01
 """Opacity below which a ray has seen nothing, and the field's colour at the surface is taken."""

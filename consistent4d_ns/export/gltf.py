@@ -1,8 +1,8 @@
 """One binary glTF file (GLB) of one mesh, or of many that are shown one after the other.
 
 The number of vertices differs from frame to frame, so nothing can be morphed: every frame is a node of its own, and an
-animation with steps scales all but the present one to nothing. glTF is y up with the front towards +z; the world here is
-z up with the front (the input camera's side at azimuth 0) towards +x.
+animation with steps scales all but the present one to nothing. glTF is y up with the front towards +z; the world here
+is z up with the front (the input camera's side at azimuth 0) towards +x.
 """
 
 from __future__ import annotations

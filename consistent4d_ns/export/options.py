@@ -17,7 +17,7 @@ Format = Literal["glb", "obj", "ply"]
 class SolidOptions:
     """What counts as the object."""
 
-    resolution: int = 128
+    resolution: int = 192
     """Cells along each side of the object's box in which the surface is looked for; 16 to 512."""
     density: float | None = None
     """Least density inside the object, in 1 / world unit; default: silhouettes agree best with the volume render's."""

@@ -26,9 +26,11 @@ from consistent4d_ns.sampling import BOX_RADIUS, OccupancyGrid
 
 CHUNK = 1 << 18
 """Points at which the field is asked at a time."""
-NOTHING = 1e-4
-"""Stands for a density or an optical depth of zero where logarithms are taken."""
-AZIMUTHS = 18
+NOTHING = 0.1
+"""Fraction of the threshold at and below which a point counts as empty; keeps logarithms finite."""
+FAINT = 0.02
+"""Density in 1 / world unit that does not count."""
+AZIMUTHS = 9
 """Directions around the object from which its lines of sight come."""
 ELEVATIONS = (-20.0, 0.0, 20.0)
 """Their elevations relative to the input view's: where the object is usually looked at from, and trained to be."""
@@ -111,23 +113,28 @@ def least_optical_depth(
     """Optical depth of the whole line through each point, along the direction where it is least.
 
     The points are projected along each direction onto a plane with pixels as large as the lattice's spacing. There
-    they add up their optical depth, shared bilinearly by four pixels, and read the sum.
+    they add up their optical depth, shared bilinearly by four pixels, and read the sum. Points with next to no density
+    take no part: they are outside anyway, and get 0.
     """
-    least = torch.full_like(density, math.inf)
+    least = torch.zeros_like(density)
+    there = density > FAINT
+    points, share = lattice.points[there], density[there] * lattice.spacing
     side = math.ceil(2.0 * math.sqrt(3.0) * BOX_RADIUS / lattice.spacing) + 3
-    share = density * lattice.spacing
+    found = torch.full_like(share, math.inf)
     for direction in directions:
-        right, up = plane_axes(direction)
-        place = torch.stack((lattice.points @ right, lattice.points @ up), dim=-1) / lattice.spacing + side / 2
+        place = points @ torch.stack(plane_axes(direction), dim=-1) / lattice.spacing + side / 2
         corner = place.floor()
-        beyond = place - corner
+        ahead = place - corner
         first = corner.long() @ torch.tensor((side, 1), device=density.device)
-        image = density.new_zeros(side * side)
+        hats = torch.stack((1.0 - ahead, ahead))
         pixels = [first + i * side + j for i, j in product((0, 1), repeat=2)]
-        weights = [_hat(beyond[:, 0], i) * _hat(beyond[:, 1], j) for i, j in product((0, 1), repeat=2)]
+        weights = [hats[i, :, 0] * hats[j, :, 1] for i, j in product((0, 1), repeat=2)]
+        image = density.new_zeros(side * side)
         for pixel, weight in zip(pixels, weights):
             image.index_add_(0, pixel, share * weight)
-        least = torch.minimum(least, sum(image[pixel] * weight for pixel, weight in zip(pixels, weights)))
+        through = torch.stack([image[pixel] * weight for pixel, weight in zip(pixels, weights)]).sum(dim=0)
+        found = torch.minimum(found, through)
+    least[there] = found
     return least
 
 
@@ -136,11 +143,6 @@ def plane_axes(direction: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3"], Float
     helper = torch.eye(3, dtype=direction.dtype, device=direction.device)[direction.abs().argmin()]
     first = F.normalize(torch.linalg.cross(direction, helper), dim=0)
     return first, torch.linalg.cross(direction, first)
-
-
-def _hat(beyond: Float[Tensor, "points"], neighbour: int) -> Float[Tensor, "points"]:
-    """Bilinear weight of the pixel before (0) or behind (1) a position."""
-    return beyond if neighbour else 1.0 - beyond
 
 
 def optical_depth(opacity: float) -> float:
