@@ -16,6 +16,7 @@ from consistent4d_ns.export.sequence import Mesh, Points
 
 if TYPE_CHECKING:
     import trimesh
+    from trimesh.visual import TextureVisuals
 
 INDEX = "sequence.json"
 """File beside the numbered ones that says when each is shown."""
@@ -75,28 +76,29 @@ def ply(mesh: trimesh.Trimesh) -> bytes:
 def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
     """The same mesh for trimesh's writers; its axes stay."""
     import trimesh
+    from trimesh.visual import ColorVisuals
 
     surface = mesh.surface
     made = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
     if mesh.texture is not None and mesh.uvs is not None:
         made.visual = textured(mesh.uvs, mesh.texture, name)
     elif mesh.colours is not None:
-        made.visual = trimesh.visual.ColorVisuals(made, vertex_colors=opaque_bytes(mesh.colours))
+        made.visual = ColorVisuals(made, vertex_colors=opaque_bytes(mesh.colours))
     return made
 
 
 def textured(
     uvs: Float32[np.ndarray, "vertices 2"], texture: UInt8[np.ndarray, "rows columns 3"], name: str
-) -> trimesh.visual.TextureVisuals:
+) -> TextureVisuals:
     """A white, matt material of that name with a texture; here (0, 0) is the bottom left corner."""
-    import trimesh
     from PIL import Image
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import SimpleMaterial
 
     white, black = [255, 255, 255, 255], [0, 0, 0, 255]
-    image = Image.fromarray(texture)
-    material = trimesh.visual.material.SimpleMaterial(image=image, diffuse=white, ambient=white, specular=black)
+    material = SimpleMaterial(image=Image.fromarray(texture), diffuse=white, ambient=white, specular=black)
     material.name = name
-    return trimesh.visual.TextureVisuals(uv=uvs * (1.0, -1.0) + (0.0, 1.0), material=material)
+    return TextureVisuals(uv=uvs * (1.0, -1.0) + (0.0, 1.0), material=material)
 
 
 def opaque_bytes(colours: Float32[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 4"]:

@@ -125,7 +125,7 @@ def least_optical_depth(
         place = points @ torch.stack(plane_axes(direction), dim=-1) / lattice.spacing + side / 2
         corner = place.floor()
         ahead = place - corner
-        first = corner.long() @ torch.tensor((side, 1), device=density.device)
+        first = corner[:, 0].long() * side + corner[:, 1].long()
         hats = torch.stack((1.0 - ahead, ahead))
         pixels = [first + i * side + j for i, j in product((0, 1), repeat=2)]
         weights = [hats[i, :, 0] * hats[j, :, 1] for i, j in product((0, 1), repeat=2)]

@@ -88,7 +88,7 @@ def decimate(
     from fast_simplification import simplify
 
     if faces is not None and len(triangles) > faces:
-        vertices, triangles = simplify(vertices, triangles, target_count=faces)
+        vertices, triangles = simplify(vertices, triangles, target_count=faces)[:2]
     return with_normals(vertices.astype(np.float32), triangles.astype(np.int32))
 
 
@@ -113,7 +113,7 @@ def sample_evenly(
     from fpsample import bucket_fps_kdline_sampling
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
-    points, face = trimesh.sample.sample_surface(mesh, OVERSAMPLING * count, seed=0)
+    points, face = trimesh.sample.sample_surface(mesh, OVERSAMPLING * count, seed=0)[:2]
     points = np.asarray(points, np.float32)
     kept = bucket_fps_kdline_sampling(points, count, h=FARTHEST_POINT_DEPTH, start_idx=0)
     points, face = points[kept], face[kept]

@@ -1,5 +1,8 @@
 """One USD file whose mesh changes from frame to frame: points, faces, normals and colours are time samples."""
 
+# pyright: reportAttributeAccessIssue=false
+# (USD's modules are filled when they are imported.)
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -60,6 +60,7 @@ def ball_run(folder: Path, field: nn.Module | None = None) -> Run:
     pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device="cpu", test_mode="test"))
     model = cast(Consistent4DModel, pipeline.model)
     model.field = field or BallField()  # pyright: ignore[reportAttributeAccessIssue]
-    model.update_occupancy(0)
+    for step in range(20):
+        model.update_occupancy(step)
     pipeline.eval()
     return Run(config, pipeline, 0)

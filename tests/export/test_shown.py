@@ -92,7 +92,7 @@ def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Pat
 
     def answer(route) -> None:
         path = route.request.url.removeprefix(HOST)
-        source = pages.get(path, modules / path.lstrip("/"))
+        source = pages[path] if path in pages else modules / path.lstrip("/")
         if not source.is_file():
             return route.fulfill(status=404)
         route.fulfill(body=source.read_bytes(), content_type=kinds.get(source.suffix, "application/octet-stream"))
