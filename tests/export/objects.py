@@ -52,12 +52,12 @@ def ball_colours(points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]
     return torch.stack((0.5 + 0.8 * points[:, 1], 0.5 + 0.8 * points[:, 2], half), dim=-1).clamp(0.02, 0.98)
 
 
-def ball_run(folder: Path, field: nn.Module | None = None) -> Run:
+def ball_run(folder: Path, field: nn.Module | None = None, device: str = "cpu") -> Run:
     """A run whose trained object is the ball (or another field)."""
     config = tiny_config(toy_folder(folder))
     config.pipeline.model.samples_per_ray = 192
     torch.manual_seed(0)
-    pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device="cpu", test_mode="test"))
+    pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device=device, test_mode="test"))
     model = cast(Consistent4DModel, pipeline.model)
     model.field = field or BallField()  # pyright: ignore[reportAttributeAccessIssue]
     for step in range(20):

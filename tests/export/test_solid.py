@@ -11,7 +11,7 @@ import trimesh
 
 from consistent4d_ns.cameras import orbit_views
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import Moment, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, Moment, MomentOptions, SolidOptions
 from consistent4d_ns.export.sequence import exporter
 from consistent4d_ns.export.solid import (
     Solid,
@@ -157,3 +157,17 @@ def test_points_are_evenly_spread(ball: Run):
     assert distances.min() > 0.6 * distances.mean()
     again, _ = sample_evenly(surface, 2000)
     np.testing.assert_array_equal(again, positions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_finds_the_same_surface(ball: Run, tmp_path):
+    there = ball_run(tmp_path, device="cuda")
+    there.pipeline.model.occupancy.load_state_dict(ball.pipeline.model.occupancy.state_dict())
+    options, times, mesh = SolidOptions(resolution=64), MomentOptions(times=(0.5,)), MeshOptions(500, 128)
+    first, second = (exporter(run, options, times) for run in (ball, there))
+    assert first.solid.threshold == second.solid.threshold
+    torch.testing.assert_close(second.solid.level(0.5).cpu(), first.solid.level(0.5), atol=1e-3, rtol=1e-3)
+    (ours,), (theirs,) = (list(made.meshes(mesh, "texture")) for made in (first, second))
+    assert ours.texture is not None
+    assert theirs.texture is not None
+    assert np.abs(ours.texture.mean(axis=(0, 1)) - theirs.texture.mean(axis=(0, 1))).max() < 3.0
