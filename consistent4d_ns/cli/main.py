@@ -15,6 +15,7 @@ from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
+from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.weights import weights
@@ -23,6 +24,7 @@ from consistent4d_ns.errors import show_input_errors_in_one_line
 app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
 app.command(demo)
+app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(render)
 app.command(toy)
 app.command(weights)

@@ -1,0 +1,182 @@
+"""How much is lost from the field to the mesh: meshes seen from the evaluation views, against the volume render.
+
+    python -m benchmarks.mesh_quality RUN/config.yml RUN/config.yml
+
+For each run, at its default export options unless told otherwise: intersection over union of the silhouettes of mesh
+and volume render, and PSNR against the truth of the volume render, of the mesh with a colour per vertex and of the mesh
+with a texture. Images are those that `ns-eval` compares; meshes are drawn in them without light, with four by four
+samples a pixel. `benchmarks.known_object` makes runs to measure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import tyro
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from benchmarks import measures
+from benchmarks.four_d import Clips, true_clips
+from consistent4d_ns.cameras import OrbitViews, focal_length
+from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.raster import cover
+from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, painted
+from consistent4d_ns.export.surface import extract
+from consistent4d_ns.runs import Run, load_run
+from consistent4d_ns.videos import render_image
+
+SAMPLES = 4
+"""Samples along each side of a pixel."""
+COLUMNS = ("iou", "volume_psnr", "vertex_psnr", "texture_psnr", "to_volume_psnr", "extract_s", "vertex_s", "texture_s")
+
+
+@dataclass
+class Options:
+    """What is measured."""
+
+    configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """config.yml of finished runs on sequences with ground truth."""
+    frames: int = 4
+    """Frames of each sequence that are looked at, evenly spread from first to last."""
+    solid: Annotated[SolidOptions, tyro.conf.arg(name="")] = field(default_factory=SolidOptions)
+    """What counts as the object."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
+    """How the object is made into triangles."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Which point of a mesh every sample of an image sees."""
+
+    triangle: Int64[Tensor, "side side"]
+    """Nearest triangle; -1 where there is none."""
+    weights: Float[Tensor, "side side 3"]
+    """Barycentric coordinates in it, in space."""
+
+    def at(self, corners: Float[Tensor, "triangles 3 channels"]) -> Float[Tensor, "side side channels"]:
+        """Values at the points that are seen, from those at the corners of all triangles."""
+        return (corners[self.triangle.clamp(min=0)] * self.weights[..., None]).sum(dim=-2)
+
+    def opacity(self) -> Float[Tensor, "size size"]:
+        """Share of each pixel that the mesh covers."""
+        return F.avg_pool2d((self.triangle >= 0).float()[None], SAMPLES)[0]
+
+    def on_white(self, colours: Float[Tensor, "side side 3"]) -> Float[Tensor, "3 size size"]:
+        """The picture, with colours of all samples."""
+        white = torch.where((self.triangle >= 0)[..., None], colours, 1.0)
+        return F.avg_pool2d(white.movedim(-1, 0)[None], SAMPLES)[0]
+
+
+def shoot(mesh: Mesh, view: OrbitViews, size: int) -> Shot:
+    """Look at a mesh from a view, with `size` pixels a side."""
+    side = SAMPLES * size
+    pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
+    faces = torch.from_numpy(mesh.surface.faces).long()
+    seen = (torch.from_numpy(mesh.surface.vertices) - pose[:, 3]) @ pose[:, :3]
+    inverse = -1.0 / seen[:, 2]
+    place = seen[:, :2] * torch.tensor((1.0, -1.0)) * inverse[:, None] * focal + 0.5 * side
+    fragments = cover(place[faces], side, side)
+    # What is linear on the screen is the weight over the depth.
+    weights = fragments.weights * inverse[faces][fragments.triangle]
+    nearness = weights.sum(dim=1)
+    nearest = torch.zeros(side * side).scatter_reduce_(0, fragments.pixel, nearness, reduce="amax")
+    front = nearness >= nearest[fragments.pixel]
+    triangle, inside = torch.full((side * side,), -1), torch.zeros(side * side, 3)
+    triangle[fragments.pixel[front]] = fragments.triangle[front]
+    inside[fragments.pixel[front]] = (weights / nearness[:, None])[front]
+    return Shot(triangle.view(side, side), inside.view(side, side, 3))
+
+
+def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
+    """A mesh on white, in its own colours."""
+    faces = torch.from_numpy(mesh.surface.faces).long()
+    if mesh.colours is not None:
+        return shot.on_white(shot.at(torch.from_numpy(mesh.colours)[faces]))
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
+    place = shot.at(torch.from_numpy(mesh.uvs)[faces]) * 2.0 - 1.0
+    texture = torch.from_numpy(mesh.texture).float().movedim(-1, 0)[None] / 255.0
+    looked_up = F.grid_sample(texture, place[None], align_corners=False, padding_mode="border")[0]
+    return shot.on_white(looked_up.movedim(0, -1))
+
+
+def measure(run: Run, options: Options) -> dict[str, float]:
+    """Means over all evaluation views and the chosen frames."""
+    views, truth = true_clips(run.pipeline)
+    count = truth.rgb.shape[1]
+    frames = torch.linspace(0, count - 1, options.frames).round().long().tolist()
+    times = tuple(frame / max(1, count - 1) for frame in frames)
+    made = exporter(run, options.solid, MomentOptions(times=times))
+    print(f"threshold: {made.solid.threshold}", flush=True)
+    cameras = [view.camera for view in views]
+    found = [one for i, frame in enumerate(frames) for one in measure_frame(made, i, cameras, truth, frame, options)]
+    return {name: mean(one[name] for one in found) for name in COLUMNS}
+
+
+def measure_frame(
+    made: Exporter, index: int, cameras: list[OrbitViews], truth: Clips, frame: int, options: Options
+) -> Iterator[dict[str, float]]:
+    """Figures of each view of the `index`-th chosen moment, which is frame `frame` of the truth."""
+    moment = list(made.moments)[index]
+    begin = time.perf_counter()
+    surface = extract(made.solid, moment, options.mesh.faces, options.solid.min_part)
+    extracted = time.perf_counter()
+    painter, device, size = made.painter(moment), made.model.device, options.mesh.texture_size
+    by_vertex = painted(surface, painter, "vertex", size, device)
+    coloured = time.perf_counter()
+    by_texture = painted(surface, painter, "texture", size, device)
+    times = {"extract_s": extracted - begin, "vertex_s": coloured - extracted}
+    times["texture_s"] = time.perf_counter() - coloured
+    for i, camera in enumerate(cameras):
+        true = truth.rgb[i, frame].cpu()
+        volume = {k: v.cpu() for k, v in render_image(made.model, camera, moment.time, true.shape[-1]).items()}
+        yield times | compare(volume, true, by_vertex, by_texture, camera)
+
+
+def compare(
+    volume: dict[str, Tensor], true: Float[Tensor, "3 size size"], by_vertex: Mesh, by_texture: Mesh, camera: OrbitViews
+) -> dict[str, float]:
+    """Figures of one view."""
+    fog = volume["rgb"].movedim(-1, 0)
+    shot = shoot(by_vertex, camera, true.shape[-1])
+    vertex, texture = picture(by_vertex, shot), picture(by_texture, shoot(by_texture, camera, true.shape[-1]))
+    solid, opaque = (measures.silhouettes(alpha)[None] for alpha in (shot.opacity(), volume["accumulation"][..., 0]))
+    pairs = {
+        "volume_psnr": (fog, true),
+        "vertex_psnr": (vertex, true),
+        "texture_psnr": (texture, true),
+        "to_volume_psnr": (texture, fog),
+    }
+    figures = {name: float(measures.psnr(a[None], b[None])) for name, (a, b) in pairs.items()}
+    return figures | {"iou": float(measures.overlap(solid, opaque))}
+
+
+def main(options: Options) -> None:
+    """Measure all runs, print a Markdown table."""
+    rows = ["| run | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    for config in options.configs:
+        figures = measure(load_run(config), options)
+        name = load_name(config)
+        rows.append(f"| {name} | " + " | ".join(f"{figures[column]:.3f}" for column in COLUMNS) + " |")
+        print(rows[-1], flush=True)
+    print("\n" + "\n".join(rows))
+
+
+def load_name(config: Path) -> str:
+    """Name of the sequence: runs lie in SEQUENCE/METHOD/TIME."""
+    folder = config if config.is_dir() else config.parent
+    return folder.resolve().parent.parent.name
+
+
+if __name__ == "__main__":
+    show_input_errors_in_one_line()
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,107 @@
+"""Meshes and points in numbered files: OBJ with material and texture, PLY, GLB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from consistent4d_ns.export.gltf import glb
+from consistent4d_ns.export.options import Format, Moments
+from consistent4d_ns.export.sequence import Mesh, Points
+
+if TYPE_CHECKING:
+    import trimesh
+    from trimesh.visual import TextureVisuals
+
+INDEX = "sequence.json"
+"""File beside the numbered ones that says when each is shown."""
+
+
+def write_meshes(folder: Path, meshes: Iterable[Mesh], format: Format, moments: Moments, lit: bool) -> None:
+    """Write a numbered file for each mesh; OBJ comes with .mtl and .png of the same name."""
+    for frame, mesh in enumerate(meshes):
+        for name, data in encode(mesh, f"frame_{frame:04d}", format, lit).items():
+            (folder / name).write_bytes(data)
+    write_index(folder, moments, "y" if format == "glb" else "z")
+
+
+def write_points(folder: Path, clouds: Iterable[Points], moments: Moments) -> None:
+    """Write a numbered PLY for each moment."""
+    import trimesh
+
+    for frame, cloud in enumerate(clouds):
+        made = trimesh.Trimesh(
+            cloud.positions,
+            np.zeros((0, 3), np.int64),
+            vertex_normals=cloud.normals,
+            vertex_colors=opaque_bytes(cloud.colours),
+            process=False,
+        )
+        (folder / f"frame_{frame:04d}.ply").write_bytes(ply(made))
+    write_index(folder, moments, "z")
+
+
+def write_index(folder: Path, moments: Moments, up: str) -> None:
+    """Say when each frame is shown and which way is up."""
+    index = {"fps": moments.fps, "times": list(moments.times), "up": up, "unit": "half the side of the object's box"}
+    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+def encode(mesh: Mesh, name: str, format: Format, lit: bool = False) -> dict[str, bytes]:
+    """Names and contents of the files of a mesh."""
+    if format == "glb":
+        return {f"{name}.glb": glb([mesh], lit=lit)}
+    if format == "ply":
+        return {f"{name}.ply": ply(as_trimesh(mesh, name))}
+    from trimesh.exchange.obj import export_obj
+
+    text, others = export_obj(
+        as_trimesh(mesh, name), include_normals=True, return_texture=True, mtl_name=f"{name}.mtl", digits=6
+    )
+    return {f"{name}.obj": text.encode(), **others}
+
+
+def ply(mesh: trimesh.Trimesh) -> bytes:
+    """Binary PLY with normals."""
+    from trimesh.exchange.ply import export_ply
+
+    return export_ply(mesh, vertex_normal=True)
+
+
+def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
+    """The same mesh for trimesh's writers; its axes stay."""
+    import trimesh
+    from trimesh.visual import ColorVisuals
+
+    surface = mesh.surface
+    made = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
+    if mesh.texture is not None and mesh.uvs is not None:
+        made.visual = textured(mesh.uvs, mesh.texture, name)
+    elif mesh.colours is not None:
+        made.visual = ColorVisuals(made, vertex_colors=opaque_bytes(mesh.colours))
+    return made
+
+
+def textured(
+    uvs: Float32[np.ndarray, "vertices 2"], texture: UInt8[np.ndarray, "rows columns 3"], name: str
+) -> TextureVisuals:
+    """A white, matt material of that name with a texture; here (0, 0) is the bottom left corner."""
+    from PIL import Image
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import SimpleMaterial
+
+    white, black = [255, 255, 255, 255], [0, 0, 0, 255]
+    material = SimpleMaterial(image=Image.fromarray(texture), diffuse=white, ambient=white, specular=black)
+    material.name = name
+    return TextureVisuals(uv=uvs * (1.0, -1.0) + (0.0, 1.0), material=material)
+
+
+def opaque_bytes(colours: Float32[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 4"]:
+    """Colours in [0, 1] as 8-bit RGBA."""
+    rgb = np.round(colours * 255.0).astype(np.uint8)
+    return np.concatenate((rgb, np.full_like(rgb[:, :1], 255)), axis=1)

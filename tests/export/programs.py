@@ -1,0 +1,53 @@
+"""Where other programs are found; tests that need one skip with a reason where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def node_modules(package: str) -> Path:
+    """The folder `node_modules` that holds an npm package, for Node."""
+    if shutil.which("node") is None:
+        pytest.skip("needs Node (Debian: apt-get install nodejs npm)")
+    named = os.environ.get("CONSISTENT4D_NODE_MODULES")
+    folders = [Path(named)] if named else [Path(__file__).parent / "node_modules", ROOT / "node_modules"]
+    for folder in folders:
+        if (folder / package).is_dir():
+            return folder.resolve()
+    pytest.skip(f"needs the npm package {package}: npm install --prefix tests/export")
+
+
+def chromium() -> str:
+    """A Chromium of the system."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+
+
+@cache
+def _imports_bpy(python: str) -> bool:
+    return subprocess.run([python, "-c", "import bpy"], capture_output=True).returncode == 0
+
+
+def blender_python() -> str:
+    """A Python that has Blender as a module."""
+    named = os.environ.get("CONSISTENT4D_BLENDER_PYTHON")
+    if named and not _imports_bpy(named):
+        pytest.fail(f"CONSISTENT4D_BLENDER_PYTHON={named} cannot import bpy")
+    if named:
+        return named
+    if importlib.util.find_spec("bpy"):
+        return sys.executable
+    pytest.skip("needs Blender: name a Python that imports bpy in CONSISTENT4D_BLENDER_PYTHON")

@@ -1,0 +1,89 @@
+"""GLB files: what the standard asks for, and frames that come one after the other."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from consistent4d_ns.export.gltf import glb, to_linear, visibility, y_up
+from consistent4d_ns.export.sequence import Mesh
+from consistent4d_ns.export.surface import Surface
+from tests.export.programs import node_modules
+
+FPS = 12.5
+
+
+def triangle(height: float) -> Surface:
+    vertices = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, height]], np.float32)
+    normals = np.repeat(np.array([[0.0, -1.0, 0.0]], np.float32), 3, axis=0)
+    return Surface(vertices, np.array([[0, 1, 2]], np.int32), normals)
+
+
+def coloured(height: float = 1.0) -> Mesh:
+    return Mesh(triangle(height), colours=np.array([[1.0, 0.5, 0.0], [0.1, 0.1, 0.1], [0.0, 0.0, 1.0]], np.float32))
+
+
+def textured(height: float = 1.0) -> Mesh:
+    texture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    return Mesh(triangle(height), uvs=np.array([[0, 0], [1, 0], [0, 1]], np.float32), texture=texture)
+
+
+def document(contents: bytes) -> dict[str, Any]:
+    """The JSON part of a GLB file."""
+    magic, version, length = struct.unpack("<4sII", contents[:12])
+    assert (magic, version, length) == (b"glTF", 2, len(contents))
+    size, kind = struct.unpack("<I4s", contents[12:20])
+    assert kind == b"JSON"
+    return json.loads(contents[20 : 20 + size])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("make", [coloured, textured])
+@pytest.mark.parametrize("lit", [False, True])
+def test_the_validator_finds_nothing(tmp_path: Path, make, count: int, lit: bool):
+    file = tmp_path / "model.glb"
+    file.write_bytes(glb([make(1.0 + i) for i in range(count)], FPS, lit))
+    report = validated(file)
+    assert report["issues"]["messages"] == []
+    assert report["info"]["totalTriangleCount"] == count
+    assert report["info"]["animationCount"] == int(count > 1)
+
+
+def validated(file: Path) -> dict[str, Any]:
+    """What Khronos' validator says."""
+    modules = node_modules("gltf-validator")
+    command = ["node", str(Path(__file__).with_name("validate.mjs")), str(modules), str(file)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_exactly_one_frame_is_visible_at_any_time(count: int):
+    tracks = [visibility(frame, count, FPS) for frame in range(count)]
+    for moment in np.linspace(0.0, count / FPS, 50):
+        shown = [scales[np.searchsorted(times, np.float32(moment), side="right") - 1, 0] for times, scales in tracks]
+        expected = min(int(np.float32(moment) * FPS + 1e-4), count - 1)
+        assert np.flatnonzero(shown).tolist() == [expected]
+    assert all(times[0] == 0.0 and (np.diff(times) > 0).all() for times, _ in tracks)
+
+
+def test_without_animation_the_first_frame_is_shown():
+    nodes = document(glb([coloured(), coloured()], FPS))["nodes"]
+    frames = [node for node in nodes if "mesh" in node]
+    assert "scale" not in frames[0]
+    assert frames[1]["scale"] == [0.0, 0.0, 0.0]
+
+
+def test_axes_and_colours_are_those_of_the_standard():
+    """The input camera looks from +x, so x is glTF's forward +z; up is z here and y there."""
+    np.testing.assert_array_equal(y_up(np.eye(3)), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    assert np.linalg.det(y_up(np.eye(3))) == pytest.approx(1.0)
+    assert to_linear(np.array([0.0, 0.5, 1.0])) == pytest.approx([0.0, 0.21404, 1.0], abs=1e-4)
+    found = document(glb([coloured(3.0)], FPS))
+    position = found["accessors"][found["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert position["max"] == [0.0, 3.0, 1.0]

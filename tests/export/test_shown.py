@@ -1,0 +1,114 @@
+"""The animated GLB in the programs that it is made for: Blender and three.js show what the volume render shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float
+from PIL import Image
+
+from consistent4d_ns.cameras import OrbitViews, orbit_views
+from consistent4d_ns.export.gltf import glb
+from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.sequence import Colouring, exporter
+from consistent4d_ns.runs import Run
+from consistent4d_ns.videos import render_image
+from tests.export.programs import blender_python, chromium, node_modules
+
+FPS, FRAMES, SIZE, FOVY = 10, 4, 96, 49.1
+SHOWN = (0, 3)
+"""Frames that are compared."""
+VIEW = orbit_views(25.0, 35.0, 2.0, FOVY)
+CHROMIUM = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader"),
+)
+HOST = "http://export.test"
+"""Never asked: every request is answered from files."""
+
+Picture = Float[np.ndarray, "size size 4"]
+
+
+@pytest.fixture(scope="module", params=["texture", "vertex"])
+def file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
+    """An animated GLB of the ball."""
+    colouring: Colouring = request.param
+    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    path = tmp_path_factory.mktemp("shown") / "ball.glb"
+    path.write_bytes(glb(made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS))
+    return path
+
+
+def agreement(ball: Run, frame: int, picture: Picture) -> tuple[float, float]:
+    """Silhouette IoU and PSNR on white of a picture and the volume render."""
+    rendered = render_image(ball.pipeline.model, VIEW, frame / (FRAMES - 1), SIZE)
+    alpha = picture[..., 3:]
+    solid, opaque = alpha[..., 0] > 0.5, rendered["accumulation"][..., 0].numpy() > 0.5
+    white = picture[..., :3] * alpha + 1.0 - alpha
+    error = np.square(white - rendered["rgb"].numpy()).mean()
+    return float((solid & opaque).sum() / (solid | opaque).sum()), float(-10.0 * np.log10(error))
+
+
+def check(ball: Run, pictures: dict[int, Picture]) -> None:
+    """Each picture shows its own frame, and no other."""
+    for frame, picture in pictures.items():
+        overlap, psnr = agreement(ball, frame, picture)
+        assert overlap > 0.96, frame
+        assert psnr > 25.0, frame
+        assert agreement(ball, FRAMES - 1 - frame, picture)[0] < 0.9, frame
+
+
+def decoded(data: bytes) -> Picture:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")) / 255.0
+
+
+def test_blender_shows_it(ball: Run, file: Path, tmp_path: Path):
+    job = {"file": str(file), "fps": FPS, "size": SIZE, "fovy": FOVY, "camera": VIEW.poses()[0].tolist()}
+    job |= {"seconds": [frame / FPS for frame in SHOWN], "out": str(tmp_path)}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    program = Path(__file__).with_name("blender_render.py")
+    command = [blender_python(), str(program), str(tmp_path / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(ball, {frame: decoded((tmp_path / f"{i}.png").read_bytes()) for i, frame in enumerate(SHOWN)})
+
+
+def test_three_js_shows_it(ball: Run, file: Path):
+    check(ball, screenshots(file, VIEW, [(frame + 0.5) / FPS for frame in SHOWN], node_modules("three")))
+
+
+def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Path) -> dict[int, Picture]:
+    """What three.js draws at some moments, by frame."""
+    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
+    x, y, z = view.poses()[0, :, 3].tolist()
+    pages = {"/": Path(__file__).with_name("three.html"), "/model.glb": file}
+    kinds = {".html": "text/html", ".js": "text/javascript"}
+
+    def answer(route) -> None:
+        path = route.request.url.removeprefix(HOST)
+        source = pages[path] if path in pages else modules / path.lstrip("/")
+        if not source.is_file():
+            return route.fulfill(status=404)
+        route.fulfill(body=source.read_bytes(), content_type=kinds.get(source.suffix, "application/octet-stream"))
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
+        page = browser.new_page()
+        page.route("**/*", answer)
+        page.goto(HOST + "/")
+        page.wait_for_function("window.state !== undefined", timeout=120_000)
+        assert page.evaluate("window.state") == "ready"
+        assert page.evaluate("window.duration") == pytest.approx(FRAMES / FPS)
+        found = {}
+        for moment in seconds:
+            arguments = [moment, [y, z, x], FOVY, SIZE]
+            url = page.evaluate("([seconds, place, fovy, size]) => show(seconds, place, fovy, size)", arguments)
+            found[int(moment * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
+        browser.close()
+    return found
