@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def everywhere(points: Tensor) -> Tensor:
     return torch.ones(len(points), dtype=torch.bool)
 
 
-def sample(origin: list[float], direction: list[float], step: float = STEP, **options: Tensor) -> PackedSamples:
+def sample(origin: list[float], direction: list[float], step: float = STEP, **options: Any) -> PackedSamples:
     """Samples of one ray through a full box."""
     origins, directions = (torch.tensor([vector], dtype=torch.float32) for vector in (origin, direction))
     return lattice_samples(origins, directions, step, options.pop("jitter", None), everywhere, **options)
