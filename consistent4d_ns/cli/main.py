@@ -12,12 +12,14 @@ from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.toy import toy
+from consistent4d_ns.cli.view import view
 from consistent4d_ns.cli.weights import weights
 from consistent4d_ns.errors import show_input_errors_in_one_line
 
 app = SubcommandApp()
 app.command(demo)
 app.command(toy)
+app.command(view)
 app.command(weights)
 
 
