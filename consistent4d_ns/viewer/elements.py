@@ -12,6 +12,7 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerElement,
     ViewerParameter,
     ViewerSlider,
+    ViewerText,
 )
 
 
@@ -54,25 +55,20 @@ class Button(ViewerButton):
         self.gui_handle.on_click(lambda event: self.pressed(event.client) if event.client is not None else None)
 
 
-class Readout(ViewerElement[str]):
-    """One line that the program writes."""
+class Readout(ByHand, ViewerText):
+    """One line that the program writes. Not disabled, because then it could hardly be read; typing changes nothing."""
 
     def __init__(self, name: str, hint: str) -> None:
-        super().__init__(name)
-        self.hint = hint
-
-    def _create_gui_handle(self, viser_server: viser.ViserServer) -> None:
-        self.gui_handle = viser_server.gui.add_text(self.name, "", disabled=True, hint=self.hint)
-
-    def install(self, viser_server: viser.ViserServer) -> None:
-        """Add it to the open folder."""
-        self._create_gui_handle(viser_server)
+        super().__init__(name, "", cb_hook=lambda _: self._restore(), hint=hint)
+        self._text = ""
 
     def show(self, text: str) -> None:
         """Write `text`, if it is not there already."""
-        handle: Any = self.gui_handle
-        if handle is not None and handle.value != text:
-            handle.value = text
+        if self._text != text:
+            self._text = self.value = text
+
+    def _restore(self) -> None:
+        self.value = self._text
 
 
 class Note(ViewerElement[str]):

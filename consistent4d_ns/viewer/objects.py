@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import viser
 import viser.transforms as vtf
 from jaxtyping import Bool, Float, Float16, Int, UInt8
@@ -28,10 +27,10 @@ class InputFrame:
     def __init__(self, frames: Float16[Tensor, "frames 4 size size"], view: OrbitViews) -> None:
         """Take the premultiplied `frames` and the input `view`, on any device."""
         self._frames = frames
-        right, up, backward, self._centre = view.poses()[0].unbind(dim=-1)
+        right, up, backward, centre = view.poses()[0].unbind(dim=-1)
         depth = IMAGE_PLANE * float(view.distance)
         self._side = 2.0 * depth * math.tan(math.radians(float(view.fovy)) / 2.0)
-        self._middle = self._centre - depth * backward
+        self._middle = centre - depth * backward
         # Viser's images and cameras look along +z with y down.
         self._wxyz = vtf.SO3.from_matrix(torch.stack((right, -up, -backward), dim=-1).numpy()).wxyz
         corners = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
@@ -56,13 +55,11 @@ class InputFrame:
             self._shown = None
 
     def _draw_outline(self, scene: viser.SceneApi) -> None:
-        """Lines from the camera's centre to the image plane and around it."""
-        a, b, c, d = self._corners
-        path = to_scene(torch.stack((a, b, c, d, a, self._centre, b, c, self._centre, d)))
+        """A line around the image."""
         # Tension 0 makes the curve straight between its points.
-        self._outline = scene.add_spline_catmull_rom(
-            "/input_frame/outline", path, "catmullrom", tension=0.0, line_width=1.5, color=(120, 120, 120)
-        )
+        look: dict[str, Any] = {"tension": 0.0, "closed": True, "line_width": 1.5, "color": (120, 120, 120)}
+        path = to_scene(torch.stack(self._corners))
+        self._outline = scene.add_spline_catmull_rom("/input_frame/outline", path, "catmullrom", **look)
 
 
 def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UInt8[np.ndarray, "size size 4"]:
@@ -73,7 +70,7 @@ def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UIn
 
 
 class OccupiedCells:
-    """The occupied cells of the grid that rays are sampled in, as translucent boxes."""
+    """The occupied cells of the grid that rays are sampled in, as a translucent surface."""
 
     def __init__(self, grid: OccupancyGrid) -> None:
         self._grid = grid
@@ -92,7 +89,7 @@ class OccupiedCells:
             self.hide()
             self._shown = occupied
             n = self._grid.resolution
-            vertices, faces = boxes(surface_cells(occupied.view(n, n, n)), n)
+            vertices, faces = surface(occupied.view(n, n, n))
             self._mesh = scene.add_mesh_simple(
                 "/occupied_cells",
                 to_scene(vertices),
@@ -109,27 +106,28 @@ class OccupiedCells:
             self._shown = None
 
 
-def surface_cells(occupied: Bool[Tensor, "n n n"]) -> Int[Tensor, "cells 3"]:
-    """Indices of the occupied cells that touch an empty one or the outside; the others cannot be seen."""
-    padded = F.pad(occupied.cpu().float()[None], (1,) * 6)
-    inside = -F.max_pool3d(-padded, kernel_size=3, stride=1)[0] > 0
-    return (occupied.cpu() & ~inside).nonzero()
+CORNERS = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1]])
+"""Corners of a unit cell's side x = 1, counter-clockwise from outside; the other sides follow from it."""
 
 
-CORNERS = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
-"""Corners of the unit cube; bit 2 of the index is x, bit 0 is z."""
-SIDES = torch.tensor(
-    [
-        *([0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5]),  # x = 0, x = 1
-        *([0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6]),  # y = 0, y = 1
-        *([0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]),  # z = 0, z = 1
-    ]
-)
-"""Triangles of the unit cube, counter-clockwise from outside."""
+def surface(occupied: Bool[Tensor, "n n n"]) -> tuple[Float[Tensor, "vertices 3"], Int[Tensor, "faces 3"]]:
+    """Triangles of the surface of the occupied cells, in world coordinates, counter-clockwise from outside."""
+    n = occupied.shape[0]
+    quads = torch.cat([_sides(occupied.cpu(), axis, up) for axis in range(3) for up in (False, True)])
+    vertices = quads.reshape(-1, 3) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
+    faces = 4 * torch.arange(len(quads))[:, None, None] + torch.tensor([[0, 1, 2], [0, 2, 3]])
+    return vertices, faces.reshape(-1, 3)
 
 
-def boxes(cells: Int[Tensor, "cells 3"], resolution: int) -> tuple[Float[Tensor, "vertices 3"], Int[Tensor, "faces 3"]]:
-    """Cells of a grid of `resolution` cells a side as boxes in world coordinates."""
-    corners = (cells[:, None] + CORNERS).reshape(-1, 3)
-    faces = (8 * torch.arange(len(cells))[:, None, None] + SIDES).reshape(-1, 3)
-    return corners * (2.0 * BOX_RADIUS / resolution) - BOX_RADIUS, faces
+def _sides(occupied: Bool[Tensor, "n n n"], axis: int, up: bool) -> Int[Tensor, "sides 4 3"]:
+    """Corners, in cells, of those sides across one axis behind which nothing is occupied."""
+    n = occupied.shape[0]
+    behind = torch.zeros_like(occupied)
+    here, there = (1, 0) if up else (0, 1)
+    behind.narrow(axis, there, n - 1).copy_(occupied.narrow(axis, here, n - 1))
+    corners = CORNERS.roll(axis, dims=1)
+    if not up:
+        corners = corners.clone()
+        corners[:, axis] = 0
+        corners = corners.flip(0)
+    return (occupied & ~behind).nonzero()[:, None] + corners

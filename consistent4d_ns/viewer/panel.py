@@ -11,12 +11,15 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
 if TYPE_CHECKING:
+    import viser
     from nerfstudio.viewer.viewer import Viewer
 
     from consistent4d_ns.pipeline import Consistent4DPipeline
 
 TICK = 1.0 / 30.0
 """Seconds between two looks at the clock."""
+CPU_FRAMES_A_SECOND = 8
+"""Frame rate that moving pictures aim at on a CPU. At Nerfstudio's 30 it has time for about 40 x 40 pixels."""
 
 
 class Panel(ViewerControl):
@@ -39,7 +42,7 @@ class Panel(ViewerControl):
         super()._setup(viewer)
         self._build()
         self._install(viewer)
-        viewer.viser_server.on_client_connect(self.scene.go_to_input_view)
+        viewer.viser_server.on_client_connect(self._welcome)
         if viewer.config.websocket_host == "0.0.0.0":
             CONSOLE.print("The viewer listens to the whole network: --viewer.websocket-host 127.0.0.1 keeps it here.")
         self._ready = True
@@ -78,6 +81,12 @@ class Panel(ViewerControl):
                 self.progress.install(server)
             with folder("Prior", 5, opened=False):
                 self.preview.install(server, viewer.control_panel, viewer.train_lock or contextlib.nullcontext())
+
+    def _welcome(self, client: viser.ClientHandle) -> None:
+        """Show a new page the input view."""
+        if self._pipeline.model.device.type == "cpu":
+            self.viewer.render_statemachines[client.client_id].target_fps = CPU_FRAMES_A_SECOND
+        self.scene.go_to_input_view(client)
 
     def _run(self) -> None:
         """Keep time."""

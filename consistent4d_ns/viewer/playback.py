@@ -81,8 +81,9 @@ class Playback:
                 # Somebody dragged the time slider: play on from there.
                 self._begin(now)
             rate = self.fps * self.speed.value
-            shown, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
-            self._control_panel.time = self._told = shown
+            due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
+            # As many digits as are nice to read; far finer than the frames.
+            self._control_panel.time = self._told = shown = round(due, 3)
             if over:
                 self.stop()
         self._show(shown)
@@ -98,7 +99,7 @@ class Playback:
         self._from = self._told = self._control_panel.time
 
     def _go_to(self, slider: ViewerSlider[Any]) -> None:
-        self._control_panel.time = slider.value / max(1, self.frames - 1)
+        self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)
         self._begin()
 
     def _set_playing(self, playing: bool) -> None:
