@@ -58,7 +58,7 @@ class Preview:
         try:
             view = looks_from(client, float(self._pipeline.datamanager.input_view.fovy))
             learned, imagined = self.pictures(view, self._control_panel.time)
-            told = f"elevation {float(view.elevation):.0f}°, azimuth {float(view.azimuth):.0f}°"
+            told = f"elevation {round(float(view.elevation))}°, azimuth {round(float(view.azimuth))}°"
             self.answer.show(f"{picture(np.concatenate((learned, imagined), axis=1))}\n\nlearned, imagined: {told}")
         except Exception as error:
             self.answer.show(f"The prior could not be asked: {type(error).__name__}.")
