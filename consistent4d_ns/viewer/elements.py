@@ -22,7 +22,12 @@ class ByHand(ViewerParameter[Any]):
     def install(self, viser_server: viser.ViserServer) -> None:
         """Add it to the open folder."""
         self._create_gui_handle(viser_server)
-        self.gui_handle.on_update(lambda event: self.cb_hook(self) if event.client is not None else None)
+        self.gui_handle.on_update(self._changed)
+
+    def _changed(self, event: viser.GuiEvent[Any]) -> None:
+        # The page lets people type into a disabled slider's number.
+        if event.client is not None and not self.disabled:
+            self.cb_hook(self)
 
 
 class Slider(ByHand, ViewerSlider[Any]):
@@ -56,19 +61,18 @@ class Button(ViewerButton):
 
 
 class Readout(ByHand, ViewerText):
-    """One line that the program writes. Not disabled, because then it could hardly be read; typing changes nothing."""
+    """One line that the program writes again and again, so that typing into it has no effect.
+
+    Not disabled, because then it could hardly be read.
+    """
 
     def __init__(self, name: str, hint: str) -> None:
-        super().__init__(name, "", cb_hook=lambda _: self._restore(), hint=hint)
-        self._text = ""
+        super().__init__(name, "", hint=hint)
 
     def show(self, text: str) -> None:
         """Write `text`, if it is not there already."""
-        if self._text != text:
-            self._text = self.value = text
-
-    def _restore(self) -> None:
-        self.value = self._text
+        if self.value != text:
+            self.value = text
 
 
 class Note(ViewerElement[str]):
