@@ -34,8 +34,9 @@ class Panel(ViewerControl):
 
     def after_step(self, step: int) -> None:
         """Show how training is doing."""
-        if self._ready:
-            self.progress.show(step)
+        if self._ready and self.progress.show(step):
+            # Nerfstudio's own number changes with the picture only.
+            self.viewer.update_step(step)
 
     def _setup(self, viewer: Viewer) -> None:
         """Called by the viewer once its own elements are in place."""

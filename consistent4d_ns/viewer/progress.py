@@ -31,11 +31,11 @@ class Progress:
         """Add the elements to the open folder."""
         install([self.stage, self.noise, self.terms], server)
 
-    def show(self, step: int) -> None:
-        """Write what is known after `step`, unless something was written a moment ago."""
+    def show(self, step: int) -> bool:
+        """Write what is known after `step`, unless something was written a moment ago; whether it was time to."""
         now = time.monotonic()
         if now - self._latest < INTERVAL:
-            return
+            return False
         self._latest = now
         plan = self._pipeline.datamanager.config.plan
         stage = plan.stage(step)
@@ -43,6 +43,7 @@ class Progress:
         self.noise.show(self._noise(step))
         values = {name: float(term) for name, term in self._pipeline.latest.items()}
         self.terms.show(table(values, {name: self._pipeline.weight(name, step) for name in values}))
+        return True
 
     def _noise(self, step: int) -> str:
         if self._pipeline.guidance is None:
