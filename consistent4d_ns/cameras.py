@@ -95,6 +95,13 @@ def orbit_poses(
     return torch.stack((right, up, backward, position), dim=-1)
 
 
+def view_from(position: Float[Tensor, "3"], fovy: float) -> OrbitViews:
+    """The view from a place in world units (not the origin); `fovy` in degrees."""
+    x, y, z = position
+    elevation, azimuth = torch.atan2(z, torch.hypot(x, y)), torch.atan2(y, x)
+    return orbit_views(math.degrees(elevation), math.degrees(azimuth), float(position.norm()), fovy)
+
+
 def focal_length(fovy: Float[Tensor, "*views"], height: int) -> Float[Tensor, "*views"]:
     """Focal length in pixels of an image `height` pixels high."""
     return 0.5 * height / torch.tan(0.5 * torch.deg2rad(fovy))

@@ -108,6 +108,11 @@ def frame_times(count: int) -> Float[Tensor, "frames"]:
     return torch.linspace(0.0, 1.0, count)
 
 
+def nearest_frame(time: float, count: int) -> int:
+    """Index of the frame, of `count` evenly spaced ones, whose time is nearest to a time in [0, 1]."""
+    return round(time * (count - 1))
+
+
 def decode_frames(frames: FrameList, image_size: int) -> Float16[Tensor, "frames 4 size size"]:
     """Decode the chosen frames into premultiplied RGBA in [0, 1], each padded to a square and resized to `image_size`.
 

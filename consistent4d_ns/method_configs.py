@@ -20,6 +20,7 @@ from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.planning import PlanConfig
 from consistent4d_ns.schedules import Anneal
+from consistent4d_ns.trainer import Consistent4DTrainer
 
 
 @dataclass
@@ -36,6 +37,8 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
 class Consistent4DTrainerConfig(TrainerConfig):
     """Nerfstudio's trainer with this method's pipeline."""
 
+    _target: type = field(default_factory=lambda: Consistent4DTrainer)
+    """Class to instantiate."""
     pipeline: Consistent4DPipelineConfig = field(default_factory=Consistent4DPipelineConfig)
     """Data, model and priors."""
 
@@ -69,7 +72,8 @@ def method(
         ),
         optimizers={"field": {"optimizer": FieldOptimizerConfig(), "scheduler": None}},
         machine=MachineConfig(seed=0, device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15),
+        # All frames have one camera, which the viewer's panel shows with the frame of the moment.
+        viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15, max_num_display_images=0),
         logging=LoggingConfig(steps_per_log=10),
         vis="viewer+tensorboard",
     )

@@ -67,11 +67,10 @@ class LossWeights:
 
     def at(self, name: str, step: int) -> float:
         """Weight of a term at a training step; `name` as in the loss dictionary, `sds_1` for level 1."""
-        term, _, level = name.rpartition("_")
-        value = getattr(self, term if level.isdigit() else name)
+        value = getattr(self, term_name(name))
         if isinstance(value, Anneal):
             return value(step)
-        return value if isinstance(value, float) else value[int(level) if len(value) > 1 else 0]
+        return value if isinstance(value, float) else value[int(name.rpartition("_")[2]) if len(value) > 1 else 0]
 
     def check(self, num_levels: int) -> None:
         """Raises: InputError: a per-level weight names another number of levels than there are."""
@@ -323,15 +322,12 @@ class Consistent4DModel(Model):
             terms["depth_variance"] = losses.visible_depth_variance(rendering.depth_variance, rendering.accumulation)
         return terms
 
-    def weigh(self, terms: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """The terms times their weights at this step."""
-        return {name: term * self.config.loss_weights.at(name, step) for name, term in terms.items()}
-
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """Weighted loss terms of the rendering."""
-        return self.weigh(self.loss_terms(outputs["rendering"], batch), batch["plan"].step)
+        terms, weights = self.loss_terms(outputs["rendering"], batch), self.config.loss_weights
+        return {name: term * weights.at(name, batch["plan"].step) for name, term in terms.items()}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the input view (reference steps only), occupied share of the box, samples per ray."""
@@ -439,3 +435,9 @@ def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
 def per_level(name: str, values: Float[Tensor, "levels"] | Sequence[Tensor]) -> dict[str, Tensor]:
     """Name the values of the levels: `rgb_0`, `rgb_1`, ..."""
     return {f"{name}_{level}": value for level, value in enumerate(values)}
+
+
+def term_name(name: str) -> str:
+    """The term that a name of `per_level` belongs to: `sds` of `sds_1`; other names are terms themselves."""
+    term, _, level = name.rpartition("_")
+    return term if level.isdigit() else name

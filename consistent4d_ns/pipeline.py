@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.comms import is_main_process
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
@@ -21,9 +23,11 @@ from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
-from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level
+from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level, term_name
 from consistent4d_ns.planning import StepKind, StepPlan
 from consistent4d_ns.report import TrainingReport
+from consistent4d_ns.steering import Steering
+from consistent4d_ns.viewer.panel import Panel
 
 MIN_CLIP = 3
 """Shortest clip with something to interpolate (method.md section 6)."""
@@ -63,7 +67,8 @@ class StepDraws:
 class Consistent4DPipeline(VanillaPipeline):
     """Alternates between fitting the input view and distilling novel views (method.md sections 2.2, 5, 6, 8).
 
-    `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither.
+    `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither. `steering`
+    is what the current step obeys beside the configuration; `steer` changes it for the next one.
     """
 
     config: Consistent4DPipelineConfig
@@ -85,6 +90,8 @@ class Consistent4DPipeline(VanillaPipeline):
         self.step_terms: dict[str, Tensor] = {}
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
+        self.steering = self.next_steering = Steering()
+        self.panel = Panel(self, training=test_mode == "val")
         if test_mode == "val":
             self.load_priors(device)
         else:
@@ -115,15 +122,34 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's, and in the main process those that write the run's losses and pictures."""
+        """Nerfstudio's, the viewer's panel, and in the main process those that write the run's losses and pictures."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
+        after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+        callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
         trainer = training_callback_attributes.trainer
-        if trainer is None or not is_main_process():
-            return callbacks
-        return callbacks + TrainingReport(self, trainer.config).callbacks()
+        if trainer is not None and is_main_process():
+            callbacks += TrainingReport(self, trainer.config).callbacks()
+        return callbacks
+
+    def steer(self, **changes: Any) -> None:
+        """Change values of `Steering` from the next step on; may be called from any thread."""
+        self.next_steering = dataclasses.replace(self.next_steering, **changes)
+
+    def obey(self, step: int) -> None:
+        """Let step `step` and those after it follow the latest steering, and say what is new about it."""
+        latest = self.next_steering
+        for change in latest.changes_since(self.steering):
+            CONSOLE.print(f"From step {step} on: {change}")
+        self.steering = latest
+
+    def weight(self, name: str, step: int) -> float:
+        """Weight of a term at a step, as configured and steered; `name` as in the loss dictionary."""
+        return self.config.model.loss_weights.at(name, step) * self.steering.factor(term_name(name))
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
         """Kinds of steps from which the loaded priors can learn anything at this stage of training."""
+        if self.steering.pause_distillation:
+            return frozenset({StepKind.REFERENCE})
         if self.guidance is not None:
             return frozenset(StepKind)
         plan = self.datamanager.config.plan
@@ -140,7 +166,8 @@ class Consistent4DPipeline(VanillaPipeline):
         rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device))
         guidance = None
         if self.guidance is not None and plan.kind is not StepKind.REFERENCE:
-            timesteps = timestep_range(self.config.guidance, step, self.guidance.num_timesteps)
+            settings = self.steering.guidance(self.config.guidance)
+            timesteps = timestep_range(settings, step, self.guidance.num_timesteps)
             generator = step_generator(self.seed, step, "guidance", self.device)
             levels = self.model.field.num_levels
             guidance = draw(self.guidance, levels, len(plan.frames), timesteps, generator)
@@ -152,6 +179,7 @@ class Consistent4DPipeline(VanillaPipeline):
         In full precision also under the trainer's mixed precision, as upstream (method.md section 8): what gains from
         half precision are the priors, and those have settings of their own.
         """
+        self.obey(step)
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return self.training_step(self.draw(step))
 
@@ -166,7 +194,7 @@ class Consistent4DPipeline(VanillaPipeline):
             images = as_images(outputs["rendering"].rgb, plan)
             terms |= self.distillation_terms(images, draws)
             terms |= self.consistency_terms(images, plan)
-        losses = self.model.weigh(terms, plan.step)
+        losses = {name: term * self.weight(name, plan.step) for name, term in terms.items()}
         metrics = self.model.get_metrics_dict(outputs, batch) | self.figures(terms, draws)
         return outputs, losses, metrics
 
@@ -178,7 +206,8 @@ class Consistent4DPipeline(VanillaPipeline):
             return {}
         poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device)
         frames = draws.plan.frames.to(images.device)
-        sds = self.guidance.loss(images, poses, frames, draws.guidance, self.config.guidance.scale)
+        scale = self.steering.guidance(self.config.guidance).scale
+        sds = self.guidance.loss(images, poses, frames, draws.guidance, scale)
         return per_level("sds", sds)
 
     def consistency_terms(
@@ -199,13 +228,13 @@ class Consistent4DPipeline(VanillaPipeline):
         self.step_terms = {name: term.detach() for name, term in terms.items()}
         self.latest |= self.step_terms
         step, plan = draws.plan.step, draws.plan
-        weights = {
-            f"weight/{name}": torch.tensor(self.config.model.loss_weights.at(name, step)) for name in self.latest
-        }
+        weights = {f"weight/{name}": torch.tensor(self.weight(name, step)) for name in self.latest}
         schedule = {"schedule/image_size": plan.image_size, "schedule/views": len(plan.frames)}
         if self.guidance is not None:
-            low, high = timestep_range(self.config.guidance, step, self.guidance.num_timesteps)
+            settings = self.steering.guidance(self.config.guidance)
+            low, high = timestep_range(settings, step, self.guidance.num_timesteps)
             schedule |= {"schedule/min_timestep": low, "schedule/max_timestep": high}
+            schedule |= {"schedule/guidance_scale": settings.scale}
         figures = {name: torch.tensor(float(value)) for name, value in schedule.items()}
         return {f"term/{name}": term for name, term in self.latest.items()} | weights | figures
 

@@ -22,7 +22,7 @@ from consistent4d_ns.camera_paths import Source
 from consistent4d_ns.cameras import OrbitViews
 from consistent4d_ns.datamanager import Consistent4DDataManager, view_rays
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.frames import composite_white, frame_times, resized
+from consistent4d_ns.frames import composite_white, frame_times, nearest_frame, resized
 from consistent4d_ns.model import Consistent4DModel
 
 INPUT = "input"
@@ -172,16 +172,11 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
     height, width = int(camera.height[0]), int(camera.width[0])
     moment = float(camera.times[0].clamp(0.0, 1.0))
     side = min(height, width)
-    rgba = resized(data.frames[None, frame_at(data, moment)].float(), side)[0].movedim(0, -1)
+    rgba = resized(data.frames[None, nearest_frame(moment, data.num_frames)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
     rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     return filled(torch.cat(((colour / alpha.clamp(min=1e-6)).clamp(0.0, 1.0), alpha), dim=-1))
-
-
-def frame_at(data: Consistent4DDataManager, time: float) -> int:
-    """Index of the frame filmed nearest to a time in [0, 1]."""
-    return round(time * (data.num_frames - 1))
 
 
 def source_of(data: Consistent4DDataManager) -> Source:
@@ -223,7 +218,7 @@ def input_and_novel_views(
     view = data.input_view
     rows = []
     for time in times:
-        frame = resized(data.frames[None, frame_at(data, time)].float(), image_size)
+        frame = resized(data.frames[None, nearest_frame(time, data.num_frames)].float(), image_size)
         row = [to_bytes(composite_white(frame)[0].movedim(0, -1))]
         for azimuth in SHEET_AZIMUTHS:
             around = OrbitViews(view.elevation, view.azimuth + azimuth, view.distance, view.fovy)

@@ -22,6 +22,7 @@ from consistent4d_ns.frames import (
     frame_rate,
     frame_times,
     list_frames,
+    nearest_frame,
     premultiply,
     resize_area,
     square_pad,
@@ -114,6 +115,11 @@ def test_stride_then_count(tmp_path: Path) -> None:
     assert frames.names == ("0.png", "3.png", "6.png")
     assert frames.available == 10
     assert frames.paths[1] == tmp_path / "3.png"
+
+
+def test_nearest_frames() -> None:
+    assert [nearest_frame(time, 5) for time in (0.0, 0.1, 0.2, 0.6, 0.95, 1.0)] == [0, 0, 1, 2, 4, 4]
+    assert nearest_frame(0.7, 1) == 0
 
 
 def test_times_run_from_zero_to_one() -> None:

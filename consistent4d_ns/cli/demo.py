@@ -39,7 +39,7 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     trainer = train(mini_config(data, out))
     report(trainer)
     config = trainer.config.get_base_dir() / "config.yml"
-    print(f"look at it:       ns-viewer --viewer.websocket-host 127.0.0.1 --load-config {config}")
+    print(f"look at it:       consistent4d view {config}")
     print(f"took {time.monotonic() - begin:.0f} s")
 
 

@@ -18,6 +18,7 @@ from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.toy import toy
+from consistent4d_ns.cli.view import view
 from consistent4d_ns.cli.weights import weights
 from consistent4d_ns.errors import show_input_errors_in_one_line
 
@@ -27,6 +28,7 @@ app.command(demo)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(render)
 app.command(toy)
+app.command(view)
 app.command(weights)
 
 

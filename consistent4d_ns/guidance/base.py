@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -46,6 +46,31 @@ class Guidance(Protocol):
             frames: Index of each view's input frame.
             draws: The random numbers.
             scale: Classifier-free guidance scale.
+        """
+        ...
+
+
+@runtime_checkable
+class ViewSampler(Protocol):
+    """A guidance that can also show what it imagines."""
+
+    def sample(
+        self,
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        *,
+        scale: float,
+        generator: torch.Generator,
+        steps: int = 50,
+    ) -> Float[Tensor, "views 3 size size"]:
+        """Novel views imagined by the prior, in [0, 1].
+
+        Args:
+            poses: Camera vectors as of `cameras.relative_pose`.
+            frames: Index of each view's input frame.
+            scale: Classifier-free guidance scale.
+            generator: Source of the initial noise.
+            steps: Sampling steps.
         """
         ...
 

@@ -1,0 +1,38 @@
+"""`consistent4d view`: a finished run in the viewer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def view(
+    config: Annotated[Path, tyro.conf.Positional],
+    /,
+    step: int | None = None,
+    data: Path | None = None,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> None:
+    """Look at a finished run in the browser: scrub, play, choose outputs. Loads no prior; ends with Ctrl-C.
+
+    Args:
+        config: The run's config.yml, or its folder.
+        step: Training step of the checkpoint; the latest when left out.
+        data: Where the frames are now, if they were moved.
+        port: Port to listen on; 7007 or any free one when left out.
+        host: Address to listen on; 0.0.0.0 lets the whole network in.
+    """
+    from consistent4d_ns.runs import load_run
+    from consistent4d_ns.viewer.serve import open_viewer
+
+    run = load_run(config, step, data)
+    viewer = open_viewer(run, config if config.is_dir() else config.parent, host, port)
+    print(f"step {run.step}: http://{host}:{viewer.viser_server.get_port()} (Ctrl-C ends)", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        viewer.viser_server.stop()

@@ -1,0 +1,21 @@
+"""Nerfstudio's trainer, sharing the model fairly with the viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+
+from consistent4d_ns.viewer.fair_lock import FairLock
+
+
+class Consistent4DTrainer(Trainer):
+    """Training steps and the viewer's frames take turns.
+
+    A frame waits for no more than one step, and a step for no more than one frame of each open page.
+    """
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(config, local_rank, world_size)
+        # The viewer, which is set up later, takes the lock from here.
+        self.train_lock: Any = FairLock()

@@ -1,0 +1,44 @@
+"""Where the viewer's camera stands, in the viewer's conventions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import viser
+from jaxtyping import Float
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from torch import Tensor
+
+from consistent4d_ns.cameras import OrbitViews, view_from
+
+FULL_SLANT = 89.9
+"""Greatest elevation in degrees at which the viewer can still tell up from down."""
+
+
+def look_from(client: viser.ClientHandle, view: OrbitViews) -> None:
+    """Move a client's camera to a view, upright and with the whole image inside the window."""
+    elevation = view.elevation.clamp(-FULL_SLANT, FULL_SLANT)
+    pose = OrbitViews(elevation, view.azimuth, view.distance, view.fovy).poses()[0]
+    with client.atomic():
+        client.camera.up_direction = (0.0, 0.0, 1.0)
+        client.camera.position = to_scene(pose[:, 3])
+        client.camera.look_at = (0.0, 0.0, 0.0)
+        client.camera.fov = fitting_fov(math.radians(float(view.fovy)), client.camera.aspect)
+
+
+def fitting_fov(fovy: float, aspect: float) -> float:
+    """Vertical field of view in radians that keeps a square image of `fovy` inside a window of this aspect (w/h)."""
+    return fovy if aspect >= 1.0 else 2.0 * math.atan(math.tan(fovy / 2.0) / aspect)
+
+
+def to_scene(points: Float[Tensor, "*points 3"]) -> Float[np.ndarray, "*points 3"]:
+    """World coordinates in the units of the viewer's scene."""
+    return points.cpu().numpy() * VISER_NERFSTUDIO_SCALE_RATIO
+
+
+def looks_from(client: viser.ClientHandle, fovy: float) -> OrbitViews:
+    """The view of the object from where a client's camera stands, whichever way it looks; `fovy` in degrees."""
+    position = torch.from_numpy(client.camera.position).float() / VISER_NERFSTUDIO_SCALE_RATIO
+    return view_from(position, fovy)

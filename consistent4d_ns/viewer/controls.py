@@ -1,0 +1,100 @@
+"""Elements that steer training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import viser
+from nerfstudio.viewer.viewer_elements import ViewerSlider
+
+from consistent4d_ns.steering import Steering
+from consistent4d_ns.viewer.elements import Button, Checkbox, Slider, install
+
+if TYPE_CHECKING:
+    from consistent4d_ns.pipeline import Consistent4DPipeline
+
+GREATEST_FACTOR = 5.0
+"""Greatest factor on a loss weight that the sliders offer."""
+NOISE_LIMITS = (0.02, 0.98)
+"""Least and greatest noise level that the sliders offer."""
+
+
+class Controls:
+    """Sliders and switches for everything in `Steering`; those that would do nothing are disabled and say why."""
+
+    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+        self._pipeline = pipeline
+        alone = "" if pipeline.world_size == 1 else "Only one of the training processes would be steered."
+        prior = alone or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
+        clips = alone or ("" if pipeline.interpolator else "No network is loaded: see --pipeline.interpolation.kind.")
+        self.scale = self._scale(prior)
+        self.factors = {
+            "sds": self._factor("SDS factor", "sds", prior, "score distillation, which shapes the unseen sides"),
+            "consistency": self._factor("ICL factor", "consistency", clips, "likeness of neighbouring views and times"),
+            "rgb": self._factor("Colour factor", "rgb", alone, "reconstructing the input view's colour"),
+            "mask": self._factor("Mask factor", "mask", alone, "reconstructing the input view's silhouette"),
+        }
+        hint = prior or "Draw noise levels from the range below instead of following the schedule."
+        self.fix_noise = Checkbox("Fix noise", False, bool(prior), cb_hook=self._steer_noise, hint=hint)
+        self.least, self.greatest = (self._noise(name, prior) for name in ("Least", "Greatest"))
+        hint = (prior and clips) or "Fit the input view only: no step distils or looks at novel views."
+        self.pause = Checkbox("Pause distilling", False, bool(prior and clips), cb_hook=self._steer_pause, hint=hint)
+        hint = "Take all changes back."
+        self.reset = Button("As configured", lambda _: self.restore(), hint, "arrow-back-up", bool(alone))
+        self._show(Steering())
+
+    def install(self, server: viser.ViserServer) -> None:
+        """Add the elements to the open folder."""
+        noise = [self.fix_noise, self.least, self.greatest]
+        install([self.scale, *self.factors.values(), *noise, self.pause, self.reset], server)
+
+    def restore(self) -> None:
+        """Take all changes back."""
+        self._show(Steering())
+        self._pipeline.steer(**vars(Steering()))
+
+    def _show(self, steering: Steering) -> None:
+        """Set the elements to what `steering` says."""
+        config = steering.guidance(self._pipeline.config.guidance)
+        self.scale.value = config.scale
+        for term, slider in self.factors.items():
+            slider.value = steering.factor(term)
+        low, high = NOISE_LIMITS
+        self.least.value, self.greatest.value = (
+            min(max(level(0), low), high) for level in (config.min_noise, config.max_noise)
+        )
+        self.fix_noise.value, self.pause.value = steering.noise_range is not None, steering.pause_distillation
+
+    def _scale(self, missing: str) -> Slider:
+        configured = self._pipeline.config.guidance.scale
+        hint = missing or "Classifier-free guidance: how strongly the prior insists on the input frame."
+        greatest = max(20.0, 2.0 * configured)
+        return Slider(
+            "Guidance scale", configured, 0.0, greatest, 0.1, bool(missing), cb_hook=self._steer_scale, hint=hint
+        )
+
+    def _factor(self, name: str, term: str, missing: str, about: str) -> Slider:
+        def steer(slider: ViewerSlider[Any]) -> None:
+            self._pipeline.steer(**{term: float(slider.value)})
+
+        hint = missing or f"Factor on the configured weight of {about}; 1 leaves it."
+        return Slider(name, 1.0, 0.0, GREATEST_FACTOR, 0.1, bool(missing), cb_hook=steer, hint=hint)
+
+    def _noise(self, name: str, missing: str) -> Slider:
+        low, high = NOISE_LIMITS
+        hint = missing or f"{name} noise level that is drawn while Fix noise is on; 1 is pure noise."
+        return Slider(f"{name} noise", low, low, high, 0.01, bool(missing), cb_hook=self._steer_noise, hint=hint)
+
+    def _steer_scale(self, slider: ViewerSlider[Any]) -> None:
+        self._pipeline.steer(guidance_scale=float(slider.value))
+
+    def _steer_pause(self, _: object) -> None:
+        self._pipeline.steer(pause_distillation=self.pause.value)
+
+    def _steer_noise(self, moved: object) -> None:
+        """Pass the range on; the end that is moved pushes the other along."""
+        low, high = float(self.least.value), float(self.greatest.value)
+        if low > high:
+            low = high = high if moved is self.greatest else low
+            self.least.value = self.greatest.value = low
+        self._pipeline.steer(noise_range=(low, high) if self.fix_noise.value else None)

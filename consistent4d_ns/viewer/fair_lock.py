@@ -1,0 +1,63 @@
+"""A lock that keeps training and viewing from starving each other."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Lock
+
+
+class FairLock:
+    """A lock that goes to whoever has waited longest.
+
+    With `threading.Lock` a loop that lets go and asks again at once usually gets it again: training steps would follow
+    each other while the viewer waits, or frames while training waits. Not reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._state = Lock()
+        self._held = False
+        self._queue: deque[Lock] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Threads in the queue."""
+        return len(self._queue)
+
+    def acquire(self) -> None:
+        """Wait for one's turn."""
+        turn = Lock()
+        turn.acquire()
+        with self._state:
+            if not self._held:
+                self._held = True
+                return
+            self._queue.append(turn)
+        try:
+            turn.acquire()
+        except BaseException:
+            # Interrupted from the keyboard: leave the queue, or pass on what was handed over in that very moment.
+            self._leave(turn)
+            raise
+
+    def release(self) -> None:
+        """Hand over to the first in the queue. Only the holder may call this."""
+        with self._state:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._held = False
+
+    def _leave(self, turn: Lock) -> None:
+        with self._state:
+            queued = turn in self._queue
+            if queued:
+                self._queue.remove(turn)
+        if not queued:
+            self.release()
+
+    def __enter__(self) -> FairLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,133 @@
+"""What can be shown beside the rendering: the input frame, the occupied cells."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import viser
+import viser.transforms as vtf
+from jaxtyping import Bool, Float, Float16, Int, UInt8
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from torch import Tensor
+
+from consistent4d_ns.cameras import OrbitViews
+from consistent4d_ns.sampling import BOX_RADIUS, OccupancyGrid
+from consistent4d_ns.viewer.camera import to_scene
+
+IMAGE_PLANE = 0.3
+"""Distance of the image plane from the input camera, in units of the camera's distance from the origin."""
+
+
+class InputFrame:
+    """The frame of the current moment on the image plane of the input camera, transparent where the object is not."""
+
+    def __init__(self, frames: Float16[Tensor, "frames 4 size size"], view: OrbitViews) -> None:
+        """Take the premultiplied `frames` and the input `view`, on any device."""
+        self._frames = frames
+        right, up, backward, centre = view.poses()[0].unbind(dim=-1)
+        depth = IMAGE_PLANE * float(view.distance)
+        self._side = 2.0 * depth * math.tan(math.radians(float(view.fovy)) / 2.0)
+        self._middle = centre - depth * backward
+        # Viser's images and cameras look along +z with y down.
+        self._wxyz = vtf.SO3.from_matrix(torch.stack((right, -up, -backward), dim=-1).numpy()).wxyz
+        corners = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
+        self._corners = [self._middle + 0.5 * self._side * (x * right + y * up) for x, y in corners]
+        self._shown: tuple[int, float] | None = None
+
+    def show(self, scene: viser.SceneApi, frame: int, opacity: float) -> None:
+        """Show one frame, with this opacity in [0, 1]."""
+        if self._shown is None:
+            self._draw_outline(scene)
+        if self._shown != (frame, opacity):
+            self._shown = (frame, opacity)
+            picture, side = straight_alpha(self._frames[frame], opacity), self._side * VISER_NERFSTUDIO_SCALE_RATIO
+            place: dict[str, Any] = {"wxyz": self._wxyz, "position": to_scene(self._middle)}
+            self._image = scene.add_image("/input_frame/image", picture, side, side, format="png", **place)
+
+    def hide(self) -> None:
+        """Take it away."""
+        if self._shown is not None:
+            self._image.remove()
+            self._outline.remove()
+            self._shown = None
+
+    def _draw_outline(self, scene: viser.SceneApi) -> None:
+        """A line around the image."""
+        # Tension 0 makes the curve straight between its points.
+        look: dict[str, Any] = {"tension": 0.0, "closed": True, "line_width": 1.5, "color": (120, 120, 120)}
+        path = to_scene(torch.stack(self._corners))
+        self._outline = scene.add_spline_catmull_rom("/input_frame/outline", path, "catmullrom", **look)
+
+
+def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UInt8[np.ndarray, "size size 4"]:
+    """A premultiplied frame as an ordinary RGBA picture, its alpha times `opacity`."""
+    rgb, alpha = frame[:3].float(), frame[3:].float()
+    straight = torch.cat((rgb / alpha.clamp(min=1e-3), alpha * opacity))
+    return (straight.clamp(0.0, 1.0) * 255.0).round().byte().movedim(0, -1).cpu().numpy()
+
+
+class OccupiedCells:
+    """The occupied cells of the grid that rays are sampled in, as a translucent surface."""
+
+    def __init__(self, grid: OccupancyGrid) -> None:
+        self._grid = grid
+        self._shown: Bool[Tensor, "cells"] | None = None
+
+    @property
+    def share(self) -> float:
+        """Occupied share of the box."""
+        return float(self._grid.occupied.float().mean())
+
+    def show(self, scene: viser.SceneApi) -> None:
+        """Show them as they are now."""
+        occupied = self._grid.occupied
+        # An update of the grid makes a new tensor.
+        if self._shown is not occupied:
+            self.hide()
+            self._shown = occupied
+            n = self._grid.resolution
+            vertices, faces = surface(occupied.view(n, n, n))
+            self._mesh = scene.add_mesh_simple(
+                "/occupied_cells",
+                to_scene(vertices),
+                faces.numpy(),
+                color=(90, 160, 255),
+                opacity=0.2,
+                flat_shading=True,
+            )
+
+    def hide(self) -> None:
+        """Take them away."""
+        if self._shown is not None:
+            self._mesh.remove()
+            self._shown = None
+
+
+CORNERS = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1]])
+"""Corners of a unit cell's side x = 1, counter-clockwise from outside; the other sides follow from it."""
+
+
+def surface(occupied: Bool[Tensor, "n n n"]) -> tuple[Float[Tensor, "vertices 3"], Int[Tensor, "faces 3"]]:
+    """Triangles of the surface of the occupied cells, in world coordinates, counter-clockwise from outside."""
+    n = occupied.shape[0]
+    quads = torch.cat([_sides(occupied.cpu(), axis, up) for axis in range(3) for up in (False, True)])
+    vertices = quads.reshape(-1, 3) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
+    faces = 4 * torch.arange(len(quads))[:, None, None] + torch.tensor([[0, 1, 2], [0, 2, 3]])
+    return vertices, faces.reshape(-1, 3)
+
+
+def _sides(occupied: Bool[Tensor, "n n n"], axis: int, up: bool) -> Int[Tensor, "sides 4 3"]:
+    """Corners, in cells, of those sides across one axis behind which nothing is occupied."""
+    n = occupied.shape[0]
+    behind = torch.zeros_like(occupied)
+    here, there = (1, 0) if up else (0, 1)
+    behind.narrow(axis, there, n - 1).copy_(occupied.narrow(axis, here, n - 1))
+    corners = CORNERS.roll(axis, dims=1)
+    if not up:
+        corners = corners.clone()
+        corners[:, axis] = 0
+        corners = corners.flip(0)
+    return (occupied & ~behind).nonzero()[:, None] + corners

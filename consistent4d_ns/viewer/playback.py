@@ -1,0 +1,111 @@
+"""Playing the sequence: moves the viewer's time as the clock says, whatever the frame rate of the rendering."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import viser
+from nerfstudio.viewer.control_panel import ControlPanel
+from nerfstudio.viewer.viewer_elements import ViewerSlider
+
+from consistent4d_ns.frames import nearest_frame
+from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
+
+SLIDER_STEP = 0.01
+"""Step of Nerfstudio's time slider, to which a browser may round the times it is told."""
+
+
+def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) -> tuple[float, bool]:
+    """Where playing has come to.
+
+    The sequence lasts frames / rate seconds: its last frame stays for as long as every other.
+
+    Args:
+        begin: Time in [0, 1] at which playing began.
+        seconds: Seconds since then.
+        frames: Frames of the sequence, at least 2.
+        rate: Frames a second.
+        loop: Whether to go on from the first frame after the last.
+
+    Returns:
+        The time in [0, 1], and whether playing is over.
+    """
+    position = begin * (frames - 1) + seconds * rate
+    over = not loop and position >= frames - 1
+    position = position % frames if loop else position
+    return min(position / (frames - 1), 1.0), over
+
+
+class Playback:
+    """Play, pause, speed and loop, and a slider that knows the frames.
+
+    Rendering that is slower than the video skips times: it always shows the time that is due.
+    """
+
+    def __init__(self, frames: int, fps: float) -> None:
+        self.frames, self.fps = frames, fps
+        self.playing = False
+        still = frames < 2
+        self.play = Button("Play", lambda _: self.start(), "Run through the frames.", "player-play", still)
+        self.pause = Button("Pause", lambda _: self.stop(), "Stay at this moment.", "player-pause")
+        self.pause.visible = False
+        hint = "Frame of the input video; the Time slider also reaches the moments between frames."
+        self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, still, cb_hook=self._go_to, hint=hint)
+        hint = f"1 is as filmed, {fps:g} frames a second; slower shows moments between the frames."
+        self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, still, cb_hook=lambda _: self._begin(), hint=hint)
+        self.loop = Checkbox("Loop", True, still, hint="Go on from the first frame after the last.")
+        self.moment = Readout("Moment", "Seconds since the first frame, and length of the video.")
+
+    def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
+        """Add the elements to the open folder; `control_panel` has the time that is played."""
+        self._control_panel = control_panel
+        install([self.play, self.pause, self.frame, self.speed, self.loop, self.moment], server)
+        self._begin()
+
+    def start(self) -> None:
+        """Play, from the beginning if this is the end."""
+        if self._control_panel.time >= 1.0:
+            self._control_panel.time = 0.0
+        self._begin()
+        self._set_playing(True)
+
+    def stop(self) -> None:
+        """Pause."""
+        self._set_playing(False)
+
+    def tick(self, now: float) -> float:
+        """Go to the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time shown then."""
+        shown = self._control_panel.time
+        if self.playing:
+            if abs(shown - self._told) > SLIDER_STEP:
+                # Somebody dragged the time slider: play on from there.
+                self._begin(now)
+            rate = self.fps * self.speed.value
+            due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
+            # As many digits as are nice to read; far finer than the frames.
+            self._control_panel.time = self._told = shown = round(due, 3)
+            if over:
+                self.stop()
+        self._show(shown)
+        return shown
+
+    def _begin(self, now: float | None = None) -> None:
+        """Count from here and now."""
+        self._since = time.monotonic() if now is None else now
+        self._from = self._told = self._control_panel.time
+
+    def _go_to(self, slider: ViewerSlider[Any]) -> None:
+        self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)
+        self._begin()
+
+    def _set_playing(self, playing: bool) -> None:
+        self.playing = playing
+        self.play.set_visible(not playing)
+        self.pause.set_visible(playing)
+
+    def _show(self, moment: float) -> None:
+        frame: Any = nearest_frame(moment, self.frames)
+        if self.frame.value != frame:
+            self.frame.value = frame
+        self.moment.show(f"{moment * (self.frames - 1) / self.fps:.2f} s of {self.frames / self.fps:.2f} s")

@@ -1,0 +1,63 @@
+"""How training is doing, in the viewer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import viser
+
+from consistent4d_ns.viewer.elements import Note, Readout, install
+
+if TYPE_CHECKING:
+    from consistent4d_ns.pipeline import Consistent4DPipeline
+
+INTERVAL = 0.5
+"""Least seconds between two updates: more often nobody can read, and every update is sent to every open page."""
+
+
+class Progress:
+    """Resolution stage, noise levels and the latest value of each loss term."""
+
+    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+        self._pipeline = pipeline
+        self._latest = 0.0
+        self.stage = Readout("Stage", "Resolution stage of training, and side of its images in pixels.")
+        self.noise = Readout("Noise now", "Noise levels from which distillation draws: 1 is pure noise.")
+        self.terms = Note("Loss terms appear with the first step.")
+
+    def install(self, server: viser.ViserServer) -> None:
+        """Add the elements to the open folder."""
+        install([self.stage, self.noise, self.terms], server)
+
+    def show(self, step: int) -> bool:
+        """Write what is known after `step`, unless something was written a moment ago; whether it was time to."""
+        now = time.monotonic()
+        if now - self._latest < INTERVAL:
+            return False
+        self._latest = now
+        plan = self._pipeline.datamanager.config.plan
+        stage = plan.stage(step)
+        self.stage.show(f"{stage + 1} of {len(plan.stage_steps)}: {plan.image_sizes[stage]} pixels")
+        self.noise.show(self._noise(step))
+        values = {name: float(term) for name, term in self._pipeline.latest.items()}
+        self.terms.show(table(values, {name: self._pipeline.weight(name, step) for name in values}))
+        return True
+
+    def _noise(self, step: int) -> str:
+        if self._pipeline.guidance is None:
+            return "no prior"
+        if self._pipeline.steering.pause_distillation:
+            return "paused"
+        config = self._pipeline.steering.guidance(self._pipeline.config.guidance)
+        fixed = " (fixed)" if self._pipeline.steering.noise_range else ""
+        return f"{config.min_noise(step):.2f} to {config.max_noise(step):.2f}{fixed}"
+
+
+def table(values: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """A Markdown table of loss terms: latest value, weight, and their product."""
+    rows = [
+        f"| {name} | {value:.3g} | {weights[name]:g} | {value * weights[name]:.3g} |" for name, value in values.items()
+    ]
+    return "\n".join(("| term | value | weight | loss |", "|---|--:|--:|--:|", *rows))

@@ -1,0 +1,65 @@
+"""The camera's way back to the input view, and what is shown beside the rendering."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import viser
+
+from consistent4d_ns.viewer.camera import look_from
+from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
+from consistent4d_ns.viewer.objects import InputFrame, OccupiedCells
+
+if TYPE_CHECKING:
+    from consistent4d_ns.pipeline import Consistent4DPipeline
+
+
+INTERVAL = 0.5
+"""Least seconds between two looks at the occupied cells."""
+
+
+class Scene:
+    """Input view, input frame and occupied cells."""
+
+    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+        data = pipeline.datamanager
+        self._view = data.input_view
+        self._frame = InputFrame(data.frames, data.input_view)
+        self._cells = OccupiedCells(pipeline.model.occupancy)
+        self._looked = 0.0
+        self.go = Button("Input view", self.go_to_input_view, "Look at the object as the input camera does.", "video")
+        self.frame = Checkbox(
+            "Input frame", False, hint="Show the input frame of this moment in front of the input camera."
+        )
+        self.opacity = Slider("Opacity", 0.5, 0.05, 1.0, 0.05, hint="Opacity of the input frame.")
+        self.cells = Checkbox("Occupied", False, hint="Show the cells in which rays are sampled.")
+        self.share = Readout("Occupied share", "Share of the box that is sampled; less is faster.")
+
+    def install(self, server: viser.ViserServer) -> None:
+        """Add the elements to the open folder."""
+        self._scene = server.scene
+        install([self.go, self.frame, self.opacity, self.cells, self.share], server)
+
+    def go_to_input_view(self, client: viser.ClientHandle) -> None:
+        """Move a client's camera to the input view."""
+        look_from(client, self._view)
+
+    def show_frame(self, frame: int) -> None:
+        """Show the input frame of this index, if that is switched on."""
+        if self.frame.value:
+            self._frame.show(self._scene, frame, self.opacity.value)
+        else:
+            self._frame.hide()
+
+    def show_cells(self) -> None:
+        """Show the occupied share, and the cells if that is switched on, as they are now; not at every call."""
+        now = time.monotonic()
+        if now - self._looked < INTERVAL:
+            return
+        self._looked = now
+        self.share.show(f"{100.0 * self._cells.share:.1f} % of the box")
+        if self.cells.value:
+            self._cells.show(self._scene)
+        else:
+            self._cells.hide()

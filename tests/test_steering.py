@@ -1,0 +1,101 @@
+"""Steering: nothing changes untouched, and what is asked for reaches exactly the next step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.planning import StepKind
+from consistent4d_ns.steering import Steering
+from tests.tiny import first_step, tiny_pipeline, toy_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def pipeline(data) -> Consistent4DPipeline:
+    return tiny_pipeline(data)
+
+
+def step_of(pipeline: Consistent4DPipeline, kind: StepKind) -> int:
+    return first_step(pipeline, kind).plan.step
+
+
+def test_untouched_nothing_changes(pipeline):
+    """Weights are the configured ones bit by bit, and so is everything that is drawn."""
+    weights = pipeline.config.model.loss_weights
+    for name in ("rgb_0", "sds_1", "consistency_0", "orientation", "normal_smoothness_3d"):
+        assert pipeline.weight(name, 7) == weights.at(name, 7)
+    assert Steering().guidance(pipeline.config.guidance) is pipeline.config.guidance
+    before = [pipeline.get_train_loss_dict(step)[1] for step in range(4)]
+    pipeline.steer(sds=2.0, rgb=0.5, pause_distillation=True, noise_range=(0.1, 0.2), guidance_scale=1.0)
+    pipeline.get_train_loss_dict(4)
+    pipeline.steer(**vars(Steering()))
+    after = [pipeline.get_train_loss_dict(step)[1] for step in range(4)]
+    for a, b in zip(before, after):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_factors_reach_losses_and_log(pipeline):
+    step = step_of(pipeline, StepKind.AZIMUTHS)
+    _, plain, figures = pipeline.get_train_loss_dict(step)
+    pipeline.steer(sds=3.0, consistency=0.0)
+    _, steered, told = pipeline.get_train_loss_dict(step)
+    for name, loss in plain.items():
+        factor = {"sds_0": 3.0, "sds_1": 3.0, "consistency_0": 0.0, "consistency_1": 0.0}.get(name, 1.0)
+        assert float(steered[name].detach()) == pytest.approx(float(loss.detach()) * factor, rel=1e-5), name
+        assert float(told[f"weight/{name}"]) == pytest.approx(float(figures[f"weight/{name}"]) * factor), name
+        assert torch.equal(told[f"term/{name}"], figures[f"term/{name}"])
+
+
+def test_changes_wait_for_the_next_step_and_are_told(pipeline, capsys):
+    pipeline.get_train_loss_dict(0)
+    pipeline.steer(mask=2.0)
+    assert pipeline.steering == Steering()
+    assert pipeline.weight("mask_0", 0) == pipeline.config.model.loss_weights.at("mask_0", 0)
+    pipeline.get_train_loss_dict(1)
+    assert pipeline.steering == Steering(mask=2.0)
+    pipeline.get_train_loss_dict(2)
+    assert capsys.readouterr().out.count("From step 1 on: mask 1.0 -> 2.0") == 1
+
+
+def test_a_paused_prior_leaves_the_input_view(pipeline):
+    kinds = [pipeline.draw(step).plan.kind for step in range(30)]
+    pipeline.steering = Steering(pause_distillation=True)
+    assert {pipeline.draw(step).plan.kind for step in range(30)} == {StepKind.REFERENCE}
+    assert pipeline.draw(1).guidance is None
+    pipeline.steering = Steering()
+    assert [pipeline.draw(step).plan.kind for step in range(30)] == kinds
+
+
+def test_noise_is_drawn_from_the_fixed_range(pipeline):
+    pipeline.steering = Steering(noise_range=(0.3, 0.35))
+    steps = [step for step in range(40) if pipeline.draw(step).guidance is not None]
+    drawn = torch.cat([pipeline.draw(step).guidance.timesteps.flatten() for step in steps])
+    length = pipeline.guidance.num_timesteps
+    assert int(0.3 * length) <= int(drawn.min()) < int(drawn.max()) <= int(0.35 * length)
+    _, _, figures = pipeline.training_step(pipeline.draw(steps[0]))
+    assert float(figures["schedule/min_timestep"]) == int(0.3 * length)
+
+
+def test_the_guidance_scale_reaches_the_prior(pipeline, monkeypatch):
+    seen: list[float] = []
+    loss = pipeline.guidance.loss
+
+    def spy(images, poses, frames, draws: GuidanceDraws, scale: float):
+        seen.append(scale)
+        return loss(images, poses, frames, draws, scale)
+
+    monkeypatch.setattr(pipeline.guidance, "loss", spy)
+    step = step_of(pipeline, StepKind.INDEPENDENT)
+    pipeline.get_train_loss_dict(step)
+    pipeline.steer(guidance_scale=1.5)
+    _, _, figures = pipeline.get_train_loss_dict(step)
+    assert seen == [pipeline.config.guidance.scale, 1.5]
+    assert float(figures["schedule/guidance_scale"]) == 1.5

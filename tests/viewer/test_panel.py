@@ -1,0 +1,168 @@
+"""The panel without a browser: what is there, what it says, and what its elements do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.viewer.viewer_elements import ViewerElement
+
+from consistent4d_ns.cameras import orbit_views
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.steering import Steering
+from consistent4d_ns.viewer.controls import Controls
+from consistent4d_ns.viewer.elements import Note
+from consistent4d_ns.viewer.playback import Playback
+from consistent4d_ns.viewer.preview import Preview
+from consistent4d_ns.viewer.progress import Progress, table
+from consistent4d_ns.viewer.scene import Scene
+from consistent4d_ns.viewer.serve import free_port
+from tests.tiny import tiny_pipeline, toy_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return toy_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def pipeline(data: Path) -> Consistent4DPipeline:
+    return tiny_pipeline(data)
+
+
+@pytest.fixture
+def bare(data: Path) -> Consistent4DPipeline:
+    """A pipeline that trains without any prior."""
+    return tiny_pipeline(data, priors=False)
+
+
+def elements(part: object) -> Iterator[Any]:
+    for value in vars(part).values():
+        for element in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(element, ViewerElement) and not isinstance(element, Note):
+                yield element
+
+
+def change(element: Any, value: object) -> None:
+    """What a hand on the element does."""
+    element.value = value
+    element.cb_hook(element)
+
+
+def test_every_element_has_a_hint(pipeline):
+    parts = (Playback(6, 16.0), Scene(pipeline), Controls(pipeline), Progress(pipeline), Preview(pipeline))
+    found = [element for part in parts for element in elements(part)]
+    assert len(found) > 20
+    assert [element.name for element in found if not element.hint] == []
+
+
+def test_controls_steer_the_pipeline(pipeline):
+    controls = Controls(pipeline)
+    change(controls.scale, 7.0)
+    change(controls.factors["sds"], 2.0)
+    change(controls.factors["rgb"], 0.5)
+    change(controls.pause, True)
+    assert pipeline.next_steering == Steering(7.0, rgb=0.5, sds=2.0, pause_distillation=True)
+    controls.restore()
+    assert pipeline.next_steering == Steering()
+    assert controls.scale.value == pipeline.config.guidance.scale
+    assert controls.factors["sds"].value == 1.0
+
+
+def test_the_noise_range_is_fixed_only_while_asked_for(pipeline):
+    controls = Controls(pipeline)
+    change(controls.least, 0.3)
+    assert pipeline.next_steering.noise_range is None
+    change(controls.fix_noise, True)
+    assert pipeline.next_steering.noise_range == (0.3, 0.98)
+    change(controls.greatest, 0.2)
+    assert pipeline.next_steering.noise_range == (0.2, 0.2)
+    change(controls.least, 0.9)
+    assert pipeline.next_steering.noise_range == (0.9, 0.9)
+    change(controls.fix_noise, False)
+    assert pipeline.next_steering.noise_range is None
+
+
+def test_what_would_do_nothing_is_disabled_and_says_why(bare):
+    controls = Controls(bare)
+    for element in (controls.scale, controls.factors["sds"], controls.fix_noise, controls.least, controls.greatest):
+        assert element.disabled
+        assert "--pipeline.guidance.kind" in str(element.hint)
+    assert "--pipeline.interpolation.kind" in str(controls.factors["consistency"].hint)
+    assert not controls.factors["rgb"].disabled
+    assert Preview(bare).button.disabled
+    assert "--pipeline.guidance.kind" in Preview(bare).answer.text
+
+
+def test_one_of_several_processes_is_not_steered(pipeline):
+    pipeline.world_size = 2
+    controls = Controls(pipeline)
+    assert all(element.disabled for element in elements(controls))
+
+
+def test_progress_shows_stage_noise_and_terms(pipeline, monkeypatch):
+    progress = Progress(pipeline)
+    pipeline.steer(noise_range=(0.25, 0.5), mask=2.0)
+    pipeline.get_train_loss_dict(0)
+    progress.show(0)
+    assert progress.stage.value == "1 of 2: 16 pixels"
+    assert progress.noise.value == "0.25 to 0.50 (fixed)"
+    assert "| mask_1 |" in progress.terms.text
+    assert "| 100 |" in progress.terms.text
+    progress.show(150)
+    assert progress.stage.value == "1 of 2: 16 pixels", "too soon for another update"
+    monkeypatch.setattr("consistent4d_ns.viewer.progress.INTERVAL", 0.0)
+    progress.show(150)
+    assert progress.stage.value == "2 of 2: 32 pixels"
+
+
+def test_the_table_multiplies():
+    assert table({"rgb_0": 0.02}, {"rgb_0": 500.0}).splitlines()[2] == "| rgb_0 | 0.02 | 500 | 10 |"
+
+
+def test_previews_need_the_decoder(pipeline):
+    preview = Preview(pipeline)
+    assert preview.button.disabled
+    assert "--pipeline.guidance.previews True" in preview.answer.text
+
+
+def test_the_prior_is_asked_without_disturbing_training(pipeline):
+    config = pipeline.config.guidance
+    config.previews = True
+    prior = Zero123Guidance(random_networks("small", "cpu", 0), config, "cpu")
+    prior.prepare(pipeline.datamanager.reference_images())
+    pipeline.guidance = prior
+    preview = Preview(pipeline)
+    assert not preview.button.disabled
+    preview._lock = torch.no_grad()
+    state = torch.get_rng_state()
+    sampled = [preview.pictures(orbit_views(10.0, 40.0, 2.0, 49.1), 0.4) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    (learned, imagined), (again, another) = sampled
+    assert learned.shape == imagined.shape == (64, 64, 3)
+    assert (learned == again).all()
+    assert (imagined != another).any(), "each time another sample"
+    assert pipeline.model.training
+
+
+def test_a_failure_of_the_prior_is_shown(pipeline, monkeypatch):
+    preview = Preview(pipeline)
+    monkeypatch.setattr(preview.button, "set_disabled", lambda *_: None)
+    client: Any = SimpleNamespace()
+    with pytest.raises(AttributeError):
+        preview.ask(client)
+    assert "could not be asked: AttributeError" in preview.answer.text
+
+
+def test_a_port_that_is_taken():
+    first = free_port("127.0.0.1", None)
+    assert free_port("127.0.0.1", first) == first
+    with pytest.raises(InputError, match=r"port 7999.*--port"):
+        free_port("192.0.2.1", 7999)
