@@ -91,7 +91,7 @@ def step_loss(
     true = rgba[view, frame]
     batch = {"plan": plan, "image": composite_white(true).movedim(0, -1).reshape(-1, 3), "alpha": true[3].reshape(-1)}
     rendering = model.render(rays, draw_rendering(len(rays), torch.Generator().manual_seed(step)), with_normals=False)
-    losses = model.weigh(model.loss_terms(rendering, batch), step)
+    losses = model.get_loss_dict({"rendering": rendering}, batch)
     return torch.stack(list(losses.values())).sum()
 
 
