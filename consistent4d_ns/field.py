@@ -29,8 +29,8 @@ def sample_plane(
     plane: Float[Tensor, "1 channels rows columns"], coordinates: Float[Tensor, "points 2"]
 ) -> Float[Tensor, "points channels"]:
     """Bilinear values of a plane at (column, row) coordinates in [-1, 1]; the border value outside."""
-    grid = coordinates[None, :, None, :]
-    values = F.grid_sample(plane, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    # Points along the last axis, which torch vectorises on the CPU.
+    values = F.grid_sample(plane, coordinates[None, None], mode="bilinear", padding_mode="border", align_corners=True)
     # A view: selecting entries instead would fill and copy the gradient of every plane.
     return values.view(plane.shape[1], -1).T
 
