@@ -132,6 +132,7 @@ def test_training_lets_a_waiting_frame_in_after_every_step(tmp_path):
         while not over.is_set():
             with lock:
                 events.append("frame")
+                time.sleep(0.001)  # Otherwise this loop keeps the interpreter from everybody else.
 
     trainer.train_iteration, trainer.eval_iteration = step, lambda _: events.append("evaluation")
     viewer = started(view)
