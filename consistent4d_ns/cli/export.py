@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
 
+from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import Colouring, Format, MeshOptions, MomentOptions, SolidOptions, in_range
 from consistent4d_ns.outputs import new_file, new_folder
@@ -17,7 +17,6 @@ from consistent4d_ns.outputs import new_file, new_folder
 if TYPE_CHECKING:
     from consistent4d_ns.export.sequence import Exporter
 
-T = TypeVar("T")
 Flat = tyro.conf.arg(name="", prefix_name=False)
 """Marks a group of options whose names are not prefixed."""
 USD_SUFFIXES = (".usd", ".usda", ".usdc")
@@ -111,7 +110,7 @@ def mesh(
         with new_file(out, common.overwrite) as path:
             made = common.open(config)
             meshes = made.meshes(options, colouring or "texture")
-            path.write_bytes(glb(progress(meshes, len(made.moments)), made.moments.fps, lit))
+            path.write_bytes(glb(progress(meshes, "Exporting", len(made.moments)), made.moments.fps, lit))
             print(told(out, made))
             return
     format = numbered_format(out, format)
@@ -120,7 +119,7 @@ def mesh(
     colouring = colouring or ("vertex" if format == "ply" else "texture")
     with new_folder(out, common.overwrite) as folder:
         made = common.open(config)
-        meshes = progress(made.meshes(options, colouring), len(made.moments))
+        meshes = progress(made.meshes(options, colouring), "Exporting", len(made.moments))
         write_meshes(folder, meshes, format, made.moments, lit)
     print(told(out, made))
 
@@ -151,7 +150,7 @@ def points(
         raise InputError(f"{out} ends in {out.suffix}: points are written as numbered PLY files, give a folder.")
     with new_folder(out, common.overwrite) as folder:
         made = common.open(config)
-        write_points(folder, progress(made.points(count), len(made.moments)), made.moments)
+        write_points(folder, progress(made.points(count), "Exporting", len(made.moments)), made.moments)
     print(told(out, made))
 
 
@@ -183,7 +182,7 @@ def usd(
     check_usd()
     with new_file(out, common.overwrite) as path:
         made = common.open(config)
-        write_usd(path, progress(made.meshes(options, "vertex"), len(made.moments)), made.moments.fps)
+        write_usd(path, progress(made.meshes(options, "vertex"), "Exporting", len(made.moments)), made.moments.fps)
     print(told(out, made))
 
 
@@ -199,13 +198,6 @@ def numbered_format(out: Path, format: Format | None) -> Format:
             "or a folder and --format glb, obj or ply."
         )
     return format or "glb"
-
-
-def progress(frames: Iterable[T], count: int) -> Iterator[T]:
-    """The same frames with a bar that shows how many are done."""
-    from rich.progress import track
-
-    yield from track(frames, "Exporting", total=count)
 
 
 def told(out: Path, made: Exporter) -> str:

@@ -18,6 +18,7 @@ from consistent4d_ns.camera_paths import (
     path_json,
     read_path,
 )
+from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.encoding import Format, check_encodable, format_of, write_frames
 from consistent4d_ns.errors import InputError
 
@@ -55,8 +56,6 @@ def render(
     fps = None if options.fps is None else checked_fps(options.fps)
     content = own_path(path, options) if isinstance(path, Path) else None
     # Seconds to import, which wrong options need not wait for.
-    from rich.progress import track
-
     from consistent4d_ns.runs import load_run
     from consistent4d_ns.videos import nerfstudio_path, parse_panels, render_rows, source_of
 
@@ -71,7 +70,7 @@ def render(
     check_encodable(form, content["render_width"] * len(panels), content["render_height"], fps)
     model.config.render_normals = any(panel.output == "normals" for panel in panels)  # They cost most.
     rows = render_rows(model, manager, cameras, panels, box)
-    write_frames(out, form, track(rows, "Rendering", total=len(cameras)), fps, overwrite)
+    write_frames(out, form, progress(rows, "Rendering", len(cameras)), fps, overwrite)
     print(f"{out}: {len(cameras)} frames, {len(cameras) / fps:.3g} s, {', '.join(outputs)} of step {run.step}.")
 
 
