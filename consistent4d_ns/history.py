@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file
+from consistent4d_ns.outputs import new_file, refusals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,8 @@ class LossHistory:
         self.earlier = earlier
         self.rows: list[Row] = []
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._written = 0
+        """Rows at the beginning of the file that need not be written again."""
 
     def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
         """Remember the terms of a step; before the first one, what is known of the steps before it is read.
@@ -57,10 +59,10 @@ class LossHistory:
         self._pending.append((step, {name: term.detach() for name, term in terms.items()}))
 
     def flush(self) -> None:
-        """Bring what is pending off the device and write the file anew.
+        """Bring what is pending off the device and append it to the file, which the first call writes anew.
 
         Raises:
-            InputError: it cannot be written; nothing recorded is lost, and a later call tries again.
+            InputError: it cannot be written; nothing recorded is lost, and a later call writes the file anew.
         """
         values = [value.float() for _, terms in self._pending for value in terms.values()]
         numbers = iter(torch.stack(values).tolist() if values else [])
@@ -68,8 +70,15 @@ class LossHistory:
             known = {name: next(numbers) for name in terms}
             self.rows.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
         self._pending = []
-        with new_file(self.file, overwrite=True) as unfinished:
-            unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        lines = "".join(json.dumps(row) + "\n" for row in self.rows[self._written :])
+        whole, self._written = self._written == 0, 0
+        if whole:
+            with new_file(self.file, overwrite=True) as unfinished:
+                unfinished.write_text(lines, encoding="utf-8")
+        else:
+            with refusals(self.file), self.file.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        self._written = len(self.rows)
 
 
 def read_history(file: Path) -> list[Row]:

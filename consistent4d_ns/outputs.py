@@ -78,14 +78,19 @@ def _earlier_files(path: Path, overwrite: bool) -> list[str]:
 
 
 @contextmanager
-def _scratch_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`; what the system refuses becomes an `InputError`."""
+def refusals(path: Path) -> Iterator[None]:
+    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`."""
     try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}; make room, or give another place.") from error
+
+
+@contextmanager
+def _scratch_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`."""
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
             yield Path(scratch)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"cannot write {path}: {reason}; nothing was kept. Give a place with room to write."
-        ) from error

@@ -153,9 +153,7 @@ def refused(out: Path, kind: Format) -> str:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, small_files: None, kind: Format):
     out = tmp_path / ("frames" if kind == "png" else f"a.{kind}")
-    assert refused(out, kind) == (
-        f"cannot write {out}: File too large; nothing was kept. Give a place with room to write."
-    )
+    assert refused(out, kind) == (f"cannot write {out}: File too large; make room, or give another place.")
     assert list(tmp_path.iterdir()) == []
 
 

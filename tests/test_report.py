@@ -108,6 +108,29 @@ def test_values_that_are_not_finite_stay_readable(tmp_path: Path):
     assert read_history(kept.file) == kept.rows
 
 
+def test_a_block_is_appended_and_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = LossHistory(tmp_path / "losses.jsonl")
+
+    def record(step: int) -> None:
+        kept.record(step, {"rgb_0": torch.tensor(float(step))})
+        kept.flush()
+
+    record(0)
+    place = kept.file.stat().st_ino
+    record(1)
+    assert kept.file.stat().st_ino == place  # Appended to.
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full_disk)
+        with pytest.raises(InputError, match=r"cannot write .*No space left"):
+            record(2)
+    record(3)
+    assert [row["step"] for row in read_history(kept.file)] == [0, 1, 2, 3]
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize("text", ["theirs", "[1]\n", '{"rgb_0": 1}', "\xff"])
 def test_something_else_in_its_place_is_kept(tmp_path: Path, text: str):
     (tmp_path / "losses.jsonl").write_text(text, encoding="latin-1")
