@@ -20,7 +20,8 @@ class RenderDraws:
     jitter: Float[Tensor, "rays"]
     """Shift of each ray's sample lattice, in steps, uniform in [0, 1)."""
     normal_offsets: Float[Tensor, "rows 3"]
-    """Standard normal directions in which points are shifted to ask for a second normal; sample i uses row i % rows."""
+    """Standard normal directions in which points are shifted to ask for a second normal; sample i uses row i % rows.
+    No rows where no loss asks."""
 
 
 def step_generator(seed: int, step: int, purpose: str, device: torch.device | str) -> torch.Generator:
@@ -32,7 +33,7 @@ def step_generator(seed: int, step: int, purpose: str, device: torch.device | st
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def draw_rendering(rays: int, generator: torch.Generator) -> RenderDraws:
-    """Draws for a batch of `rays` rays, on the generator's device."""
+def draw_rendering(rays: int, generator: torch.Generator, offsets: bool = True) -> RenderDraws:
+    """Draws for a batch of `rays` rays, on the generator's device; with `offsets` where a loss asks for them."""
     like = {"generator": generator, "device": generator.device}
-    return RenderDraws(torch.rand(rays, **like), torch.randn(NORMAL_OFFSETS, 3, **like))
+    return RenderDraws(torch.rand(rays, **like), torch.randn(NORMAL_OFFSETS if offsets else 0, 3, **like))

@@ -163,7 +163,8 @@ class Consistent4DPipeline(VanillaPipeline):
         """Everything random in training step `step`; follows from the seed and the step alone."""
         plan = self.datamanager.plan(step, self.useful_kinds(step))
         rays = len(plan.frames) * plan.image_size**2
-        rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device))
+        offsets = self.config.model.loss_weights.normal_smoothness_3d > 0
+        rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device), offsets)
         guidance = None
         if self.guidance is not None and plan.kind is not StepKind.REFERENCE:
             settings = self.steering.guidance(self.config.guidance)

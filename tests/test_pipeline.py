@@ -65,6 +65,15 @@ def test_a_step_agrees_with_float64(pipeline, kind: StepKind):
     assert gradient_error(gradients, exact_gradients) < 1e-2
 
 
+def test_normal_offsets_are_drawn_where_a_loss_asks_for_them(pipeline, monkeypatch):
+    asked = pipeline.draw(0).rendering
+    assert len(asked.normal_offsets) > 0
+    monkeypatch.setattr(pipeline.config.model.loss_weights, "normal_smoothness_3d", 0.0)
+    left_out = pipeline.draw(0).rendering
+    assert len(left_out.normal_offsets) == 0
+    assert torch.equal(left_out.jitter, asked.jitter)
+
+
 def test_each_kind_has_its_terms(pipeline):
     everywhere = {"orientation", "normal_smoothness_3d", "normal_smoothness_2d", "opaqueness", "depth_variance"}
     expected = {
