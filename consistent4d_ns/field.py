@@ -25,14 +25,25 @@ DensityBlob = Literal["linear", "gaussian"]
 HeadImplementation = Literal["torch", "tcnn"]
 
 
+def in_parts(coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "parts some 4"]:
+    """The points as a batch of equal parts, the last filled up with zeros.
+
+    On the CPU there is a part for each thread, because torch looks up each of a batch in one thread.
+    """
+    parts = torch.get_num_threads() if coordinates.device.type == "cpu" else 1
+    some = -(-len(coordinates) // parts)
+    missing = parts * some - len(coordinates)
+    return (F.pad(coordinates, (0, 0, 0, missing)) if missing else coordinates).view(parts, some, 4)
+
+
 def sample_plane(
-    plane: Float[Tensor, "1 channels rows columns"], coordinates: Float[Tensor, "points 2"]
-) -> Float[Tensor, "points channels"]:
+    plane: Float[Tensor, "1 channels rows columns"], coordinates: Float[Tensor, "parts points 2"]
+) -> Float[Tensor, "parts channels points"]:
     """Bilinear values of a plane at (column, row) coordinates in [-1, 1]; the border value outside."""
+    planes = plane.expand(len(coordinates), -1, -1, -1)
     # Points along the last axis, which torch vectorises on the CPU.
-    values = F.grid_sample(plane, coordinates[None, None], mode="bilinear", padding_mode="border", align_corners=True)
-    # A view: selecting entries instead would fill and copy the gradient of every plane.
-    return values.view(plane.shape[1], -1).T
+    grid = coordinates[:, None]
+    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=True).squeeze(2)
 
 
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, "points"]:
@@ -107,11 +118,14 @@ class KPlanesLevel(nn.Module):
             else:
                 nn.init.uniform_(plane, 0.1, 0.5)
 
-    def forward(self, coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "points channels"]:
-        """Combined plane features at (x, y, z, t) in [-1, 1]."""
+    def forward(self, coordinates: Float[Tensor, "parts points 4"]) -> Float[Tensor, "all_points channels"]:
+        """Combined plane features at (x, y, z, t) in [-1, 1]; the parts one after the other."""
         # Slices, because a list of columns would be gathered, and on a GPU copied there each time.
-        pairs = (coordinates[:, a : b + 1 : b - a] for a, b in AXIS_PAIRS)
+        pairs = (coordinates[..., a : b + 1 : b - a] for a, b in AXIS_PAIRS)
         values = [sample_plane(plane, pair) for plane, pair in zip(self.planes, pairs)]
+        return self._combine(values).transpose(1, 2).flatten(0, 1)
+
+    def _combine(self, values: list[Tensor]) -> Tensor:
         if self.reduction == "hybrid":
             xy, xz, xt, yz, yt, zt = values
             return (xy + xz + yz) * xt * yt * zt
@@ -185,8 +199,8 @@ class CascadeKPlanes(nn.Module):
         return F.normalize(-0.5 * (ahead - behind) / NORMAL_STEP, dim=-1)
 
     def _plane_features(self, points: Tensor, times: Tensor) -> list[Tensor]:
-        coordinates = torch.cat((points, times[:, None]), dim=-1)
-        return [level(coordinates) for level in self.levels]
+        coordinates = in_parts(torch.cat((points, times[:, None]), dim=-1))
+        return [level(coordinates)[: len(points)] for level in self.levels]
 
     def _cascade(self, head: str, planes: list[Tensor]) -> Tensor:
         """Running sums over levels of one head's outputs, [levels, points, outputs]."""

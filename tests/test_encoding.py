@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -126,15 +127,20 @@ def test_broken_rates_survive(tmp_path: Path):
         assert video.streams.video[0].average_rate == Fraction(30000, 1001)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 4 kB; the system refuses the rest as it does on a full disk."""
+    """No file of this process may grow beyond 4 kB; the system refuses the rest as it does on a full disk.
+
+    Not a fixture, because pytest itself may be writing to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def noise() -> Iterator[Frame]:
@@ -151,9 +157,11 @@ def refused(out: Path, kind: Format) -> str:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, small_files: None, kind: Format):
+def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, kind: Format):
     out = tmp_path / ("frames" if kind == "png" else f"a.{kind}")
-    assert refused(out, kind) == (f"cannot write {out}: File too large; make room, or give another place.")
+    with small_files():
+        told = refused(out, kind)
+    assert told == f"cannot write {out}: File too large; make room, or give another place."
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field import NORMAL_STEP, CascadeKPlanes, KPlanesLevel, density_blob, make_head, sample_plane
+from consistent4d_ns.field import (
+    NORMAL_STEP,
+    CascadeKPlanes,
+    KPlanesLevel,
+    density_blob,
+    in_parts,
+    make_head,
+    sample_plane,
+)
 from tests.agreement import assert_agrees, gradient_summary
 from tests.golden_field import recorded_field, recorded_name
 
@@ -175,7 +183,20 @@ def test_planes_are_read_where_their_axes_say() -> None:
     """Rows run along the second axis; corners lie on the corner values; outside, the border value holds."""
     plane = torch.arange(6.0).view(1, 1, 2, 3)
     coordinates = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [0.5, 0.0], [2.0, -3.0]])
-    assert sample_plane(plane, coordinates)[:, 0].tolist() == [0.0, 2.0, 3.0, 3.0, 2.0]
+    values = sample_plane(plane, torch.stack((coordinates, coordinates.flip(0))))
+    assert values[:, 0].tolist() == [[0.0, 2.0, 3.0, 3.0, 2.0], [2.0, 3.0, 3.0, 2.0, 0.0]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_part_for_each_thread_changes_nothing(monkeypatch: pytest.MonkeyPatch, count: int, threads: int) -> None:
+    field = small_field()
+    points, times = random_inputs(count)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    whole = field(points, times)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert in_parts(torch.ones(count, 4)).shape[0] == threads
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(field(points, times), whole))
 
 
 @pytest.mark.parametrize(("kind", "centre", "half"), [("linear", 10.0, 0.0), ("gaussian", 10.0, 10 * 0.6065306597)])
@@ -191,7 +212,7 @@ def test_level_combines_its_planes(reduction: Any) -> None:
     for plane, value in zip(level.planes, (2.0, 3.0, 5.0, 7.0, 11.0, 13.0)):
         nn.init.constant_(plane, value)
     expected = 2 * 3 * 5 * 7 * 11 * 13 if reduction == "product" else (2 + 3 + 7) * 5 * 11 * 13
-    assert level(torch.zeros(1, 4)).item() == expected
+    assert level(torch.zeros(1, 1, 4)).item() == expected
 
 
 def test_level_is_the_sum_of_the_heads_up_to_it() -> None:
