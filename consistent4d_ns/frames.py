@@ -138,6 +138,11 @@ def composite_white(rgba: Float[Tensor, "*batch 4 h w"]) -> Float[Tensor, "*batc
     return rgba[..., :3, :, :] + (1 - rgba[..., 3:, :, :])
 
 
+def straight_colour(colour: Float[Tensor, "*image"], alpha: Float[Tensor, "*#image"]) -> Float[Tensor, "*image"]:
+    """Colour in [0, 1] without the alpha that it was multiplied by; 0 where both are."""
+    return (colour / alpha.clamp(min=1e-6)).clamp(0.0, 1.0)
+
+
 def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Tensor, "images c side side"]:
     """Decoded square images at another size: by area when they shrink, bilinearly when they grow."""
     mode = "area" if side <= images.shape[-1] else "bilinear"

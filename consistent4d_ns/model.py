@@ -25,6 +25,7 @@ from consistent4d_ns.cameras import box_exit
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation, PlaneReduction
+from consistent4d_ns.frames import straight_colour
 from consistent4d_ns.planning import StepKind, StepPlan
 from consistent4d_ns.rendering import accumulate, depth_variance, normalised_depth, render_weights
 from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, step_size
@@ -367,7 +368,7 @@ class Consistent4DModel(Model):
         """Colour without the white background, and opacity: straight alpha."""
         accumulation = outputs[output_name.replace("rgb", "accumulation")]
         foreground = outputs[output_name] - (1.0 - accumulation)
-        return torch.cat(((foreground / accumulation.clamp(min=1e-6)).clamp(0.0, 1.0), accumulation), dim=-1)
+        return torch.cat((straight_colour(foreground, accumulation), accumulation), dim=-1)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Always strict: Nerfstudio would retry and drop what does not fit without a word.

@@ -22,7 +22,7 @@ from consistent4d_ns.camera_paths import Source
 from consistent4d_ns.cameras import OrbitViews
 from consistent4d_ns.datamanager import Consistent4DDataManager, view_rays
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.frames import composite_white, frame_times, nearest_frame, resized
+from consistent4d_ns.frames import composite_white, frame_times, nearest_frame, resized, straight_colour
 from consistent4d_ns.model import Consistent4DModel
 
 INPUT = "input"
@@ -149,7 +149,7 @@ def paint(
     alpha = outputs[name.replace("depth", "accumulation") if name.startswith("depth") else "accumulation"]
     if name == "normals":
         # The model's are (n + 1) / 2 times the accumulation.
-        return filled(torch.cat(((outputs[name] / alpha.clamp(min=1e-6)).clamp(0.0, 1.0), alpha), dim=-1))
+        return filled(torch.cat((straight_colour(outputs[name], alpha), alpha), dim=-1))
     # The object fits in the unit ball. A range of its own for each frame would flicker.
     middle = float(camera.camera_to_worlds[0, :, 3].norm())
     colour = apply_depth_colormap(outputs[name], None, max(0.0, middle - 1.0), middle + 1.0)
@@ -176,7 +176,7 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
     left, top = (width - side) // 2, (height - side) // 2
     rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
     colour, alpha = rgba[..., :3], rgba[..., 3:]
-    return filled(torch.cat(((colour / alpha.clamp(min=1e-6)).clamp(0.0, 1.0), alpha), dim=-1))
+    return filled(torch.cat((straight_colour(colour, alpha), alpha), dim=-1))
 
 
 def source_of(data: Consistent4DDataManager) -> Source:

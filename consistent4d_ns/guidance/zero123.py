@@ -217,14 +217,7 @@ class Zero123Guidance:
         generator: torch.Generator,
         steps: int = 50,
     ) -> Float[Tensor, "views 3 size size"]:
-        """Novel views imagined by the prior, in [0, 1]: DDIM from pure noise (method.md section 5.1).
-
-        Args:
-            poses: Camera vectors as of `cameras.relative_pose`.
-            frames: Index of each view's input frame.
-            scale: Classifier-free guidance scale.
-            generator: Source of the initial noise.
-            steps: Sampling steps.
+        """Novel views by DDIM from pure noise (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
             InputError: The parts needed were not kept (`previews` is off), or `steps` is out of range.

@@ -14,7 +14,9 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
 from consistent4d_ns.cameras import OrbitViews
+from consistent4d_ns.frames import straight_colour
 from consistent4d_ns.sampling import BOX_RADIUS, OccupancyGrid
+from consistent4d_ns.videos import to_bytes
 from consistent4d_ns.viewer.camera import to_scene
 
 IMAGE_PLANE = 0.3
@@ -65,8 +67,7 @@ class InputFrame:
 def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UInt8[np.ndarray, "size size 4"]:
     """A premultiplied frame as an ordinary RGBA picture, its alpha times `opacity`."""
     rgb, alpha = frame[:3].float(), frame[3:].float()
-    straight = torch.cat((rgb / alpha.clamp(min=1e-3), alpha * opacity))
-    return (straight.clamp(0.0, 1.0) * 255.0).round().byte().movedim(0, -1).cpu().numpy()
+    return to_bytes(torch.cat((straight_colour(rgb, alpha), alpha * opacity)).movedim(0, -1))
 
 
 class OccupiedCells:
