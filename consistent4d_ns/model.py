@@ -27,8 +27,8 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation, PlaneReduction
 from consistent4d_ns.frames import straight_colour
 from consistent4d_ns.planning import StepKind, StepPlan
-from consistent4d_ns.rendering import accumulate, depth_variance, normalised_depth, render_weights
-from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, step_size
+from consistent4d_ns.rendering import accumulate, composite, depth_variance, normalised_depth
+from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, step_size
 from consistent4d_ns.schedules import Anneal
 
 OCCUPANCY_EVERY = 16
@@ -146,8 +146,8 @@ class Rendering:
     """Sum of weight times distance, not divided by the accumulation."""
     depth: Float[Tensor, "levels rays"]
     """Distance of what is seen (see `rendering.normalised_depth`)."""
-    depth_variance: Float[Tensor, "levels rays"]
-    """Spread of the weight around `depth`."""
+    depth_variance: Float[Tensor, "levels rays"] | None
+    """Spread of the weight around `depth`; None when no loss asks for it."""
     weights: Float[Tensor, "levels samples"]
     """Weight of each sample."""
     normals: Float[Tensor, "levels samples 3"] | None
@@ -247,23 +247,21 @@ class Consistent4DModel(Model):
         directions = rays.directions[samples.ray_indices]
         times = self._sample_times(rays, samples)
         density, features = self.field(samples.points, times)
-        weights = render_weights(density, samples)
-
-        accumulation = accumulate(weights, samples)
-        rgb = accumulate(weights[..., None] * torch.sigmoid(features), samples)
-        expected_depth = accumulate(weights * samples.mids, samples)
-        depth = normalised_depth(expected_depth, accumulation, box_exit(rays.origins.norm(dim=-1)))
+        sums = composite(density, features, samples)
+        weights, accumulation = sums.weights, sums.accumulation
+        depth = normalised_depth(sums.expected_depth, accumulation, box_exit(rays.origins.norm(dim=-1)))
+        spread = self.config.loss_weights.depth_variance > 0
         normals = shifted = normal_map = None
         if with_normals and draws is not None:
             normals, shifted = self._training_normals(samples, times, draws)
         if with_normals and (draws is None or self.config.loss_weights.normal_smoothness_2d > 0):
             normal_map = self._normal_map(normals, weights, accumulation, samples, times)
         return Rendering(
-            rgb=rgb + self._background(rgb) * (1.0 - accumulation[..., None]),
+            rgb=sums.colour + self._background(sums.colour) * (1.0 - accumulation[..., None]),
             accumulation=accumulation,
-            expected_depth=expected_depth,
+            expected_depth=sums.expected_depth,
             depth=depth,
-            depth_variance=depth_variance(weights, depth, samples),
+            depth_variance=depth_variance(weights, depth, samples) if spread else None,
             weights=weights,
             normals=normals,
             shifted_normals=shifted,
@@ -275,9 +273,7 @@ class Consistent4DModel(Model):
         """Places where the rays are looked at."""
         nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
         jitter = None if draws is None else draws.jitter
-        grid = self.occupancy
-        place = (rays.origins, rays.directions, grid.step, jitter)
-        return lattice_samples(*place, grid, nears, fars, grid.occupied_box())
+        return self.occupancy.sample(rays.origins, rays.directions, jitter, nears, fars)
 
     def images(self, rendering: Rendering) -> dict[str, Tensor]:
         """Per-ray outputs: rgb, accumulation, depth, expected_depth and normals of the finest level, then each level's.
@@ -319,7 +315,7 @@ class Consistent4DModel(Model):
             terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)
         if weights.opaqueness > 0:
             terms["opaqueness"] = losses.opaqueness(rendering.accumulation)
-        if weights.depth_variance > 0:
+        if rendering.depth_variance is not None:
             terms["depth_variance"] = losses.visible_depth_variance(rendering.depth_variance, rendering.accumulation)
         return terms
 
@@ -416,9 +412,9 @@ class Consistent4DModel(Model):
         times: Tensor,
     ) -> Float[Tensor, "levels rays 3"]:
         if normals is None:
-            visible = (weights > VISIBLE_WEIGHT).any(dim=0)
-            normals = weights.new_zeros((*weights.shape, 3))
-            normals[:, visible] = self.field.normals(samples.points[visible], times[visible])
+            visible = (weights > VISIBLE_WEIGHT).any(dim=0).nonzero()[:, 0]
+            samples, weights = samples.select(visible), weights[:, visible]
+            normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
 

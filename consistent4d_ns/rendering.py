@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
+from consistent4d_ns import kernels
 from consistent4d_ns.sampling import PackedSamples
 
 
-def sum_before(
-    values: Float[Tensor, "levels samples"], ray_indices: Int64[Tensor, "samples"], num_rays: int
-) -> Float[Tensor, "levels samples"]:
+@dataclass(frozen=True)
+class Composite:
+    """What the samples of each ray add up to, on every level, and with which weights."""
+
+    weights: Float[Tensor, "levels samples"]
+    """Weight of each sample (see `render_weights`)."""
+    accumulation: Float[Tensor, "levels rays"]
+    """Sum of the weights: opacity in [0, 1]."""
+    colour: Float[Tensor, "levels rays 3"]
+    """Weighted sum of the colours, before any background."""
+    expected_depth: Float[Tensor, "levels rays"]
+    """Weighted sum of the distances, not divided by the accumulation."""
+
+
+def composite(
+    density: Float[Tensor, "levels samples"], features: Float[Tensor, "levels samples 3"], samples: PackedSamples
+) -> Composite:
+    """Volume-render samples of density and colour sigmoid(features) (method.md section 4)."""
+    if kernels.usable(density):
+        from consistent4d_ns.kernels import compositing
+
+        return Composite(*compositing.composite(density, features, samples.starts, samples.offsets, samples.step))
+    weights = render_weights(density, samples)
+    return Composite(
+        weights,
+        accumulate(weights, samples),
+        accumulate(weights[..., None] * torch.sigmoid(features), samples),
+        accumulate(weights * samples.mids, samples),
+    )
+
+
+def sum_before(values: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:
     """Sum over the samples that come before each sample on its own ray.
 
     One running sum over all rays minus its value at the ray's first sample; in float64, because the running sum grows
     with the number of rays while the differences stay small.
     """
     running = values.double().cumsum(dim=-1) - values
-    counts = torch.bincount(ray_indices, minlength=num_rays)
-    first = (counts.cumsum(0) - counts)[ray_indices]
-    return (running - running[:, first]).to(values.dtype)
+    return (running - running[:, samples.offsets[samples.ray_indices]]).to(values.dtype)
 
 
 def render_weights(density: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:
     """Weight T (1 - exp(-sigma h)) of each sample in its ray's colour, T the transmittance before it."""
     optical = density * samples.step
-    transmittance = torch.exp(-sum_before(optical, samples.ray_indices, samples.num_rays))
+    transmittance = torch.exp(-sum_before(optical, samples))
     return transmittance * -torch.expm1(-optical)
 
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from consistent4d_ns import kernels
+
 BOX_RADIUS = 1.0
 """The object lives in [-BOX_RADIUS, BOX_RADIUS]^3."""
 
@@ -33,16 +35,31 @@ class PackedSamples:
     """Mid points of the segments, in the box."""
     step: float
     """Length of every segment."""
-    num_rays: int
-    """Rays, with and without samples."""
+    offsets: Int64[Tensor, "rays+1"]
+    """Where each ray's samples begin in the list, and at last the number of samples (see `ray_offsets`)."""
 
     def __len__(self) -> int:
         return self.ray_indices.shape[0]
+
+    def select(self, kept: Int64[Tensor, "kept"]) -> PackedSamples:
+        """The samples with the given places in the list, which are in ascending order; all rays stay."""
+        rays = self.ray_indices[kept]
+        return PackedSamples(rays, self.starts[kept], self.points[kept], self.step, ray_offsets(rays, self.num_rays))
+
+    @property
+    def num_rays(self) -> int:
+        """Rays, with and without samples."""
+        return len(self.offsets) - 1
 
     @property
     def mids(self) -> Float[Tensor, "samples"]:
         """Distances of the mid points."""
         return self.starts + 0.5 * self.step
+
+
+def ray_offsets(ray_indices: Int64[Tensor, "samples"], num_rays: int) -> Int64[Tensor, "rays+1"]:
+    """Where the samples of each of `num_rays` rays begin in a list ordered by ray, and the length of the list."""
+    return torch.searchsorted(ray_indices, torch.arange(num_rays + 1, device=ray_indices.device))
 
 
 Box = tuple[Float[Tensor, "3"], Float[Tensor, "3"]]
@@ -98,7 +115,8 @@ def lattice_samples(
     mids = starts + 0.5 * step
     points = origins[rays] + directions[rays] * mids[:, None]
     keep = (points.abs() <= BOX_RADIUS).all(dim=-1) & (mids >= near[rays]) & (mids <= far[rays]) & occupied(points)
-    return PackedSamples(rays[keep], starts[keep], points[keep], step, len(counts))
+    everything = PackedSamples(rays, starts, points, step, torch.cat((counts.new_zeros(1), counts.cumsum(0))))
+    return everything.select(keep.nonzero()[:, 0])
 
 
 def _candidates(
@@ -172,6 +190,23 @@ class OccupancyGrid(nn.Module):
         cell = 2.0 * BOX_RADIUS / n
         return filled.argmax(dim=1) * cell - BOX_RADIUS, BOX_RADIUS - filled.flip(1).argmax(dim=1) * cell
 
+    def sample(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        jitter: Float[Tensor, "rays"] | None,
+        nears: Float[Tensor, "rays"] | None = None,
+        fars: Float[Tensor, "rays"] | None = None,
+    ) -> PackedSamples:
+        """`lattice_samples` in the occupied cells."""
+        place = origins, directions, self.step, jitter
+        if kernels.usable(origins):
+            from consistent4d_ns.kernels.lattice import grid_samples
+
+            rays, starts, points, offsets = grid_samples(*place, self.occupied, self.resolution, nears, fars)
+            return PackedSamples(rays, starts, points, self.step, offsets)
+        return lattice_samples(*place, self, nears, fars, self.occupied_box())
+
     def draw(self, step: int, times: int, warmup: int, generator: torch.Generator) -> OccupancyDraws:
         """What to look at in the update at training step `step`.
 
@@ -199,9 +234,10 @@ class OccupancyGrid(nn.Module):
         n = self.resolution
         corner = torch.stack((draws.cells // n**2, draws.cells // n % n, draws.cells % n), dim=-1)
         points = (corner + draws.offsets.to(self.values)) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
-        found = torch.zeros_like(points[:, 0])
-        for moment in draws.times.to(self.values).unbind(dim=-1):
-            found = torch.maximum(found, density(points, moment * 2.0 - 1.0).amax(dim=0) * self.step)
+        moments = draws.times.to(self.values).T * 2.0 - 1.0
+        # All at once: on a GPU the number of questions takes longer than their size.
+        found = density(points.repeat(len(moments), 1), moments.flatten()).amax(dim=0) * self.step
+        found = found.view(moments.shape).amax(dim=0)
         decayed = self.values[draws.cells] * self.decay
         # Only looked-at cells change; where one was drawn twice the higher value stays.
         self.values[draws.cells] = decayed

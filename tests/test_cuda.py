@@ -42,6 +42,13 @@ def test_a_training_step(tmp_path, kind: StepKind):
     assert gradient_error(gradients, expected_gradients) < 1e-2
 
 
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice"])
+def test_kernels(check: str):
+    """Imported here because Triton comes with torch on Linux alone."""
+    kernel_agreement = pytest.importorskip("tests.kernel_agreement")
+    getattr(kernel_agreement, check)("cuda")
+
+
 def test_pictures(tmp_path):
     """A camera path with every sort of panel, and the contact sheet."""
     data = toy_folder(tmp_path)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from consistent4d_ns.field import CascadeKPlanes
 from consistent4d_ns.rendering import accumulate, depth_variance, normalised_depth, render_weights, sum_before
-from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, step_size
+from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, ray_offsets, step_size
 from tests.agreement import assert_agrees, gradient_summary
 from tests.golden_field import recorded_field, recorded_name
 from tests.hash_fill import hash_u
@@ -43,7 +43,7 @@ def recorded_samples(recorded: SimpleNamespace, dtype: torch.dtype) -> PackedSam
     starts, ends = (recorded.arrays[key].to(dtype) for key in ("t_starts", "t_ends"))
     rays = recorded.arrays["ray_indices"].long()
     points = recorded.origins.to(dtype)[rays] + recorded.directions.to(dtype)[rays] * ((starts + ends) / 2)[:, None]
-    return PackedSamples(rays, starts, points, cast(float, ends - starts), len(recorded.origins))
+    return PackedSamples(rays, starts, points, cast(float, ends - starts), ray_offsets(rays, len(recorded.origins)))
 
 
 def render(field: CascadeKPlanes, samples: PackedSamples, ray_times: Tensor) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def packed(counts: list[int], step: float = 0.01) -> PackedSamples:
     """Rays with the given numbers of samples, side by side from distance 1 on."""
     rays = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
     places = torch.cat([torch.arange(count) for count in counts]) if counts else torch.empty(0)
-    return PackedSamples(rays, 1.0 + step * places, torch.zeros(len(rays), 3), step, len(counts))
+    return PackedSamples(rays, 1.0 + step * places, torch.zeros(len(rays), 3), step, ray_offsets(rays, len(counts)))
 
 
 def one_by_one(values: Tensor, rays: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def one_by_one(values: Tensor, rays: Tensor) -> Tensor:
 def test_sum_before_starts_anew_on_every_ray(counts: list[int]) -> None:
     samples = packed(counts)
     values = torch.rand(2, len(samples), generator=torch.Generator().manual_seed(0))
-    result = sum_before(values, samples.ray_indices, samples.num_rays)
+    result = sum_before(values, samples)
     torch.testing.assert_close(result.double(), one_by_one(values, samples.ray_indices), atol=1e-6, rtol=0)
 
 
@@ -164,7 +164,7 @@ def test_sum_before_stays_exact_over_many_rays() -> None:
     """In float32, a running sum over all rays would have an error of about 0.1 at the last of them."""
     samples = packed([200] * 20_000)
     values = torch.rand(1, len(samples), generator=torch.Generator().manual_seed(0))
-    result = sum_before(values, samples.ray_indices, samples.num_rays).view(20_000, 200)
+    result = sum_before(values, samples).view(20_000, 200)
     wanted = values.view(20_000, 200).double().cumsum(dim=-1) - values.view(20_000, 200)
     assert result.dtype == torch.float32
     torch.testing.assert_close(result.double(), wanted, atol=1e-5, rtol=0)
@@ -173,7 +173,7 @@ def test_sum_before_stays_exact_over_many_rays() -> None:
 def test_sum_before_gradient() -> None:
     samples = packed([3, 0, 2])
     values = torch.rand(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: sum_before(v, samples.ray_indices, 3), (values,))
+    assert torch.autograd.gradcheck(lambda v: sum_before(v, samples), (values,))
 
 
 def test_homogeneous_medium_has_the_closed_form() -> None:

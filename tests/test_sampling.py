@@ -262,8 +262,8 @@ def test_probes_lie_in_their_cells() -> None:
     draws = grid.draw(0, 3, WARMUP, torch.Generator().manual_seed(0))
 
     def density(points: Tensor, times: Tensor) -> Tensor:
-        assert torch.equal(grid.cell_index(points), draws.cells)
-        seen.append((times.min().item(), times.max().item()))
+        assert torch.equal(grid.cell_index(points), draws.cells.repeat(3))
+        seen.extend((moment.min().item(), moment.max().item()) for moment in times.view(3, -1))
         return torch.zeros(1, len(points))
 
     grid.update(density, draws)
