@@ -11,6 +11,7 @@ from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerC
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
+from torch import nn
 
 from consistent4d_ns.datamanager import Consistent4DDataManagerConfig
 from consistent4d_ns.dataparser import FrameSequenceDataParserConfig
@@ -31,6 +32,12 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
     """Learning rate, constant."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the running means of the gradient and its square."""
+
+    def setup(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser; on a CUDA device one that updates everything in one kernel."""
+        settings = {name: value for name, value in vars(self).items() if name not in ("_target", "max_norm")}
+        fused = True if all(p.is_cuda for p in params) else None
+        return self._target(params, fused=fused, **settings)
 
 
 @dataclass

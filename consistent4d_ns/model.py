@@ -37,6 +37,8 @@ OCCUPANCY_WARMUP = 256
 """Steps during which an update looks at every cell (method.md section 4.1)."""
 NORMAL_SHIFT = 0.01
 """Standard deviation of the shift at which a second normal is asked for, in world units (method.md section 3.3)."""
+CUDA_CHUNKS = 16
+"""Chunks of rays that a CUDA device renders at once outside training: small ones leave most of it idle."""
 VISIBLE_WEIGHT = 1e-3
 """Samples lighter than this do not show in a rendered normal map and are left out of it."""
 
@@ -96,7 +98,8 @@ class Consistent4DModelConfig(ModelConfig):
     enable_collider: bool = False
     """Not used: rays are sampled inside the object's box."""
     eval_num_rays_per_chunk: int = 16384
-    """Rays rendered at a time outside training; less takes less memory."""
+    """Rays rendered at a time outside training, and on a CUDA device `CUDA_CHUNKS` times as many; less takes less
+    memory."""
     grid_resolutions: tuple[tuple[int, int, int, int], ...] = ((50, 50, 50, 8), (100, 100, 100, 16))
     """Grid size along x, y, z, t for each level of the cascade, coarse to fine."""
     channels: tuple[int, ...] = (16,)
@@ -239,6 +242,20 @@ class Consistent4DModel(Model):
             camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
         check_times(camera.times.flatten(), "the camera", TIME_SLACK)
         return super().get_outputs_for_camera(camera, obb_box)
+
+    @property
+    def rays_at_once(self) -> int:
+        """Rays rendered at a time outside training."""
+        return self.config.eval_num_rays_per_chunk * (CUDA_CHUNKS if self.device.type == "cuda" else 1)
+
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """Images of the rays of one camera, by name, on the device of the rays."""
+        height, width = camera_ray_bundle.shape
+        rays, target = camera_ray_bundle.flatten(), camera_ray_bundle.origins.device
+        size = self.rays_at_once
+        parts = [self(rays[begin : begin + size].to(self.device)) for begin in range(0, len(rays), size)]
+        return {name: torch.cat([part[name].to(target) for part in parts]).view(height, width, -1) for name in parts[0]}
 
     def render(self, rays: RayBundle, draws: RenderDraws | None, with_normals: bool) -> Rendering:
         """Volume-render a bundle of rays (method.md section 4)."""

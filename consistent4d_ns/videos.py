@@ -201,7 +201,7 @@ def render_colour(
 ) -> Float[Tensor, "size size 3"]:
     """Only the colour of one view at one time; several times faster than all outputs, of which normals cost most."""
     rays = view_rays(view.to(model.device), torch.tensor([time], device=model.device), image_size)
-    chunk = model.config.eval_num_rays_per_chunk
+    chunk = model.rays_at_once
     parts = [model.render(rays[i : i + chunk], None, with_normals=False).rgb[-1] for i in range(0, len(rays), chunk)]
     return torch.cat(parts).view(image_size, image_size, 3)
 
