@@ -31,9 +31,9 @@ def composite(
 ) -> Composite:
     """Volume-render samples of density and colour sigmoid(features) (method.md section 4)."""
     if kernels.usable(density):
-        from consistent4d_ns.kernels import compositing
+        from consistent4d_ns import rendering_kernel
 
-        return Composite(*compositing.composite(density, features, samples.starts, samples.offsets, samples.step))
+        return Composite(*rendering_kernel.composite(density, features, samples.starts, samples.offsets, samples.step))
     weights = render_weights(density, samples)
     return Composite(
         weights,

@@ -201,7 +201,7 @@ class OccupancyGrid(nn.Module):
         """`lattice_samples` in the occupied cells."""
         place = origins, directions, self.step, jitter
         if kernels.usable(origins):
-            from consistent4d_ns.kernels.lattice import grid_samples
+            from consistent4d_ns.sampling_kernel import grid_samples
 
             rays, starts, points, offsets = grid_samples(*place, self.occupied, self.resolution, nears, fars)
             return PackedSamples(rays, starts, points, self.step, offsets)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from consistent4d_ns.kernels import compositing, lattice
+from consistent4d_ns import rendering_kernel, sampling_kernel
 from consistent4d_ns.rendering import composite
 from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, ray_offsets
 from tests.agreement import assert_agrees
@@ -61,7 +61,7 @@ def check_composite(device: str) -> None:
 
         def fused(density: Tensor, features: Tensor, samples: PackedSamples = samples) -> Outputs:
             place = samples.starts.to(device), samples.offsets.to(device)
-            return compositing.composite(density, features, *place, STEP)
+            return rendering_kernel.composite(density, features, *place, STEP)
 
         for used in ((0, 1, 2, 3), (1, 2), (0,)):
             expected = with_gradients(plain, density.double(), features.double(), used)
@@ -106,6 +106,6 @@ def compare_samples(
     expected = lattice_samples(origins, directions, STEP, jitter, grid, nears, fars)
     j, n, f = (None if t is None else t.to(device) for t in (jitter, nears, fars))
     place = origins.to(device), directions.to(device), STEP, j
-    found = lattice.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f)
+    found = sampling_kernel.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f)
     for name, ours in zip(("ray_indices", "starts", "points", "offsets"), found):
         assert torch.equal(ours.cpu(), getattr(expected, name)), name

@@ -1,7 +1,4 @@
-"""Triton kernels that do in one pass what the pure functions beside their callers do in many.
-
-Each module here imports Triton and is itself imported where it is first needed: nothing else needs Triton.
-"""
+"""Where the Triton kernels beside the pure functions are used; each of their modules is imported where first needed."""
 
 from __future__ import annotations
 
