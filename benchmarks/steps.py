@@ -1,0 +1,242 @@
+"""Training steps as the trainer takes them, run and timed outside of it."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import reduce, wraps
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from consistent4d_ns import model as model_module
+from consistent4d_ns.guidance import zero123
+from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.method_configs import Consistent4DTrainerConfig
+from consistent4d_ns.model import OCCUPANCY_EVERY, Rendering
+from consistent4d_ns.pipeline import Consistent4DPipeline
+
+FIELD_METHODS = ("forward", "with_normals", "normals", "density")
+"""What the model asks of the field."""
+
+
+def machine() -> str:
+    """The device and torch's version."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{device}, torch {torch.__version__}"
+
+
+def make_pipeline(
+    config: Consistent4DTrainerConfig, data: Path, networks: Zero123Networks | None = None
+) -> Consistent4DPipeline:
+    """The pipeline of a configuration on its device; `networks` take the place of the prior that it names."""
+    config.data = config.pipeline.datamanager.data = data
+    guidance = config.pipeline.guidance
+    if networks is not None:
+        guidance.kind = "none"
+    torch.manual_seed(0)
+    pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device=config.machine.device_type, test_mode="val"))
+    if networks is not None:
+        prior = Zero123Guidance(networks, guidance, str(pipeline.device), 0.0)
+        prior.prepare(pipeline.datamanager.reference_images())
+        pipeline.guidance = prior
+    return pipeline
+
+
+def full_size_networks() -> Zero123Networks:
+    """A Zero123 of full size with random weights: same time and memory as the real one, no download."""
+    return random_networks("full", "cuda" if torch.cuda.is_available() else "cpu", 0)
+
+
+def make_optimizer(config: Consistent4DTrainerConfig, pipeline: Consistent4DPipeline) -> torch.optim.Optimizer:
+    """The optimiser of a configuration for its pipeline's field."""
+    return config.optimizers["field"]["optimizer"].setup(params=pipeline.get_param_groups()["field"])
+
+
+class PhaseTimer:
+    """Milliseconds of named phases, each without those inside it; on CUDA between events, so that nothing waits."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.cuda = torch.device(device).type == "cuda"
+        self.marks: list[tuple[str, int | None, Any, Any]] = []
+        self.inside: int | None = None
+
+    def now(self) -> Any:
+        """A point in time."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, begin: Any, end: Any) -> float:
+        """Milliseconds between two points in time; on CUDA, after the device has come to the end."""
+        return begin.elapsed_time(end) if self.cuda else 1e3 * (end - begin)
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times what is done inside."""
+        index, outside, begin = len(self.marks), self.inside, self.now()
+        self.marks.append((name, outside, begin, begin))
+        self.inside = index
+        yield
+        self.marks[index] = (name, outside, begin, self.now())
+        self.inside = outside
+
+    def collect(self) -> dict[str, float]:
+        """Milliseconds by phase since the last call."""
+        self.wait()
+        total: dict[str, float] = defaultdict(float)
+        for name, outside, begin, end in self.marks:
+            spent = self.between(begin, end)
+            total[name] += spent
+            if outside is not None:
+                total[self.marks[outside][0]] -= spent
+        self.marks.clear()
+        return dict(total)
+
+    @contextmanager
+    def watching(self, parts: list[tuple[str, Any, str]]) -> Iterator[None]:
+        """Times calls of functions, given as (phase, owner, name of the function there)."""
+        with ExitStack() as stack:
+            for phase, owner, name in parts:
+                stack.enter_context(mock.patch.object(owner, name, self._timed(phase, getattr(owner, name))))
+            yield
+
+    def _timed(self, phase: str, function: Any) -> Any:
+        @wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(phase):
+                return function(*args, **kwargs)
+
+        return timed
+
+
+def rendering_parts(model: model_module.Consistent4DModel) -> list[tuple[str, Any, str]]:
+    """The phases of rendering and the functions they are in."""
+    field_parts = [("field", model.field, name) for name in FIELD_METHODS if hasattr(model.field, name)]
+    return [("sampling", model, "sample"), ("compositing", model_module, "composite"), *field_parts]
+
+
+def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
+    """The phases of a training step and the functions they are in.
+
+    VAE and UNet are told apart where the prior calls them from Python; a CUDA graph of both is `guidance` as a whole.
+    """
+    parts = [
+        ("draws", pipeline, "draw"),
+        ("rays", pipeline.datamanager, "batch"),
+        ("guidance", pipeline, "distillation_terms"),
+        ("ICL", pipeline, "consistency_terms"),
+        ("occupancy", pipeline.model, "update_occupancy"),
+    ]
+    if isinstance(pipeline.guidance, Zero123Guidance):
+        parts += [("VAE", pipeline.guidance, "encode"), ("UNet", pipeline.guidance, "predict_noise")]
+        parts.append(("VAE", zero123, "_pull_back"))
+    return parts + rendering_parts(pipeline.model)
+
+
+def train_step(
+    pipeline: Consistent4DPipeline, optimizer: torch.optim.Optimizer, step: int, timer: PhaseTimer
+) -> tuple[Tensor, Rendering]:
+    """One training step; its loss and what was rendered."""
+    with timer.phase("other"):
+        if step % OCCUPANCY_EVERY == 0:
+            pipeline.model.update_occupancy(step)
+        optimizer.zero_grad()
+        outputs, losses, _ = pipeline.get_train_loss_dict(step)
+        loss = reduce(torch.add, losses.values())
+        with timer.phase("backward"):
+            loss.backward()
+        with timer.phase("optimizer"):
+            optimizer.step()
+    return loss.detach(), outputs["rendering"]
+
+
+@dataclass
+class StepFigures:
+    """What some steps of one kind took."""
+
+    ms: list[float] = field(default_factory=list)
+    """Milliseconds of each step."""
+    samples: list[int] = field(default_factory=list)
+    """Samples of each step."""
+    rays: list[int] = field(default_factory=list)
+    """Rays of each step."""
+    phases: list[dict[str, float]] = field(default_factory=list)
+    """Milliseconds by phase, of other steps."""
+
+
+def run_steps(
+    pipeline: Consistent4DPipeline, optimizer: torch.optim.Optimizer, begin: int, count: int, warmup: int
+) -> dict[str, StepFigures]:
+    """Train `warmup + count` steps from `begin` on without waiting in between; figures of the last `count`, by kind."""
+    timer, kinds, losses = PhaseTimer(pipeline.device), dict[str, StepFigures](), []
+    points = [timer.now()]
+    taken: list[StepFigures | None] = []
+    for step in range(begin, begin + warmup + count):
+        loss, rendering = train_step(pipeline, optimizer, step, timer)
+        timer.marks.clear()
+        losses.append(loss)
+        points.append(timer.now())
+        figures = kinds.setdefault(kind(pipeline, step), StepFigures()) if step >= begin + warmup else None
+        taken.append(figures)
+        if figures is not None:
+            figures.samples.append(rendering.weights.shape[1])
+            figures.rays.append(rendering.rgb.shape[1])
+    timer.wait()
+    for figures, first, last in zip(taken, points, points[1:]):
+        if figures is not None:
+            figures.ms.append(timer.between(first, last))
+    assert torch.stack(losses).isfinite().all(), "a loss is not finite"
+    assert all(p.isfinite().all() for p in pipeline.model.parameters()), "a parameter is not finite"
+    return kinds
+
+
+def run_phases(
+    pipeline: Consistent4DPipeline,
+    optimizer: torch.optim.Optimizer,
+    begin: int,
+    count: int,
+    into: dict[str, StepFigures],
+) -> None:
+    """Train `count` more steps and add what their phases took to the figures."""
+    timer = PhaseTimer(pipeline.device)
+    with timer.watching(step_parts(pipeline)):
+        for step in range(begin, begin + count):
+            train_step(pipeline, optimizer, step, timer)
+            spent = timer.collect()
+            into.setdefault(kind(pipeline, step), StepFigures()).phases.append(spent)
+
+
+def kind(pipeline: Consistent4DPipeline, step: int) -> str:
+    """Whether a step fits the input view or distils."""
+    return "reference" if step % pipeline.datamanager.config.plan.reference_every == 0 else "distillation"
+
+
+def reset_peak_memory() -> None:
+    """Count from now on."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> float:
+    """GiB that tensors took on the GPU at most since the last reset; on the CPU, that the process ever took."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
