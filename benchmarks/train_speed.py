@@ -97,7 +97,7 @@ def measure(method: str, options: Options) -> list[Figures]:
 def table(figures: Figures) -> str:
     """One stage as Markdown rows."""
     rows = []
-    for name, kind in figures.kinds.items():
+    for name, kind in sorted(figures.kinds.items(), reverse=True):
         samples, per_ray = median(kind.samples), sum(kind.samples) / sum(kind.rays)
         rows.append(
             f"| {figures.method} | {figures.image_size} | {name} | {median(kind.ms):.1f} | {mean(kind.ms):.1f} "
