@@ -26,6 +26,8 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.model import OCCUPANCY_EVERY, Rendering
 from consistent4d_ns.pipeline import Consistent4DPipeline
 
+UNDIVIDED = ("occupancy",)
+"""Phases that what is inside them belongs to."""
 FIELD_METHODS = ("forward", "with_normals", "normals", "density")
 """What the model asks of the field."""
 
@@ -64,7 +66,10 @@ def make_optimizer(config: Consistent4DTrainerConfig, pipeline: Consistent4DPipe
 
 
 class PhaseTimer:
-    """Milliseconds of named phases, each without those inside it; on CUDA between events, so that nothing waits."""
+    """Milliseconds of named phases, each without those inside it; on CUDA between events, so that nothing waits.
+
+    What is inside an `UNDIVIDED` phase belongs to it.
+    """
 
     def __init__(self, device: torch.device | str) -> None:
         self.cuda = torch.device(device).type == "cuda"
@@ -91,6 +96,9 @@ class PhaseTimer:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Times what is done inside."""
+        if self.inside is not None and self.marks[self.inside][0] in UNDIVIDED:
+            yield
+            return
         index, outside, begin = len(self.marks), self.inside, self.now()
         self.marks.append((name, outside, begin, begin))
         self.inside = index

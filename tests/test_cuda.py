@@ -14,6 +14,7 @@ from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.method_configs import FieldOptimizerConfig
 from consistent4d_ns.planning import StepKind
 from consistent4d_ns.videos import nerfstudio_path, parse_panels, render_rows, run_sheet
 from tests.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
@@ -47,6 +48,22 @@ def test_kernels(check: str):
     """Imported here because Triton comes with torch on Linux alone."""
     kernel_agreement = pytest.importorskip("tests.kernel_agreement")
     getattr(kernel_agreement, check)("cuda")
+
+
+def test_training_goes_on_on_the_cpu():
+    """The optimiser is another there: its state must fit all the same."""
+    (theirs,) = there = [torch.nn.Parameter(torch.ones(3, device="cuda"))]
+    (ours,) = here = [torch.nn.Parameter(torch.ones(3))]
+    there_optimizer, here_optimizer = (FieldOptimizerConfig().setup(side) for side in (there, here))
+    for _ in range(2):
+        theirs.grad = torch.tensor([1.0, -2.0, 0.0], device="cuda")
+        there_optimizer.step()
+    here_optimizer.load_state_dict(there_optimizer.state_dict())
+    ours.data = theirs.data.cpu()
+    for parameter, optimizer in ((theirs, there_optimizer), (ours, here_optimizer)):
+        parameter.grad = torch.tensor([0.5, 1.0, -1.0], device=parameter.device)
+        optimizer.step()
+    torch.testing.assert_close(ours.data, theirs.data.cpu())
 
 
 def test_pictures(tmp_path):
