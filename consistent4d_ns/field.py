@@ -120,7 +120,7 @@ class KPlanesLevel(nn.Module):
         self, features: Float[Tensor, "points channels"], jacobian: Float[Tensor, "points 3 channels"]
     ) -> Float[Tensor, "points 3"]:
         """Derivatives of the density head's output along x, y, z; only for heads of torch."""
-        first, _, last = cast(nn.Sequential, self.density_head)
+        first, _, last = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(cast(nn.Sequential, self.density_head)))
         # Which hidden units are active is piecewise constant, so nothing flows back into it.
         active = (features.detach() @ first.weight.detach().T > 0).to(features.dtype)
         in_features = active @ (last.weight.T * first.weight)
@@ -253,8 +253,7 @@ class CascadeKPlanes(nn.Module):
         """
         levels = cast(Iterable[KPlanesLevel], self.levels)
         of_heads = running_sums(
-            level.density_gradient(features, jacobian)
-            for level, features, jacobian in zip(levels, planes, jacobians)
+            level.density_gradient(features, jacobian) for level, features, jacobian in zip(levels, planes, jacobians)
         )
         inside = points.abs() <= 1.0
         gradient = of_heads + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside

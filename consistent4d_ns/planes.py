@@ -53,14 +53,16 @@ def plane_features_and_jacobian(
         from consistent4d_ns.planes_kernel import fused_features_and_jacobian
 
         return fused_features_and_jacobian(planes, coordinates, reduction)
-    looks = [sample_plane_and_slopes(plane, coordinates, axes) for plane, axes in zip(planes, AXIS_PAIRS)]
-    values = [value for value, _ in looks]
-    jacobian = [torch.zeros_like(values[0]) for _ in range(TIME_AXIS)]
-    for axes, (_, slopes), factor in zip(AXIS_PAIRS, looks, cofactors(values, reduction)):
-        for axis, slope in zip(axes, slopes):
+    parts = in_parts(coordinates)
+    values = [sample_plane(plane, parts[..., list(axes)]) for plane, axes in zip(planes, AXIS_PAIRS)]
+    derivatives: list[list[Tensor]] = [[], [], []]
+    for plane, axes, factor in zip(planes, AXIS_PAIRS, cofactors(values, reduction)):
+        for axis in axes:
             if axis != TIME_AXIS:
-                jacobian[axis] = jacobian[axis] + slope * factor
-    return combine(values, reduction), torch.stack(jacobian, dim=1)
+                derivatives[axis].append(plane_slope(plane, parts, axes, axis) * factor)
+    results = combine(values, reduction), *(reduce(torch.add, terms) for terms in derivatives)
+    features, *jacobian = (result.transpose(1, 2).flatten(0, 1)[: len(coordinates)] for result in results)
+    return features, torch.stack(jacobian, dim=1)
 
 
 def runs_fused(planes: Planes, coordinates: Tensor) -> bool:
@@ -112,29 +114,20 @@ def sample_plane(
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=True).squeeze(2)
 
 
-def sample_plane_and_slopes(
-    plane: Float[Tensor, "1 channels rows columns"], coordinates: Float[Tensor, "points 4"], axes: tuple[int, int]
-) -> tuple[Float[Tensor, "points channels"], tuple[Float[Tensor, "points channels"], Float[Tensor, "points channels"]]]:
-    """Bilinear values of the plane along two axes, and their derivatives along both."""
-    _, channels, rows, columns = plane.shape
-    left, right, across, across_slope = locate(coordinates[:, axes[0]], columns)
-    top, bottom, down, down_slope = locate(coordinates[:, axes[1]], rows)
-    table = plane[0].permute(1, 2, 0).reshape(-1, channels)
-    corners = [F.embedding(row * columns + column, table) for row in (top, bottom) for column in (left, right)]
-    above, above_difference = torch.lerp(corners[0], corners[1], across), corners[1] - corners[0]
-    below, below_difference = torch.lerp(corners[2], corners[3], across), corners[3] - corners[2]
-    slopes = across_slope * torch.lerp(above_difference, below_difference, down), down_slope * (below - above)
-    return torch.lerp(above, below, down), slopes
-
-
-def locate(
-    coordinate: Float[Tensor, "points"], size: int
-) -> tuple[Tensor, Tensor, Float[Tensor, "points 1"], Float[Tensor, "points 1"]]:
-    """The grid values before and after a coordinate, how far it is between them, and their number per unit.
-
-    The latter is 0 outside [-1, 1], where nothing changes any more.
-    """
-    place = ((coordinate + 1.0) / 2.0 * (size - 1)).clamp(0, size - 1)
-    before = place.detach().long().clamp(max=max(size - 2, 0))
-    slope = torch.where(coordinate.detach().abs() <= 1.0, 0.5 * (size - 1), 0.0).to(place.dtype)
-    return before, (before + 1).clamp(max=size - 1), (place - before)[:, None], slope[:, None]
+def plane_slope(
+    plane: Float[Tensor, "1 channels rows columns"],
+    coordinates: Float[Tensor, "parts points 4"],
+    axes: tuple[int, int],
+    axis: int,
+) -> Float[Tensor, "parts channels points"]:
+    """Derivative of a plane's bilinear values along one of its two axes: the difference across the cell."""
+    size = plane.shape[3 - axes.index(axis)]
+    place = ((coordinates[..., axis].detach() + 1.0) / 2.0 * (size - 1)).clamp(0, size - 1)
+    before = place.floor().clamp(max=max(size - 2, 0))
+    ends = []
+    for index in (before, (before + 1.0).clamp(max=size - 1)):
+        at_end = coordinates[..., list(axes)]
+        at_end[..., axes.index(axis)] = index * (2.0 / max(size - 1, 1)) - 1.0
+        ends.append(sample_plane(plane, at_end))
+    inside = coordinates[..., axis].abs() <= 1.0
+    return (ends[1] - ends[0]) * torch.where(inside, 0.5 * (size - 1), 0.0).to(plane.dtype)[:, None]

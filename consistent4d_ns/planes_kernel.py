@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
@@ -87,9 +87,9 @@ class _Query(torch.autograd.Function):
         count, width = len(coordinates), packed.shape[1]
         features = packed.new_empty(count, width)
         jacobian = packed.new_empty((count, 3, width) if with_jacobian else 0)
-        block = LAUNCH.forward_block
+        block, kernel = LAUNCH.forward_block, cast(Any, look_up)
         with torch.cuda.device_of(packed):
-            look_up[(triton.cdiv(count, block),)](
+            kernel[(triton.cdiv(count, block),)](
                 packed,
                 coordinates,
                 features,
@@ -127,10 +127,10 @@ def _gradient(
     count, width = len(coordinates), packed.shape[1]
     space = nx * ny + nx * nz + ny * nz
     time = len(packed) - space
-    launch = LAUNCH
+    launch, kernel = LAUNCH, cast(Any, add_gradients)
     copies = packed.new_zeros(launch.space_copies * space + launch.time_copies * time, width)
     with torch.cuda.device_of(packed):
-        add_gradients[(triton.cdiv(count, launch.backward_block),)](
+        kernel[(triton.cdiv(count, launch.backward_block),)](
             packed,
             coordinates,
             packed if of_features is None else of_features.contiguous(),
@@ -165,7 +165,7 @@ def locate(coordinates, sample, there, axis: tl.constexpr, size):
 
 
 @triton.jit
-def corner_offsets(columns, column, row, width: tl.constexpr, lane):
+def corner_offsets(columns, column, row, width: tl.constexpr, lane) -> Any:
     """Places of the four corners in a plane: top left, top right, bottom left, bottom right, [block, lanes]."""
     left, right, _, _ = column
     top, bottom, _, _ = row
