@@ -165,7 +165,7 @@ def locate(coordinates, sample, there, axis: tl.constexpr, size):
 
 
 @triton.jit
-def corner_offsets(columns, column, row, width: tl.constexpr, lane) -> Any:
+def corner_offsets(columns, column, row, width: tl.constexpr, lane):
     """Places of the four corners in a plane: top left, top right, bottom left, bottom right, [block, lanes]."""
     left, right, _, _ = column
     top, bottom, _, _ = row
@@ -182,11 +182,11 @@ def look(plane, columns, column, row, width: tl.constexpr, lane, there):
     """Values of a plane and their derivatives along its columns' and its rows' axis, [block, lanes]."""
     _, _, across, across_slope = column
     _, _, down, down_slope = row
-    first, second, third, fourth = corner_offsets(columns, column, row, width, lane)
-    top_left = tl.load(plane + first, mask=there, other=0.0)
-    top_right = tl.load(plane + second, mask=there, other=0.0)
-    bottom_left = tl.load(plane + third, mask=there, other=0.0)
-    bottom_right = tl.load(plane + fourth, mask=there, other=0.0)
+    corners = corner_offsets(columns, column, row, width, lane)
+    top_left = tl.load(plane + corners[0], mask=there, other=0.0)
+    top_right = tl.load(plane + corners[1], mask=there, other=0.0)
+    bottom_left = tl.load(plane + corners[2], mask=there, other=0.0)
+    bottom_right = tl.load(plane + corners[3], mask=there, other=0.0)
     above_difference = top_right - top_left
     below_difference = bottom_right - bottom_left
     above = top_left + across * above_difference
@@ -200,17 +200,17 @@ def add(plane, columns, column, row, value, across_derivative, down_derivative, 
     """Adds to the gradients of the corners those that come from the results of `look`."""
     _, _, across, across_slope = column
     _, _, down, down_slope = row
-    first, second, third, fourth = corner_offsets(columns, column, row, width, lane)
+    corners = corner_offsets(columns, column, row, width, lane)
     steeper = across_slope * across_derivative
     left = (1.0 - across) * value - steeper
     right = across * value + steeper
     lower = down_slope * down_derivative
     lower_left = (1.0 - across) * lower
     lower_right = across * lower
-    tl.atomic_add(plane + first, (1.0 - down) * left - lower_left, mask=there, sem="relaxed")
-    tl.atomic_add(plane + second, (1.0 - down) * right - lower_right, mask=there, sem="relaxed")
-    tl.atomic_add(plane + third, down * left + lower_left, mask=there, sem="relaxed")
-    tl.atomic_add(plane + fourth, down * right + lower_right, mask=there, sem="relaxed")
+    tl.atomic_add(plane + corners[0], (1.0 - down) * left - lower_left, mask=there, sem="relaxed")
+    tl.atomic_add(plane + corners[1], (1.0 - down) * right - lower_right, mask=there, sem="relaxed")
+    tl.atomic_add(plane + corners[2], down * left + lower_left, mask=there, sem="relaxed")
+    tl.atomic_add(plane + corners[3], down * right + lower_right, mask=there, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
