@@ -3,10 +3,10 @@
     python benchmarks/field_speed.py
 
 Samples of one image of 256 pixels (one time) and of four images of 64 pixels (four times), a million at most. For both
-medians in milliseconds: densities, features, normals there and at shifted points, and the gradients of a sum of all; the
+medians in milliseconds: densities, features, normals there and at shifted points, and gradients of a sum of all; the
 same with normals from finite differences and torch's own lookups; the passes of the plane kernel alone, in several
-layouts, and how much these must move. Without CUDA a few samples show that it runs (with `TRITON_INTERPRET=1` the kernel
-too).
+layouts, and how much these must move. Without CUDA a few samples show that it runs (with `TRITON_INTERPRET=1` the
+kernel too).
 """
 
 from __future__ import annotations
