@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
-from itertools import combinations
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,37 +12,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.planes import (
+    AXIS_PAIRS,
+    TIME_AXIS,
+    PlaneReduction,
+    plane_features,
+    plane_features_and_jacobian,
+)
 
-AXIS_PAIRS = tuple(combinations(range(4), 2))
-"""Axes (x, y, z, t = 0..3) of the six planes: xy, xz, xt, yz, yt, zt."""
-TIME_AXIS = 3
 NORMAL_STEP = 1e-3
 """Half-width of the finite differences that give normals, in world units (method.md section 3.3)."""
 
-PlaneReduction = Literal["product", "hybrid"]
 DensityBlob = Literal["linear", "gaussian"]
 HeadImplementation = Literal["torch", "tcnn"]
-
-
-def in_parts(coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "parts some 4"]:
-    """The points as a batch of equal parts, the last filled up with zeros.
-
-    On the CPU there is a part for each thread, because torch looks up each of a batch in one thread.
-    """
-    parts = torch.get_num_threads() if coordinates.device.type == "cpu" else 1
-    some = -(-len(coordinates) // parts)
-    missing = parts * some - len(coordinates)
-    return (F.pad(coordinates, (0, 0, 0, missing)) if missing else coordinates).view(parts, some, 4)
-
-
-def sample_plane(
-    plane: Float[Tensor, "1 channels rows columns"], coordinates: Float[Tensor, "parts points 2"]
-) -> Float[Tensor, "parts channels points"]:
-    """Bilinear values of a plane at (column, row) coordinates in [-1, 1]; the border value outside."""
-    planes = plane.expand(len(coordinates), -1, -1, -1)
-    # Points along the last axis, which torch vectorises on the CPU.
-    grid = coordinates[:, None]
-    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=True).squeeze(2)
 
 
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, "points"]:
@@ -54,6 +35,13 @@ def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[
     if kind == "linear":
         return 10.0 * (1.0 - points.norm(dim=-1) / 0.5)
     return 10.0 * torch.exp(-points.square().sum(dim=-1) / (2.0 * 0.5**2))
+
+
+def density_blob_gradient(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, "points 3"]:
+    """Derivatives of `density_blob`; 0 at the origin."""
+    if kind == "linear":
+        return -20.0 * F.normalize(points, dim=-1)
+    return -4.0 * points * density_blob(points, kind)[:, None]
 
 
 def make_head(inputs: int, hidden: int, outputs: int, implementation: HeadImplementation) -> nn.Module:
@@ -118,18 +106,25 @@ class KPlanesLevel(nn.Module):
             else:
                 nn.init.uniform_(plane, 0.1, 0.5)
 
-    def forward(self, coordinates: Float[Tensor, "parts points 4"]) -> Float[Tensor, "all_points channels"]:
-        """Combined plane features at (x, y, z, t) in [-1, 1]; the parts one after the other."""
-        # Slices, because a list of columns would be gathered, and on a GPU copied there each time.
-        pairs = (coordinates[..., a : b + 1 : b - a] for a, b in AXIS_PAIRS)
-        values = [sample_plane(plane, pair) for plane, pair in zip(self.planes, pairs)]
-        return self._combine(values).transpose(1, 2).flatten(0, 1)
+    def forward(self, coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "points channels"]:
+        """Combined plane features at (x, y, z, t) in [-1, 1]."""
+        return plane_features(list(self.planes), coordinates, self.reduction)
 
-    def _combine(self, values: list[Tensor]) -> Tensor:
-        if self.reduction == "hybrid":
-            xy, xz, xt, yz, yt, zt = values
-            return (xy + xz + yz) * xt * yt * zt
-        return reduce(torch.mul, values)
+    def with_jacobian(
+        self, coordinates: Float[Tensor, "points 4"]
+    ) -> tuple[Float[Tensor, "points channels"], Float[Tensor, "points 3 channels"]]:
+        """Combined plane features and their derivatives along x, y, z."""
+        return plane_features_and_jacobian(list(self.planes), coordinates, self.reduction)
+
+    def density_gradient(
+        self, features: Float[Tensor, "points channels"], jacobian: Float[Tensor, "points 3 channels"]
+    ) -> Float[Tensor, "points 3"]:
+        """Derivatives of the density head's output along x, y, z; only for heads of torch."""
+        first, _, last = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(cast(nn.Sequential, self.density_head)))
+        # Which hidden units are active is piecewise constant, so nothing flows back into it.
+        active = (features.detach() @ first.weight.detach().T > 0).to(features.dtype)
+        in_features = active @ (last.weight.T * first.weight)
+        return (jacobian * in_features[:, None]).sum(dim=-1)
 
 
 class CascadeKPlanes(nn.Module):
@@ -157,6 +152,7 @@ class CascadeKPlanes(nn.Module):
     ) -> None:
         super().__init__()
         self.blob: DensityBlob = blob
+        self.has_torch_heads = implementation == "torch"
         self.levels = nn.ModuleList(
             KPlanesLevel(resolution, width, hidden, reduction, implementation)
             for resolution, width in zip(resolutions, channels)
@@ -178,20 +174,48 @@ class CascadeKPlanes(nn.Module):
         """
         with torch.autocast(points.device.type, enabled=False):
             planes = self._plane_features(points, times)
-            features = self._cascade("feature_head", planes)
-            return self._activate(self._cascade("density_head", planes), points), features
+            raw = self._raw_density(planes, points)
+            return F.softplus(raw), self._colour_features(planes)
+
+    def with_normals(
+        self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
+    ) -> tuple[Float[Tensor, "levels points"], Float[Tensor, "levels points 3"], Float[Tensor, "levels points 3"]]:
+        """What `forward` and `normals` give, from one look at the planes."""
+        if not self.has_torch_heads:
+            return *self(points, times), self.difference_normals(points, times)
+        with torch.autocast(points.device.type, enabled=False):
+            planes, jacobians = self._plane_features_and_jacobians(points, times)
+            raw = self._raw_density(planes, points)
+            normals = self._normals(planes, jacobians, raw.detach(), points)
+            return F.softplus(raw), self._colour_features(planes), normals
 
     def density(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
     ) -> Float[Tensor, "levels points"]:
-        """Densities alone, for normals and the occupancy grid."""
+        """Densities alone, for the occupancy grid and surfaces."""
         with torch.autocast(points.device.type, enabled=False):
-            return self._activate(self._cascade("density_head", self._plane_features(points, times)), points)
+            return F.softplus(self._raw_density(self._plane_features(points, times), points))
 
     def normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
     ) -> Float[Tensor, "levels points 3"]:
-        """Unit normals from central differences of the density, differentiable (method.md section 3.3)."""
+        """Unit normals from the gradient of the density in space, differentiable in the parameters.
+
+        What upstream's central differences (`difference_normals`) tend to for small steps. Outside the box the density
+        is taken as constant along the axes that left it; where it is 0 in floating point, so is the normal.
+        """
+        if not self.has_torch_heads:
+            return self.difference_normals(points, times)
+        with torch.autocast(points.device.type, enabled=False):
+            planes, jacobians = self._plane_features_and_jacobians(points, times)
+            with torch.no_grad():
+                raw = self._raw_density(planes, points.clamp(-1.0, 1.0))
+            return self._normals(planes, jacobians, raw, points)
+
+    def difference_normals(
+        self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
+    ) -> Float[Tensor, "levels points 3"]:
+        """Unit normals from central differences of the density (method.md section 3.3): for heads not of torch."""
         offsets = NORMAL_STEP * torch.eye(3, dtype=points.dtype, device=points.device)
         shifted = torch.stack((points[:, None] + offsets, points[:, None] - offsets)).clamp(-1.0, 1.0)
         density = self.density(shifted.reshape(-1, 3), times[None, :, None].expand(2, -1, 3).reshape(-1))
@@ -199,13 +223,43 @@ class CascadeKPlanes(nn.Module):
         return F.normalize(-0.5 * (ahead - behind) / NORMAL_STEP, dim=-1)
 
     def _plane_features(self, points: Tensor, times: Tensor) -> list[Tensor]:
-        coordinates = in_parts(torch.cat((points, times[:, None]), dim=-1))
-        return [level(coordinates)[: len(points)] for level in self.levels]
+        coordinates = torch.cat((points, times[:, None]), dim=-1)
+        return [level(coordinates) for level in self.levels]
+
+    def _plane_features_and_jacobians(self, points: Tensor, times: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        coordinates = torch.cat((points, times[:, None]), dim=-1)
+        planes, jacobians = zip(*(cast(KPlanesLevel, level).with_jacobian(coordinates) for level in self.levels))
+        return list(planes), list(jacobians)
+
+    def _raw_density(self, planes: list[Tensor], points: Tensor) -> Float[Tensor, "levels points"]:
+        """What the softplus is taken of."""
+        return self._cascade("density_head", planes).squeeze(-1) + density_blob(points, self.blob)
+
+    def _colour_features(self, planes: list[Tensor]) -> Float[Tensor, "levels points 3"]:
+        return self._cascade("feature_head", planes)
 
     def _cascade(self, head: str, planes: list[Tensor]) -> Tensor:
         """Running sums over levels of one head's outputs, [levels, points, outputs]."""
-        outputs = [getattr(level, head)(features) for level, features in zip(self.levels, planes)]
-        return torch.stack(outputs).to(planes[0].dtype).cumsum(dim=0)
+        outputs = (getattr(level, head)(features) for level, features in zip(self.levels, planes))
+        return running_sums(output.to(planes[0].dtype) for output in outputs)
 
-    def _activate(self, raw: Tensor, points: Tensor) -> Tensor:
-        return F.softplus(raw.squeeze(-1) + density_blob(points, self.blob))
+    def _normals(
+        self, planes: list[Tensor], jacobians: list[Tensor], raw: Float[Tensor, "levels points"], points: Tensor
+    ) -> Float[Tensor, "levels points 3"]:
+        """Normals from a look at the planes and the raw density, through which no gradient is to flow.
+
+        None would: its part in the gradient of the density, sigmoid(raw), cancels in the normalisation. It is there
+        for the places where even the gradient underflows.
+        """
+        levels = cast(Iterable[KPlanesLevel], self.levels)
+        of_heads = running_sums(
+            level.density_gradient(features, jacobian) for level, features, jacobian in zip(levels, planes, jacobians)
+        )
+        inside = points.abs() <= 1.0
+        gradient = of_heads + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside
+        return F.normalize(-torch.sigmoid(raw)[..., None] * gradient, dim=-1)
+
+
+def running_sums(values: Iterable[Tensor]) -> Float[Tensor, "values ..."]:
+    """The first value, the sum of the first two, and so on."""
+    return torch.stack(list(accumulate(values)))

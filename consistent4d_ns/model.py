@@ -24,8 +24,9 @@ from consistent4d_ns.camera_paths import TIME_SLACK, check_times
 from consistent4d_ns.cameras import box_exit
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation, PlaneReduction
+from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation
 from consistent4d_ns.frames import straight_colour
+from consistent4d_ns.planes import PlaneReduction
 from consistent4d_ns.planning import StepKind, StepPlan
 from consistent4d_ns.rendering import accumulate, composite, depth_variance, normalised_depth
 from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, step_size
@@ -263,14 +264,16 @@ class Consistent4DModel(Model):
         samples = self.sample(rays, draws)
         directions = rays.directions[samples.ray_indices]
         times = self._sample_times(rays, samples)
-        density, features = self.field(samples.points, times)
+        normals = shifted = normal_map = None
+        if with_normals and draws is not None:
+            density, features, normals = self.field.with_normals(samples.points, times)
+            shifted = self._shifted_normals(samples, times, draws)
+        else:
+            density, features = self.field(samples.points, times)
         sums = composite(density, features, samples)
         weights, accumulation = sums.weights, sums.accumulation
         depth = normalised_depth(sums.expected_depth, accumulation, box_exit(rays.origins.norm(dim=-1)))
         spread = self.config.loss_weights.depth_variance > 0
-        normals = shifted = normal_map = None
-        if with_normals and draws is not None:
-            normals, shifted = self._training_normals(samples, times, draws)
         if with_normals and (draws is None or self.config.loss_weights.normal_smoothness_2d > 0):
             normal_map = self._normal_map(normals, weights, accumulation, samples, times)
         return Rendering(
@@ -410,15 +413,11 @@ class Consistent4DModel(Model):
         override = renderers.BACKGROUND_COLOR_OVERRIDE
         return like.new_ones(3) if override is None else override.to(like)
 
-    def _training_normals(
-        self, samples: PackedSamples, times: Tensor, draws: RenderDraws
-    ) -> tuple[Tensor, Tensor | None]:
-        normals = self.field.normals(samples.points, times)
+    def _shifted_normals(self, samples: PackedSamples, times: Tensor, draws: RenderDraws) -> Tensor | None:
         if self.config.loss_weights.normal_smoothness_3d <= 0:
-            return normals, None
+            return None
         row = torch.arange(len(samples), device=samples.points.device) % len(draws.normal_offsets)
-        shift = NORMAL_SHIFT * draws.normal_offsets[row]
-        return normals, self.field.normals(samples.points + shift, times)
+        return self.field.normals(samples.points + NORMAL_SHIFT * draws.normal_offsets[row], times)
 
     def _normal_map(
         self,

@@ -17,10 +17,9 @@ from consistent4d_ns.field import (
     CascadeKPlanes,
     KPlanesLevel,
     density_blob,
-    in_parts,
     make_head,
-    sample_plane,
 )
+from consistent4d_ns.planes import in_parts, sample_plane
 from tests.agreement import assert_agrees, gradient_summary
 from tests.golden_field import recorded_field, recorded_name
 
@@ -57,6 +56,14 @@ def small_field(**changes: Any) -> CascadeKPlanes:
     return CascadeKPlanes(**{**options, **changes})
 
 
+def trained_like_field(**changes: Any) -> CascadeKPlanes:
+    """A float64 field whose planes all matter."""
+    field = small_field(**changes).double()
+    for parameter in field.parameters():
+        nn.init.uniform_(parameter, -1.0, 1.0)
+    return field
+
+
 def random_inputs(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.rand(count, 4, generator=generator) * 2 - 1
@@ -80,7 +87,35 @@ def test_recorded_values(recorded: SimpleNamespace, run: str, values: float, nor
     # softplus(x) = x + softplus(-x): its inverse is y + log(1 - exp(-y)).
     raw = density.double() + torch.log(-torch.expm1(-density.double()))
     assert_agrees(f"raw density {run}", raw, arrays["raw_density"][..., 0], values)
-    assert_agrees(f"normals {run}", field.normals(points, times), arrays["normal"], normals)
+    assert_agrees(f"normals {run}", field.difference_normals(points, times), arrays["normal"], normals)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normals_agree_with_recorded_differences(recorded: SimpleNamespace, dtype: torch.dtype) -> None:
+    """Where a difference crosses no line between cells and no kink of a head: elsewhere it averages two slopes."""
+    field = recorded_field(recorded.arrays, recorded.config, torch.float64)
+    smooth = [
+        not kinks_between(field, point, time) for point, time in zip(recorded.points.double(), recorded.times.double())
+    ]
+    assert sum(smooth) > len(smooth) / 4
+    normals = field.to(dtype).normals(recorded.points.to(dtype), recorded.times.to(dtype))
+    assert_agrees("normals", normals[:, smooth], recorded.arrays["f64.normal"][:, smooth], 5e-5)
+
+
+def kinks_between(field: CascadeKPlanes, point: Tensor, time: Tensor) -> bool:
+    """Whether cells or active hidden units of the density differ between a point and its neighbours."""
+    steps = NORMAL_STEP * torch.eye(3, dtype=point.dtype)
+    around = point + torch.cat((torch.zeros_like(steps[:1]), steps, -steps))
+    if (around.abs() > 1).any():
+        return True
+    coordinates = torch.cat((around, time.expand(7, 1)), dim=-1)
+    for level in field.levels:
+        (ny, nx), nz = level.planes[0].shape[2:], level.planes[1].shape[2]  # pyright: ignore
+        cells = ((around + 1.0) / 2.0 * (torch.tensor([nx, ny, nz]) - 1)).floor()
+        active = level.density_head[0](level(coordinates)) > 0  # pyright: ignore
+        if (cells != cells[0]).any() or (active != active[0]).any():
+            return True
+    return False
 
 
 @pytest.mark.parametrize(("run", "tolerance"), [("f32", 2e-4), ("f64", 1e-12)])
@@ -115,7 +150,7 @@ def test_recorded_gradients_of_normals(
     """Looser in float32, where normals are differences of nearly equal numbers."""
     monkeypatch.setattr("consistent4d_ns.field.NORMAL_STEP", RECORDED_NORMAL_STEP)
     field, points = recorded_field(recorded.arrays, recorded.config, dtype), recorded.points.to(dtype, copy=True)
-    normals = field.normals(points.requires_grad_(), recorded.times.to(dtype))
+    normals = field.difference_normals(points.requires_grad_(), recorded.times.to(dtype))
     total = (recorded.arrays["coef_normal"].to(dtype) * normals).mean()
     assert_gradients_agree(recorded.arrays, "n", total, field, points, tolerance)
 
@@ -212,7 +247,7 @@ def test_level_combines_its_planes(reduction: Any) -> None:
     for plane, value in zip(level.planes, (2.0, 3.0, 5.0, 7.0, 11.0, 13.0)):
         nn.init.constant_(plane, value)
     expected = 2 * 3 * 5 * 7 * 11 * 13 if reduction == "product" else (2 + 3 + 7) * 5 * 11 * 13
-    assert level(torch.zeros(1, 1, 4)).item() == expected
+    assert level(torch.zeros(1, 4)).item() == expected
 
 
 def test_level_is_the_sum_of_the_heads_up_to_it() -> None:
@@ -235,6 +270,45 @@ def test_normals_are_unit_and_point_out_of_the_blob() -> None:
     assert normals.shape == (2, 100, 3)
     outwards = nn.functional.normalize(points.double(), dim=-1)
     torch.testing.assert_close(normals, outwards.expand(2, -1, -1), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"reduction": "hybrid", "blob": "gaussian"}])
+def test_normals_are_the_limit_of_differences(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    """And so are their gradients in the parameters; inside the box and outside, where differences are kept in it."""
+    monkeypatch.setattr("consistent4d_ns.field.NORMAL_STEP", 1e-6)
+    field = trained_like_field(**changes)
+    points, times = (inputs.double() for inputs in random_inputs(200))
+    points = points * torch.tensor([1.3, 1.3, 1.0])  # outside along all axes, differences are but rounding
+    weights = torch.randn(2, 200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for normals in (field.normals(points, times), field.difference_normals(points, times)):
+        total = (weights * normals).sum()
+        parameters = dict(field.named_parameters())
+        found = torch.autograd.grad(total, list(parameters.values()), materialize_grads=True)
+        gradients.append(dict(zip(parameters, found)))
+    assert_agrees("normals", field.normals(points, times), field.difference_normals(points, times), 1e-5)
+    for name, wanted in gradients[1].items():
+        assert_agrees(name, gradients[0][name], wanted, 1e-4, relative=True)
+
+
+def test_one_look_gives_what_three_give() -> None:
+    field = trained_like_field()
+    inputs = tuple(values.double() for values in random_inputs(50))
+    results = field.with_normals(*inputs)
+    for result, expected in zip(results, (*field(*inputs), field.normals(*inputs))):
+        torch.testing.assert_close(result, expected)
+
+
+def test_normals_vanish_with_the_density() -> None:
+    """Noise of empty space must not count as a surface; nothing there is NaN."""
+    field = small_field(hidden=8)
+    for level in field.levels:
+        nn.init.constant_(level.density_head[2].weight, -1e6)  # pyright: ignore
+        nn.init.constant_(level.density_head[0].weight, 1.0)  # pyright: ignore
+    normals = field.normals(*random_inputs(50))
+    assert not normals.any()
+    normals.sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in field.parameters())
 
 
 def test_autocast_does_not_change_anything() -> None:
@@ -303,6 +377,10 @@ def test_tinycudann_is_asked_for_the_same_heads(monkeypatch: pytest.MonkeyPatch,
     assert FakeNetwork.asked == [(i, o, {"otype": kind, **network}) for i in (4, 2) for o in (1, 3)]
     density, features = field(*random_inputs(5))
     assert density.dtype == features.dtype == torch.float32
+    # Their weights are out of reach, so normals are differences.
+    normals = field.with_normals(*random_inputs(5))[2]
+    assert torch.equal(normals, field.difference_normals(*random_inputs(5)))
+    assert torch.equal(normals, field.normals(*random_inputs(5)))
 
 
 def test_missing_tinycudann_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
