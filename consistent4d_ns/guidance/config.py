@@ -30,6 +30,13 @@ class GuidanceConfig:
     """Greatest noise level drawn, as a fraction of the noise schedule's length."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Number format of UNet and VAE; auto: fp16 on CUDA, fp32 elsewhere. Conditions and losses are always fp32."""
+    cuda_graphs: bool = True
+    """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
+    thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other
+    shapes, and asked for while training goes on."""
+    compile: bool = False
+    """Let torch.compile fuse UNet and VAE encoder: faster steps after a minute or more of compiling at every new number
+    of views, also in previews. Torch keeps what it compiled in its own cache, so later runs start sooner."""
     condition_batch: int = 8
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
