@@ -23,7 +23,7 @@ import tyro
 from torch import Tensor, nn
 
 from consistent4d_ns.guidance.base import draw
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
@@ -62,7 +62,7 @@ class Variant:
     name: str
     graphs: bool
     channels_last: bool = False
-    compiled: bool = False
+    implementation: Implementation = "torch"
 
 
 VARIANTS = (
@@ -70,7 +70,9 @@ VARIANTS = (
     Variant("eager, channels last", graphs=False, channels_last=True),
     Variant("graphs", graphs=True),
     Variant("graphs, channels last", graphs=True, channels_last=True),
-    Variant("graphs, compiled", graphs=True, compiled=True),
+    Variant("eager, fused", graphs=False, implementation="fused"),
+    Variant("graphs, fused", graphs=True, implementation="fused"),
+    Variant("graphs, compiled", graphs=True, implementation="compiled"),
 )
 
 
@@ -81,7 +83,7 @@ def build(variant: Variant, options: Options, device: str) -> Zero123Guidance:
         for network in (networks.unet, networks.vae):
             # Not `network.to`: diffusers narrows its arguments.
             nn.Module.to(network, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = GuidanceConfig(cuda_graphs=variant.graphs, compile=variant.compiled)
+    config = GuidanceConfig(cuda_graphs=variant.graphs, implementation=variant.implementation)
     guidance = Zero123Guidance(networks, config, device)
     guidance.prepare(torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)))
     return guidance
@@ -190,12 +192,11 @@ def main(options: Options) -> None:
     torch.backends.cudnn.benchmark = options.cudnn_benchmark
     meter = Meter(device, options)
     print(torch.cuda.get_device_name() if meter.cuda else platform.machine(), f"torch {torch.__version__}", sep=", ")
-    print(
-        "| what | first call s | ms | peak of tensors | peak held | still held | difference |\n|---|---|---|---|---|---|---|"
-    )
+    print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
+    print(f"{'|---' * 7}|")
     expected: dict[int, Tensor] = {}
     for variant in VARIANTS:
-        if options.compile or not variant.compiled:
+        if options.compile or variant.implementation != "compiled":
             measure_prior(variant, meter, device, expected)
             gc.collect()  # a guidance and its recordings refer to each other
     torch.manual_seed(0)

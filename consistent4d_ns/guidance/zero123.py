@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -15,8 +16,9 @@ from consistent4d_ns.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.frames import resized
 from consistent4d_ns.guidance.base import GuidanceDraws
-from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.fused import fuse
 from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
@@ -88,14 +90,9 @@ class Zero123Guidance:
         if not self.config.previews:
             self._free_what_only_previews_need()
         _freeze(self._networks.vae, self.device, self._dtype)
-        if self.config.compile:
-            self._compile()
-
-    def _compile(self) -> None:
-        """Let the networks that distillation runs be compiled at their next call; their parameters stay as they are."""
-        networks: Any = self._networks
-        networks.unet.compile(dynamic=False)
-        networks.vae.encoder.compile(dynamic=False)
+        if self.device.type == "cuda":
+            implement(self._networks.unet, self.config.implementation)
+            implement(self._networks.vae.encoder, self.config.implementation)
 
     def _free_what_only_previews_need(self) -> None:
         networks: Any = self._networks
@@ -287,6 +284,20 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def implement(network: nn.Module, implementation: Implementation) -> None:
+    """Choose what a frozen network runs on, in place; its parameters keep their names.
+
+    Raises:
+        InputError: What is chosen is not installed.
+    """
+    if implementation == "compiled":
+        network.compile(dynamic=False)
+    if implementation == "fused":
+        if find_spec("triton") is None:
+            raise InputError("guidance.implementation fused: Triton is not installed; choose torch or compiled.")
+        fuse(network)
 
 
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
