@@ -42,6 +42,37 @@ def fuse(network: nn.Module) -> None:
             module.conv_norm_out, module.conv_act = FusedNorm(norm, silu=True), nn.Identity()
 
 
+def shorten_cross_attention(unet: nn.Module) -> None:
+    """Replace cross attention by what it amounts to where the context is one token, in place."""
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.attention_processor import Attention
+
+    modules: list[Any] = list(unet.modules())
+    for module in modules:
+        if not isinstance(module, BasicTransformerBlock) or module.norm_type != "layer_norm":
+            continue
+        if isinstance(module.attn2, Attention) and module.attn2.is_cross_attention:
+            setattr(module, "norm2", nn.Identity())  # noqa: B010, type checkers want a norm and an attention
+            setattr(module, "attn2", SingleTokenAttention(module.attn2))  # noqa: B010
+
+
+class SingleTokenAttention(nn.Module):
+    """Cross attention to one token: all of the attention goes to it, whatever queries and keys are."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.to_v, self.to_out = attention.to_v, attention.to_out
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "images pixels channels"],
+        encoder_hidden_states: Float[Tensor, "images 1 context"],
+        attention_mask: None = None,
+    ) -> Float[Tensor, "images 1 channels"]:
+        """The same for all pixels; the first argument does not matter."""
+        return self.to_out[0](self.to_v(encoder_hidden_states))
+
+
 def _is_plain(block: Any) -> bool:
     return (
         block.time_embedding_norm == "default"

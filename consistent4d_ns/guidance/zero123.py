@@ -18,7 +18,7 @@ from consistent4d_ns.frames import resized
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
-from consistent4d_ns.guidance.fused import fuse
+from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
 from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
@@ -91,8 +91,7 @@ class Zero123Guidance:
             self._free_what_only_previews_need()
         _freeze(self._networks.vae, self.device, self._dtype)
         if self.device.type == "cuda":
-            implement(self._networks.unet, self.config.implementation)
-            implement(self._networks.vae.encoder, self.config.implementation)
+            implement(self._networks, self.config.implementation)
 
     def _free_what_only_previews_need(self) -> None:
         networks: Any = self._networks
@@ -286,18 +285,23 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
-def implement(network: nn.Module, implementation: Implementation) -> None:
-    """Choose what a frozen network runs on, in place; its parameters keep their names.
+def implement(networks: Zero123Networks, implementation: Implementation) -> None:
+    """Choose what the frozen UNet and VAE encoder run on, in place.
 
     Raises:
         InputError: What is chosen is not installed.
     """
+    parts: tuple[nn.Module, ...] = (networks.unet, networks.vae.encoder)
     if implementation == "compiled":
-        network.compile(dynamic=False)
-    if implementation == "fused":
+        for part in parts:
+            part.compile(dynamic=False)
+    elif implementation == "fused":
         if find_spec("triton") is None:
             raise InputError("guidance.implementation fused: Triton is not installed; choose torch or compiled.")
-        fuse(network)
+        for part in parts:
+            fuse(part)
+        if networks.image_tokens == 1:
+            shorten_cross_attention(networks.unet)
 
 
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from consistent4d_ns.guidance.fused import FusedNorm, fuse
+from consistent4d_ns.guidance.fused import FusedNorm, fuse, shorten_cross_attention
 from consistent4d_ns.guidance.random_prior import random_networks
 from tests.agreement import assert_agrees
 
@@ -64,6 +64,16 @@ def check_networks(device: str) -> None:
         call = (noisy.to(device), torch.tensor([100, 900], device=device), context.to(device))
         predicted = [networks.unet(*call).sample for networks in (plain, fused)]
     assert_agrees("noise", predicted[1], predicted[0], 1e-4, relative=True)
+
+
+def test_attention_to_one_token_needs_no_queries() -> None:
+    plain = random_networks("small", "cpu", 0).unet.eval().requires_grad_(False)
+    short = deepcopy(plain)
+    shorten_cross_attention(short)
+    generator = torch.Generator().manual_seed(0)
+    noisy, context = torch.randn(2, 8, 16, 16, generator=generator), torch.randn(2, 1, 24, generator=generator)
+    noise = [unet(noisy, torch.tensor([100, 900]), context).sample for unet in (plain, short)]
+    assert_agrees("noise", noise[1], noise[0], 1e-5, relative=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch has on Linux")
