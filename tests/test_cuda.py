@@ -101,6 +101,24 @@ def test_recorded_distillation_is_distillation(implementation: Implementation):
             assert float((found - expected).norm() / expected.norm()) < (1e-3 if implementation == "torch" else 2e-2)
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_host_waits_for_neither_prior(graphs: bool):
+    """Distillation and interpolation only queue work, so the host prepares what comes next meanwhile."""
+    prior = small_prior(cuda_graphs=graphs)
+    interpolator = Interpolator(IFNet("residual").cuda().requires_grad_(False), cuda_graphs=graphs)
+    images, *rest = some_step(prior, 1, 4, 64)
+
+    def step() -> None:
+        (prior.loss(images, *rest) + consistency_loss(interpolator, images)).sum().backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_recorded_distillation_leaves_other_threads_alone():
     """A page of the viewer renders and copies while a step is recorded."""
     stop, failures = threading.Event(), []
