@@ -22,19 +22,19 @@ def sum_moments(
     c = tl.program_id(2) * block_c + tl.arange(0, block_c)
     inside = c < channels
     added = tl.load(offset + n * offset_stride + c, mask=inside, other=0.0).to(tl.float32)
-    total = tl.zeros((block_c,), dtype=tl.float32)
-    squares = tl.zeros((block_c,), dtype=tl.float32)
+    total = tl.zeros((block_p, block_c), dtype=tl.float32)
+    squares = tl.zeros((block_p, block_c), dtype=tl.float32)
     for step in range(0, rows, block_p):
         p = tl.program_id(1) * rows + step + tl.arange(0, block_p)
         there = (p < pixels)[:, None] & inside[None, :]
         place = n * pixels * channels + p[:, None] * channels + c[None, :]
         value = tl.load(x + place, mask=there, other=0.0).to(tl.float32) + added[None, :]
         value = tl.where(there, value, 0.0)
-        total += tl.sum(value, axis=0)
-        squares += tl.sum(value * value, axis=0)
+        total += value
+        squares += value * value
     out = partial + (n * tl.num_programs(1) + tl.program_id(1)) * 2 * channels + c
-    tl.store(out, total, mask=inside)
-    tl.store(out + channels, squares, mask=inside)
+    tl.store(out, tl.sum(total, axis=0), mask=inside)
+    tl.store(out + channels, tl.sum(squares, axis=0), mask=inside)
 
 
 @triton.jit
@@ -100,8 +100,8 @@ def sum_products(
     shift = tl.load(factors + (n * 2 + 1) * channels + c, mask=inside, other=0.0)
     w = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)
-    total = tl.zeros((block_c,), dtype=tl.float32)
-    products = tl.zeros((block_c,), dtype=tl.float32)
+    total = tl.zeros((block_p, block_c), dtype=tl.float32)
+    products = tl.zeros((block_p, block_c), dtype=tl.float32)
     for step in range(0, rows, block_p):
         p = tl.program_id(1) * rows + step + tl.arange(0, block_p)
         there = (p < pixels)[:, None] & inside[None, :]
@@ -113,11 +113,11 @@ def sum_products(
             share = 1.0 / (1.0 + tl.exp(-value))
             gradient = gradient * share * (1.0 + value * (1.0 - share))
         gradient = gradient * w[None, :]
-        total += tl.sum(gradient, axis=0)
-        products += tl.sum(gradient * normal, axis=0)
+        total += gradient
+        products += gradient * normal
     out = partial + (n * tl.num_programs(1) + tl.program_id(1)) * 2 * channels + c
-    tl.store(out, total, mask=inside)
-    tl.store(out + channels, products, mask=inside)
+    tl.store(out, tl.sum(total, axis=0), mask=inside)
+    tl.store(out + channels, tl.sum(products, axis=0), mask=inside)
 
 
 @triton.jit
