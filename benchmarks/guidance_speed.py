@@ -186,19 +186,8 @@ def measure_prior(variant: Variant, meter: Meter, device: str, expected: dict[in
         expected.setdefault(side, gradient)
 
 
-def main(options: Options) -> None:
-    """Measure and print."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.benchmark = options.cudnn_benchmark
-    meter = Meter(device, options)
-    print(torch.cuda.get_device_name() if meter.cuda else platform.machine(), f"torch {torch.__version__}", sep=", ")
-    print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
-    print(f"{'|---' * 7}|")
-    expected: dict[int, Tensor] = {}
-    for variant in VARIANTS:
-        if options.compile or variant.implementation != "compiled":
-            measure_prior(variant, meter, device, expected)
-            gc.collect()  # a guidance and its recordings refer to each other
+def measure_interpolation(meter: Meter, device: str) -> None:
+    """Rows of RIFE."""
     torch.manual_seed(0)
     net = IFNet("residual").to(device).requires_grad_(False)
     half = torch.float16 if meter.cuda else None
@@ -207,6 +196,22 @@ def main(options: Options) -> None:
         gradient = report(meter, f"RIFE {side} x {views}, eager", plain, None)
         recorded = interpolation_step(Interpolator(net, half=half, cuda_graphs=meter.cuda), side, views, device)
         report(meter, f"RIFE {side} x {views}, graphs", recorded, gradient)
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
+    meter = Meter(device, options)
+    print(torch.cuda.get_device_name() if meter.cuda else platform.machine(), f"torch {torch.__version__}", sep=", ")
+    print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
+    print(f"{'|---' * 7}|")
+    measure_interpolation(meter, device)
+    expected: dict[int, Tensor] = {}
+    for variant in VARIANTS:
+        if options.compile or variant.implementation != "compiled":
+            measure_prior(variant, meter, device, expected)
+            gc.collect()  # a guidance and its recordings refer to each other
 
 
 if __name__ == "__main__":
