@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from consistent4d_ns.camera_paths import PathOptions, Source, camera_path, path_json
 from consistent4d_ns.field import CascadeKPlanes
-from consistent4d_ns.guidance.base import GuidanceDraws
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.base import GuidanceDraws, draw
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
+from consistent4d_ns.interpolation.ifnet import IFNet
 from consistent4d_ns.method_configs import FieldOptimizerConfig
 from consistent4d_ns.planes import PlaneReduction
 from consistent4d_ns.planning import StepKind
@@ -100,6 +103,98 @@ def test_pictures(tmp_path):
         assert np.abs(rows[0].astype(int) - rows[1]).mean() < 1, name
     sheets = [run_sheet(side.model, side.datamanager).astype(int) for side in (cpu, cuda)]
     assert np.abs(sheets[0] - sheets[1]).mean() < 1
+
+
+def small_prior(**settings: Any) -> Zero123Guidance:
+    """The small random prior on CUDA, in half precision, conditioned on two frames."""
+    prior = Zero123Guidance(random_networks("small", "cpu", 0), GuidanceConfig(**settings), "cuda")
+    prior.prepare(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    return prior
+
+
+def some_step(prior: Zero123Guidance, seed: int, views: int, side: int) -> tuple[Any, ...]:
+    """Arguments of `Zero123Guidance.loss`: two levels, everything but the shapes follows from the seed."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+    images = torch.rand(2, views, 3, side, side, generator=generator, device="cuda").requires_grad_()
+    poses = torch.randn(views, 4, generator=generator, device="cuda")
+    frames = torch.randint(2, (views,), generator=torch.Generator().manual_seed(seed))
+    return images, poses, frames, draw(prior, 2, views, (200, 800), generator), 1.0 + seed
+
+
+STAGES = [(1, 4, 64), (2, 4, 64), (3, 2, 64), (4, 4, 64), (5, 1, 96), (6, 1, 96), (7, 4, 64)]
+"""Seed, views and side of calls as a run makes them, and back again."""
+
+
+@pytest.mark.parametrize("implementation", ["torch", "fused", "compiled"])
+def test_recorded_distillation_is_distillation(implementation: Implementation):
+    """Losses and gradients of recordings, over several steps and stages, are those of the function itself."""
+    plain, recorded = small_prior(cuda_graphs=False), small_prior(implementation=implementation)
+    kept = []
+    for seed, views, side in (
+        STAGES[:2] if implementation == "compiled" else STAGES
+    ):  # every shape would be compiled anew
+        results = []
+        for prior in (plain, recorded):
+            images, *rest = some_step(prior, seed, views, side)
+            loss = prior.loss(images, *rest)
+            results.append((loss, *torch.autograd.grad(2 * loss.sum(), images)))
+        kept.append(results)
+    # All compared at the end: later replays must leave earlier results alone.
+    for results in kept:
+        for expected, found in zip(*results):
+            assert float((found - expected).norm() / expected.norm()) < (1e-3 if implementation == "torch" else 2e-2)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_host_waits_for_neither_prior(graphs: bool):
+    """Distillation and interpolation only queue work, so the host prepares what comes next meanwhile."""
+    prior = small_prior(cuda_graphs=graphs)
+    interpolator = Interpolator(IFNet("residual").cuda().requires_grad_(False), cuda_graphs=graphs)
+    images, *rest = some_step(prior, 1, 4, 64)
+
+    def step() -> None:
+        (prior.loss(images, *rest) + consistency_loss(interpolator, images)).sum().backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_recorded_distillation_leaves_other_threads_alone():
+    """A page of the viewer renders and copies while a step is recorded."""
+    stop, failures = threading.Event(), []
+
+    def page() -> None:
+        try:
+            while not stop.is_set():
+                picture = torch.rand(256, 256, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+                (picture @ picture).cpu()
+        except Exception as error:
+            failures.append(error)
+
+    prior, thread = small_prior(), threading.Thread(target=page)
+    thread.start()
+    for seed, views, side in STAGES:
+        images, *rest = some_step(prior, seed, views, side)
+        assert torch.isfinite(prior.loss(images, *rest)).all()
+    stop.set()
+    thread.join()
+    assert not failures
+
+
+def test_recorded_interpolation_is_interpolation():
+    torch.manual_seed(0)
+    net = IFNet("residual").cuda().requires_grad_(False)
+    plain, recorded = (Interpolator(net, half=torch.float16, cuda_graphs=graphs) for graphs in (False, True))
+    for seed, side in ((1, 64), (2, 64), (3, 96), (4, 64)):
+        clip = torch.rand(2, 4, 3, side, side, generator=torch.Generator().manual_seed(seed)).cuda().requires_grad_()
+        losses = [consistency_loss(interpolator, clip) for interpolator in (plain, recorded)]
+        gradients = [torch.autograd.grad(loss.sum(), clip)[0] for loss in losses]
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=0)
+        assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-3
 
 
 def distil(

@@ -10,6 +10,7 @@ from typing import Literal
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.schedules import Anneal
 
+Implementation = Literal["torch", "fused", "compiled"]
 CameraConvention = Literal["zero123", "stable-zero123"]
 
 
@@ -30,6 +31,14 @@ class GuidanceConfig:
     """Greatest noise level drawn, as a fraction of the noise schedule's length."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Number format of UNet and VAE; auto: fp16 on CUDA, fp32 elsewhere. Conditions and losses are always fp32."""
+    cuda_graphs: bool = True
+    """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
+    thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other
+    shapes, and asked for while training goes on."""
+    implementation: Implementation = "torch"
+    """What UNet and VAE encoder run on in training on CUDA. "fused": residual blocks with fewer passes over memory, in
+    Triton, and activations that take a third of the memory. "compiled": torch.compile, which takes a minute or more at
+    every new number of views, also in previews; torch keeps what it compiled, so later runs start sooner."""
     condition_batch: int = 8
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"

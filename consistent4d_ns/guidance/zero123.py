@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from importlib.util import find_spec
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from consistent4d_ns.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.frames import resized
 from consistent4d_ns.guidance.base import GuidanceDraws
-from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
 from consistent4d_ns.guidance.networks import Zero123Networks
+
+Scale: TypeAlias = float | Float[Tensor, ""]
+"""Classifier-free guidance scale."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Zero123Guidance:
         self._networks = networks
         self._alphas = networks.alphas.to(self.device, torch.float32)
         self._conditions: Conditions | None = None
+        self._graphed_distil = Graphed(self._distil, enabled=config.cuda_graphs and self.device.type == "cuda")
         _freeze(networks.unet, self.device, self._dtype)
         _freeze(networks.projection, self.device, torch.float32)
 
@@ -79,9 +86,12 @@ class Zero123Guidance:
         chunks = [self._condition(chunk.to(self.device)) for chunk in images.split(self.config.condition_batch)]
         tokens = torch.cat([chunk.tokens for chunk in chunks])
         self._conditions = Conditions(tokens, torch.cat([chunk.latents for chunk in chunks]))
+        self._graphed_distil.forget()
         if not self.config.previews:
             self._free_what_only_previews_need()
         _freeze(self._networks.vae, self.device, self._dtype)
+        if self.device.type == "cuda":
+            implement(self._networks, self.config.implementation)
 
     def _free_what_only_previews_need(self) -> None:
         networks: Any = self._networks
@@ -125,8 +135,8 @@ class Zero123Guidance:
 
     def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, "views"]) -> Conditions:
         """What the UNet is given for each view: its context, in place of the tokens, and its condition latent."""
-        chosen = self.conditions[frames.to(self.device)]
-        return Conditions(self.context(chosen.tokens, poses.to(self.device)), chosen.latents)
+        chosen = self.conditions[self._here(frames)]
+        return Conditions(self.context(chosen.tokens, self._here(poses)), chosen.latents)
 
     # Distillation
 
@@ -143,19 +153,35 @@ class Zero123Guidance:
         The gradient for the images is computed here, with the latents' gradient scaled to about 1. So the backward
         pass through a half-precision VAE neither overflows nor vanishes, whatever a GradScaler multiplies the loss by.
         """
+        inputs = (images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise)
+        guidance_scale = torch.full((), scale, device=self.device)
+        losses, gradient = self._graphed_distil(*map(self._here, inputs), guidance_scale)
+        return cast(Tensor, _LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
+
+    def _distil(
+        self,
+        images: Float[Tensor, "levels views 3 height width"],
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, "views"],
+        posterior_noise: Float[Tensor, "levels views c h w"],
+        timesteps: Int64[Tensor, "levels views"],
+        noise: Float[Tensor, "levels views c h w"],
+        scale: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "levels"], Float[Tensor, "levels views 3 height width"]]:
+        """Loss of each level and its gradient for the images, as a function of tensors alone (see `Graphed`)."""
+        draws = GuidanceDraws(posterior_noise, timesteps, noise)
         with torch.enable_grad(), self._without_autocast():
             leaf = images.detach().to(torch.float32).requires_grad_()
-            latents = self.encode(leaf, draws.posterior_noise)
+            latents = self.encode(leaf, posterior_noise)
             losses, gradient = self.judge(latents, self.view_conditions(poses, frames), draws, scale)
-            image_gradient = _pull_back(gradient, latents, leaf)
-        return cast(Tensor, _LossWithGradient.apply(images, losses, image_gradient.to(images.dtype)))
+            return losses, _pull_back(gradient, latents, leaf)
 
     def judge(
-        self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: float
+        self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: Scale
     ) -> tuple[Float[Tensor, "levels"], Float[Tensor, "levels views c h w"]]:
         """Distillation loss of each level and its gradient for the latents (method.md section 5.3)."""
         leaf = latents.detach().requires_grad_()
-        timesteps, noise = draws.timesteps.to(self.device), draws.noise.to(latents)
+        timesteps, noise = self._here(draws.timesteps), draws.noise.to(latents)
         kept = self._alphas[timesteps]
         predicted = self.predict_noise(add_noise(leaf.detach(), noise, kept), timesteps, conditions, scale)
         losses = distillation_loss(leaf, predicted, noise, kept)
@@ -187,7 +213,7 @@ class Zero123Guidance:
         noisy: Float[Tensor, "levels views c h w"],
         timesteps: Int64[Tensor, "levels views"],
         conditions: Conditions,
-        scale: float,
+        scale: Scale,
     ) -> Float[Tensor, "levels views c h w"]:
         """Classifier-free guided noise u + scale (c - u), from one UNet call for all levels and both halves.
 
@@ -243,6 +269,10 @@ class Zero123Guidance:
         decoded = vae.decode((latents / self._networks.scaling_factor).to(vae.dtype)).sample
         return (decoded.to(latents.dtype) * 0.5 + 0.5).clamp(0.0, 1.0)
 
+    def _here(self, given: Tensor) -> Tensor:
+        """`given` on the guidance's device, without waiting for what that is doing."""
+        return given.to(self.device, non_blocking=True)
+
     def _without_autocast(self) -> torch.autocast:
         """The networks have one precision of their own; autocast would lower that of the arithmetic around them."""
         return torch.autocast(self.device.type, enabled=False)
@@ -253,6 +283,25 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def implement(networks: Zero123Networks, implementation: Implementation) -> None:
+    """Choose what the frozen UNet and VAE encoder run on, in place.
+
+    Raises:
+        InputError: What is chosen is not installed.
+    """
+    parts: tuple[nn.Module, ...] = (networks.unet, networks.vae.encoder)
+    if implementation == "compiled":
+        for part in parts:
+            part.compile(dynamic=False)
+    elif implementation == "fused":
+        if find_spec("triton") is None:
+            raise InputError("guidance.implementation fused: Triton is not installed; choose torch or compiled.")
+        for part in parts:
+            fuse(part)
+        if networks.image_tokens == 1:
+            shorten_cross_attention(networks.unet)
 
 
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -20,6 +20,9 @@ class InterpolationConfig:
     scale: float = 1.0
     """Resolution of flow estimation relative to the images': 0.25, 0.5, 1, 2 or 4. The original uses 1; at 64 pixels 2
     interpolates better (by 1.3 dB in benchmarks/rife_psnr.py)."""
+    cuda_graphs: bool = True
+    """On CUDA, record the network once for each shape of the clip and replay it from then on: one launch for hundreds.
+    With `grad_through_rife` nothing is recorded."""
     grad_through_rife: bool = False
     """Whether the first and last image receive gradients through RIFE, too. The original's `mid_no_grad: True` is False
     here: the interpolations are constant targets and only the inner images learn."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from consistent4d_ns.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.ifnet import IFNet, side_multiple
@@ -32,6 +34,8 @@ class Interpolator:
     """Type of the convolutions when it is not the network's own."""
     grad_through_rife: bool = False
     """As in `InterpolationConfig`."""
+    cuda_graphs: bool = False
+    """Whether calls without gradients are recorded and replayed; the network is on CUDA then."""
 
     def __call__(
         self,
@@ -40,13 +44,27 @@ class Interpolator:
         times: Float[Tensor, "batch"],
     ) -> Float[Tensor, "batch 3 height width"]:
         """Images at `times` (0: first, 1: last) between RGB images in 0..1 of any size; the result is not clamped."""
+        function = self._interpolate if torch.is_grad_enabled() else self._graphed
+        (image,) = function(first, last, times)
+        return image
+
+    @cached_property
+    def _graphed(self) -> Graphed:
+        return Graphed(self._interpolate, enabled=self.cuda_graphs)
+
+    def _interpolate(
+        self,
+        first: Float[Tensor, "batch 3 height width"],
+        last: Float[Tensor, "batch 3 height width"],
+        times: Float[Tensor, "batch"],
+    ) -> tuple[Float[Tensor, "batch 3 height width"]]:
         dtype = next(self.net.parameters()).dtype
         height, width = first.shape[-2:]
         inputs = (pad_sides(image.to(dtype), side_multiple(self.scale)) for image in (first, last))
         # Also switches an autocast of the caller off: the network's precision is its own setting.
         with torch.autocast(first.device.type, dtype=self.half, enabled=self.half is not None):
             merged = self.net(*inputs, times, self.scale).merged
-        return merged[..., :height, :width].to(first.dtype)
+        return (merged[..., :height, :width].to(first.dtype),)
 
 
 def load_interpolator(config: InterpolationConfig, device: torch.device | str) -> Interpolator | None:
@@ -61,9 +79,11 @@ def load_interpolator(config: InterpolationConfig, device: torch.device | str) -
         raise InputError(f"interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}.")
     net = load_ifnet(find_weights(config.weights)).to(device).eval().requires_grad_(False)
     precision = config.precision
+    on_cuda = torch.device(device).type == "cuda"
     if precision == "auto":
-        precision = "fp16" if torch.device(device).type == "cuda" else "fp32"
-    return Interpolator(net, config.scale, PRECISIONS[precision], config.grad_through_rife)
+        precision = "fp16" if on_cuda else "fp32"
+    graphs = config.cuda_graphs and on_cuda
+    return Interpolator(net, config.scale, PRECISIONS[precision], config.grad_through_rife, graphs)
 
 
 def consistency_loss(

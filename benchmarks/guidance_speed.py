@@ -1,0 +1,218 @@
+"""Time and memory of distillation and interpolation alone: eager, recorded, in other memory layouts, compiled.
+
+    python benchmarks/guidance_speed.py [--compile] [--kernels 15]
+
+A Zero123 of full size and a RIFE with random weights judge random images of the shapes that the stages of training
+have. Times are medians of the milliseconds from images to the images' gradient. Memory is in GiB: the peak of tensors,
+the peak of what torch held of the device, and what it goes on holding between steps, networks included. Gradients are
+compared with the eager ones. cuDNN chooses algorithms by trying them, as in ns-train.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from consistent4d_ns.guidance.base import draw
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
+from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
+from consistent4d_ns.interpolation.ifnet import IFNet
+
+LEVELS = 2
+"""Levels of the presets `consistent4d` and `consistent4d-lite`."""
+STAGES = ((64, 4), (256, 1))
+"""Side of the images in pixels and views of a distillation step, by stage of training."""
+CLIPS = ((64, 4), (256, 4))
+"""Side and views of the clips that are interpolated."""
+Step = Callable[[], Tensor]
+"""Computes the gradient in the images."""
+
+
+@dataclass
+class Options:
+    """What is run."""
+
+    rounds: int = 20
+    """Calls that are timed."""
+    prior: Literal["full", "small"] = "full"
+    """Size of the prior; the small one is for trying this program out."""
+    compile: bool = False
+    """Measure torch.compile as well, which takes minutes."""
+    cudnn_benchmark: bool = True
+    """Whether cuDNN chooses algorithms by trying them."""
+    kernels: int = 0
+    """How many of the kernels that take longest are listed for each row."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the prior."""
+
+    name: str
+    graphs: bool
+    channels_last: bool = False
+    implementation: Implementation = "torch"
+
+
+VARIANTS = (
+    Variant("eager", graphs=False),
+    Variant("eager, channels last", graphs=False, channels_last=True),
+    Variant("graphs", graphs=True),
+    Variant("graphs, channels last", graphs=True, channels_last=True),
+    Variant("eager, fused", graphs=False, implementation="fused"),
+    Variant("graphs, fused", graphs=True, implementation="fused"),
+    Variant("graphs, compiled", graphs=True, implementation="compiled"),
+)
+
+
+def build(variant: Variant, options: Options, device: str) -> Zero123Guidance:
+    """A prior of random weights, conditioned on two random frames."""
+    networks = random_networks(options.prior, device, 0)
+    if variant.channels_last:
+        for network in (networks.unet, networks.vae):
+            # Not `network.to`: diffusers narrows its arguments.
+            nn.Module.to(network, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config = GuidanceConfig(cuda_graphs=variant.graphs, implementation=variant.implementation)
+    guidance = Zero123Guidance(networks, config, device)
+    guidance.prepare(torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)))
+    return guidance
+
+
+def distillation_step(guidance: Zero123Guidance, side: int, views: int) -> Step:
+    """One step's call of the prior."""
+    generator = torch.Generator(guidance.device).manual_seed(0)
+    like: dict[str, Any] = {"generator": generator, "device": guidance.device}
+    images = torch.rand(LEVELS, views, 3, side, side, **like).requires_grad_()
+    poses, frames = torch.randn(views, 4, **like), torch.zeros(views, dtype=torch.long, device=guidance.device)
+    draws = draw(guidance, LEVELS, views, (200, 800), generator)
+    return lambda: torch.autograd.grad(guidance.loss(images, poses, frames, draws, 5.0).sum(), images)[0]
+
+
+def interpolation_step(interpolator: Interpolator, side: int, views: int, device: str) -> Step:
+    """One step's consistency loss."""
+    images = torch.rand(LEVELS, views, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = images.to(device).requires_grad_()
+    return lambda: torch.autograd.grad(consistency_loss(interpolator, images).sum(), images)[0]
+
+
+class Meter:
+    """Measures steps on one device."""
+
+    def __init__(self, device: str, options: Options) -> None:
+        self.cuda, self.options = device == "cuda", options
+
+    def wait(self) -> None:
+        """Until the device has nothing to do."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def milliseconds(self, step: Step) -> float:
+        """Of one call, begun when the device has nothing else to do."""
+        self.wait()
+        if not self.cuda:
+            begin = time.perf_counter()
+            step()
+            return 1e3 * (time.perf_counter() - begin)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        step()
+        end.record()
+        self.wait()
+        return begin.elapsed_time(end)
+
+    def row(self, step: Step) -> tuple[Tensor, str]:
+        """The step's gradient and its figures as cells of the table."""
+        if self.cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        begin = time.perf_counter()
+        gradient = step()
+        self.wait()
+        first = time.perf_counter() - begin
+        for _ in range(3):
+            step()
+        spent = median(self.milliseconds(step) for _ in range(self.options.rounds))
+        return gradient, f"{first:.1f} | {spent:.2f} | {self.memory()}"
+
+    def memory(self) -> str:
+        """Peak of tensors, peak held, still held."""
+        if not self.cuda:
+            return "- | - | -"
+        peaks = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+        torch.cuda.empty_cache()
+        return " | ".join(f"{amount / 2**30:.2f}" for amount in (*peaks, torch.cuda.memory_reserved()))
+
+    def list_kernels(self, step: Step) -> None:
+        """Print what takes longest in a call."""
+        if not self.options.kernels:
+            return
+        kind = torch.profiler.ProfilerActivity.CUDA if self.cuda else torch.profiler.ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[kind]) as profile:
+            step()
+            self.wait()
+        spent = [(e.self_device_time_total if self.cuda else e.self_cpu_time_total, e) for e in profile.key_averages()]
+        for microseconds, event in sorted(spent, key=lambda pair: -pair[0])[: self.options.kernels]:
+            print(f"      {microseconds / 1e3:8.3f} ms {event.count:5d} x {event.key[:110]}")
+
+
+def report(meter: Meter, name: str, step: Step, expected: Tensor | None) -> Tensor:
+    """Measure a step and print its row; returns its gradient."""
+    gradient, figures = meter.row(step)
+    assert torch.isfinite(gradient).all(), f"{name}: the gradient is not finite"
+    error = 0.0 if expected is None else float((gradient - expected).norm() / expected.norm())
+    print(f"| {name} | {figures} | {error:.1e} |", flush=True)
+    meter.list_kernels(step)
+    return gradient
+
+
+def measure_prior(variant: Variant, meter: Meter, device: str, expected: dict[int, Tensor]) -> None:
+    """Rows of one variant at all stages; the first variant's gradients, by side, are what others are compared with."""
+    guidance = build(variant, meter.options, device)
+    for side, views in STAGES:
+        step = distillation_step(guidance, side, views)
+        gradient = report(meter, f"Zero123 {side} x {views}, {variant.name}", step, expected.get(side))
+        expected.setdefault(side, gradient)
+
+
+def measure_interpolation(meter: Meter, device: str) -> None:
+    """Rows of RIFE."""
+    torch.manual_seed(0)
+    net = IFNet("residual").to(device).requires_grad_(False)
+    half = torch.float16 if meter.cuda else None
+    for side, views in CLIPS:
+        plain = interpolation_step(Interpolator(net, half=half), side, views, device)
+        gradient = report(meter, f"RIFE {side} x {views}, eager", plain, None)
+        recorded = interpolation_step(Interpolator(net, half=half, cuda_graphs=meter.cuda), side, views, device)
+        report(meter, f"RIFE {side} x {views}, graphs", recorded, gradient)
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
+    meter = Meter(device, options)
+    print(torch.cuda.get_device_name() if meter.cuda else platform.machine(), f"torch {torch.__version__}", sep=", ")
+    print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
+    print(f"{'|---' * 7}|")
+    measure_interpolation(meter, device)
+    expected: dict[int, Tensor] = {}
+    for variant in VARIANTS:
+        if options.compile or variant.implementation != "compiled":
+            measure_prior(variant, meter, device, expected)
+            gc.collect()  # a guidance and its recordings refer to each other
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,220 @@
+"""Frozen diffusers networks with fewer passes over memory: channels last, norm and activation fused, less kept.
+
+Most of what UNet and VAE do besides convolutions is reading and writing: transposing between memory layouts, group
+norm, activation, biases, and divisions by one. `fuse` replaces residual blocks by equal ones that do less of it, and
+keep less for their backward pass, which is to the input only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+BLOCK_PIXELS, BLOCK_CHANNELS = 32, 64
+"""What one program of a kernel looks at together."""
+FEW_PIXELS = 4096
+"""Images up to this size are summed in smaller parts, to keep a GPU busy."""
+
+
+def fuse(network: nn.Module) -> None:
+    """Make a frozen network channels last and replace its residual blocks and norms, in place; needs Triton.
+
+    Blocks of unusual kinds (resampling, time-dependent scale, another activation) stay as they are.
+    """
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    # Not `network.to`: diffusers narrows its arguments.
+    nn.Module.to(network, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    modules: list[Any] = list(network.modules())
+    for module in modules:
+        for name, child in list(module.named_children()):
+            if isinstance(child, ResnetBlock2D) and _is_plain(child):
+                setattr(module, name, ResidualBlock(child))
+        if isinstance(module, Transformer2DModel) and isinstance(module.norm, nn.GroupNorm):
+            setattr(module, "norm", FusedNorm(module.norm, silu=False))  # noqa: B010, type checkers want nn.GroupNorm
+        norm, activation = (getattr(module, name, None) for name in ("conv_norm_out", "conv_act"))
+        if isinstance(norm, nn.GroupNorm) and isinstance(activation, nn.SiLU):
+            module.conv_norm_out, module.conv_act = FusedNorm(norm, silu=True), nn.Identity()
+
+
+def shorten_cross_attention(unet: nn.Module) -> None:
+    """Replace cross attention by what it amounts to where the context is one token, in place."""
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.attention_processor import Attention
+
+    modules: list[Any] = list(unet.modules())
+    for module in modules:
+        if not isinstance(module, BasicTransformerBlock) or module.norm_type != "layer_norm":
+            continue
+        if isinstance(module.attn2, Attention) and module.attn2.is_cross_attention:
+            setattr(module, "norm2", nn.Identity())  # noqa: B010, type checkers want a norm and an attention
+            setattr(module, "attn2", SingleTokenAttention(module.attn2))  # noqa: B010
+
+
+class SingleTokenAttention(nn.Module):
+    """Cross attention to one token: all of the attention goes to it, whatever queries and keys are."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.to_v, self.to_out = attention.to_v, attention.to_out
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "images pixels channels"],
+        encoder_hidden_states: Float[Tensor, "images 1 context"],
+        attention_mask: None = None,
+    ) -> Float[Tensor, "images 1 channels"]:
+        """The same for all pixels; the first argument does not matter."""
+        return self.to_out[0](self.to_v(encoder_hidden_states))
+
+
+def _is_plain(block: Any) -> bool:
+    return (
+        block.time_embedding_norm == "default"
+        and block.upsample is None
+        and block.downsample is None
+        and not block.skip_time_act
+        and isinstance(block.nonlinearity, nn.SiLU)
+        and block.output_scale_factor == 1.0
+        and block.conv1.bias is not None
+    )
+
+
+class ResidualBlock(nn.Module):
+    """What diffusers' `ResnetBlock2D` computes, with its parameters under their names."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = FusedNorm(block.norm1, silu=True), FusedNorm(block.norm2, silu=True)
+        self.conv1, self.conv2, self.conv_shortcut = block.conv1, block.conv2, block.conv_shortcut
+        self.time_emb_proj = block.time_emb_proj
+
+    def forward(
+        self, x: Float[Tensor, "images channels h w"], temb: Float[Tensor, "images embedding"] | None = None
+    ) -> Float[Tensor, "images out h w"]:
+        """The block's output for its input and the embedded timesteps."""
+        offset = self.conv1.bias[None]
+        if self.time_emb_proj is not None and temb is not None:
+            offset = offset + self.time_emb_proj(F.silu(temb))
+        hidden = frozen_convolution(self.norm1(x), self.conv1, with_bias=False)
+        hidden = frozen_convolution(self.norm2(hidden, offset), self.conv2)
+        shortcut = x if self.conv_shortcut is None else frozen_convolution(x, self.conv_shortcut)
+        return shortcut + hidden
+
+
+class FusedNorm(nn.Module):
+    """Group norm of input plus offset, then SiLU if asked for; parameters under the names of `nn.GroupNorm`."""
+
+    zeros: Tensor
+
+    def __init__(self, norm: nn.GroupNorm, silu: bool) -> None:
+        super().__init__()
+        self.groups, self.eps, self.silu = norm.num_groups, norm.eps, silu
+        self.weight, self.bias = norm.weight, norm.bias
+        self.register_buffer("zeros", torch.zeros_like(norm.weight)[None], persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "images channels h w"], offset: Float[Tensor, "_ channels"] | None = None
+    ) -> Float[Tensor, "images channels h w"]:
+        """Normalised `x`; `offset`, one row or one per image, receives no gradient."""
+        offset = self.zeros if offset is None else offset
+        return _Norm.apply(x, offset, self.weight, self.bias, self.groups, self.eps, self.silu)  # type: ignore
+
+
+class _Norm(torch.autograd.Function):
+    """Keeps the input alone for the backward pass, not what lies between norm and activation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
+        kernels, x = _kernels(), x.contiguous(memory_format=torch.channels_last)
+        images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+        grid, grid_of_sums, rows = _grids(images, channels, pixels)
+        stride = 0 if len(offset) == 1 else offset.stride(0)
+        partial, factors = _sums(x, grid_of_sums[1]), _sums(x)
+        y = torch.empty_like(x)
+        kernels.sum_moments[grid_of_sums](
+            x, offset, stride, partial, pixels, channels, rows, BLOCK_PIXELS, BLOCK_CHANNELS
+        )
+        of_groups = _blocks_of_groups(channels // groups)
+        kernels.find_factors[(images, groups)](
+            partial, offset, stride, factors, grid_of_sums[1], pixels, channels, groups, eps, *of_groups
+        )
+        kernels.normalise[grid](x, factors, weight, bias, y, pixels, channels, silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        ctx.save_for_backward(x, factors, weight, bias)
+        ctx.groups, ctx.silu = groups, silu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, factors, weight, bias = ctx.saved_tensors
+        kernels, upstream = _kernels(), upstream.contiguous(memory_format=torch.channels_last)
+        images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+        grid, grid_of_sums, rows = _grids(images, channels, pixels)
+        partial, means, gradient = _sums(x, grid_of_sums[1]), _sums(x), torch.empty_like(x)
+        known = (x, upstream, factors, weight, bias)
+        kernels.sum_products[grid_of_sums](
+            *known, partial, pixels, channels, ctx.silu, rows, BLOCK_PIXELS, BLOCK_CHANNELS
+        )
+        of_groups = _blocks_of_groups(channels // ctx.groups)
+        kernels.find_means[(images, ctx.groups)](
+            partial, means, grid_of_sums[1], pixels, channels, ctx.groups, *of_groups
+        )
+        kernels.pull_back[grid](*known, means, gradient, pixels, channels, ctx.silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        return gradient, None, None, None, None, None, None
+
+
+def _kernels() -> Any:
+    # Imported here: Triton comes with torch on Linux only.
+    from consistent4d_ns.guidance import norm_kernels
+
+    return norm_kernels
+
+
+def _grids(images: int, channels: int, pixels: int) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
+    """Grids of the kernels that write images and of those that sum, and how many pixels each of the latter sums."""
+    rows = (4 if pixels <= FEW_PIXELS else 16) * BLOCK_PIXELS
+    blocks = -(-channels // BLOCK_CHANNELS)
+    return (images, -(-pixels // BLOCK_PIXELS), blocks), (images, -(-pixels // rows), blocks), rows
+
+
+def _sums(x: Tensor, parts: int = 1) -> Tensor:
+    """Room for two numbers of each channel, image and part."""
+    return x.new_empty((x.shape[0], parts, 2, x.shape[1]), dtype=torch.float32)
+
+
+def _blocks_of_groups(size: int) -> tuple[int, int]:
+    """Parts and channels (a power of two) that are looked at together where a group's sums are added."""
+    return 16, max(2, 1 << (size - 1).bit_length())
+
+
+def frozen_convolution(
+    x: Float[Tensor, "images channels h w"], conv: nn.Conv2d, with_bias: bool = True
+) -> Float[Tensor, "images out _ _"]:
+    """A convolution that keeps no input for its backward pass, because its weights need no gradient."""
+    return _FrozenConvolution.apply(x, conv, conv.bias if with_bias else None)  # type: ignore
+
+
+class _FrozenConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d, bias: Tensor | None) -> Tensor:
+        ctx.conv, ctx.shape = conv, x.shape
+        return F.conv2d(x, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        conv: nn.Conv2d = ctx.conv
+        # Its values are not looked at; its layout is what the gradient gets.
+        like_input = torch.empty(
+            ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=torch.channels_last
+        )
+        upstream = upstream.contiguous(memory_format=torch.channels_last)
+        settings = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups, [True, False, False])
+        gradient, _, _ = torch.ops.aten.convolution_backward(upstream, like_input, conv.weight, None, *settings)
+        return gradient, None, None
