@@ -57,6 +57,8 @@ class Options:
     """Steps per stage whose phases are measured."""
     random_prior: bool = False
     """Use a full-size Zero123 with random weights."""
+    graphs: bool = True
+    """Record the priors as CUDA graphs, as training does; without them VAE and UNet are told apart."""
     out: Path | None = None
     """Where the figures are written as JSON."""
 
@@ -82,6 +84,7 @@ class Figures:
 def measure(method: str, options: Options) -> list[Figures]:
     """All stages of one preset, one after the other."""
     config = preset(PRESETS[method])
+    config.pipeline.guidance.cuda_graphs = config.pipeline.interpolation.cuda_graphs = options.graphs
     pipeline = make_pipeline(config, options.data, full_size_networks() if options.random_prior else None)
     optimizer = make_optimizer(config, pipeline)
     plan = config.pipeline.datamanager.plan
