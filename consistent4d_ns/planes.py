@@ -6,8 +6,7 @@ On CUDA one Triton kernel looks up all six planes (see `planes_kernel`); elsewhe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, reduce
-from importlib.util import find_spec
+from functools import reduce
 from itertools import combinations
 from typing import Literal
 
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from consistent4d_ns import kernels
 
 AXIS_PAIRS = tuple(combinations(range(4), 2))
 """Axes (x, y, z, t = 0..3) of the six planes: xy, xz, xt, yz, yt, zt."""
@@ -67,13 +68,7 @@ def plane_features_and_jacobian(
 
 def runs_fused(planes: Planes, coordinates: Tensor) -> bool:
     """Whether the kernel takes these: float32 on CUDA, with Triton, and no gradient for the coordinates."""
-    wanted = all(tensor.is_cuda and tensor.dtype == torch.float32 for tensor in (planes[0], coordinates))
-    return wanted and not coordinates.requires_grad and _has_triton()
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return kernels.usable(planes[0]) and kernels.usable(coordinates) and not coordinates.requires_grad
 
 
 def combine(values: Sequence[Tensor], reduction: PlaneReduction) -> Tensor:
