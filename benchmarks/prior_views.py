@@ -3,8 +3,9 @@
     python -m benchmarks.prior_views VIEWS/held-out.safetensors --training VIEWS/train-0-000.safetensors --out DIR
 
 The views come from `python -m training.views`. Each scene's first view is the input, all others are targets, sampled
-with DDIM. The simple answers are the input view itself and the mean of the training views. Writes DIR/prior_views.json
-and DIR/prior_views_SCALE.png (input, then truth and sample by turns) and prints a table by azimuth distance.
+with DDIM, with each guidance scale and each temperature of the initial noise. The simple answers are the input view
+itself and the mean of the training views. Writes DIR/prior_views.json and DIR/prior_views_SCALE_TEMPERATURE.png (input,
+then truth and sample by turns) and prints a table by azimuth distance.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +30,8 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.videos import contact_sheet, to_bytes
 from training.viewset import ViewSet, load_views
 
-BINS = ((0, 45), (45, 90), (90, 135), (135, 180))
-"""Azimuth distances in degrees that are averaged together."""
+BINS = ((0, 45), (45, 90), (90, 135), (135, 180), (45, 180))
+"""Azimuth distances in degrees that are averaged together; the last: all that shows another side."""
 BATCH = 512
 SHEET_ROWS = 16
 SHEET_PAIRS = 4
@@ -45,6 +47,17 @@ class Pairs:
     """Azimuth distance between input and target in degrees, 0 to 180."""
 
 
+def shuffled(count: int) -> Int64[Tensor, "count"]:
+    """Numbers below `count` in an order that is random but always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def some_scenes(views: ViewSet, count: int | None) -> ViewSet:
+    """`count` of the scenes; all of them if it is None or there are not more."""
+    chosen = shuffled(len(views))[:count].sort().values.to(views.images.device)
+    return ViewSet(views.images[chosen], views.cameras[:, chosen])
+
+
 def all_pairs(views: ViewSet) -> Pairs:
     """The first view of every scene with each of its other views."""
     scenes, targets = torch.meshgrid(torch.arange(len(views)), torch.arange(1, views.images.shape[1]), indexing="ij")
@@ -54,13 +67,13 @@ def all_pairs(views: ViewSet) -> Pairs:
 
 
 def sample_pairs(
-    guidance: Zero123Guidance, views: ViewSet, pairs: Pairs, scale: float, steps: int
+    guidance: Zero123Guidance, views: ViewSet, pairs: Pairs, scale: float, steps: int, temperature: float
 ) -> Float[Tensor, "pairs 3 size size"]:
     """One sample of every target view; the noise follows from the pair's place in the list."""
     generator = torch.Generator(guidance.device).manual_seed(0)
     poses = views.poses(pairs.scenes, torch.zeros_like(pairs.targets), pairs.targets)
     samples = [
-        guidance.sample(pose, scenes, scale=scale, generator=generator, steps=steps)
+        guidance.sample(pose, scenes, scale=scale, generator=generator, steps=steps, temperature=temperature)
         for pose, scenes in zip(poses.split(BATCH), pairs.scenes.split(BATCH))
     ]
     return torch.cat(samples)
@@ -111,7 +124,9 @@ def main(
     training: Path,
     out: Path,
     prior: str = "bundled",
-    scales: tuple[float, ...] = (1.0, 2.0, 3.0),
+    scales: tuple[float, ...] = (1.0, 3.0),
+    temperatures: tuple[float, ...] = (1.0, 0.0),
+    scenes: int | None = None,
     steps: int = 50,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
@@ -123,11 +138,13 @@ def main(
         out: Folder for the results.
         prior: The prior (see GuidanceConfig).
         scales: Classifier-free guidance scales to compare.
+        temperatures: Standard deviations of the initial noise to compare.
+        scenes: How many of the scenes, at random; all when left out.
         steps: DDIM steps.
         device: Where to sample.
     """
     out.mkdir(parents=True, exist_ok=True)
-    views = load_views([held_out], device)
+    views = some_scenes(load_views([held_out], device), scenes)
     guidance = build_guidance(GuidanceConfig(prior=prior, previews=True, condition_batch=256), 0.0, device)
     assert guidance is not None
     guidance.prepare(views.images[:, 0, :3].float() / 255)
@@ -136,11 +153,11 @@ def main(
     inputs = views.images[pairs.scenes, 0, :3].float() / 255
     results = {"repeat the input": judge(inputs, views, pairs)}
     results["mean training view"] = judge(mean.expand_as(inputs), views, pairs)
-    rows = torch.randperm(len(views), generator=torch.Generator().manual_seed(0))[:SHEET_ROWS].tolist()
-    for scale in scales:
-        samples = sample_pairs(guidance, views, pairs, scale, steps)
-        results[f"prior, scale {scale:g}"] = judge(samples, views, pairs)
-        sheet(samples, views, rows).save(out / f"prior_views_{scale:g}.png")
+    rows = shuffled(len(views))[:SHEET_ROWS].tolist()
+    for scale, temperature in product(scales, temperatures):
+        samples = sample_pairs(guidance, views, pairs, scale, steps, temperature)
+        results[f"prior, scale {scale:g}, temperature {temperature:g}"] = judge(samples, views, pairs)
+        sheet(samples, views, rows).save(out / f"prior_views_{scale:g}_{temperature:g}.png")
     (out / "prior_views.json").write_text(json.dumps({"scenes": len(views), "results": results}, indent=1) + "\n")
     print(table(results))
 

@@ -41,7 +41,7 @@ from training.viewset import HELD_OUT, VIEWS, ViewSet, load_views, training_file
 STATE = "denoiser.pt"
 """Name of the file from which a training goes on."""
 
-PEAK_RATE = 1.2e-3
+PEAK_RATE = 1e-3
 WARM_UP = 500
 COOL_DOWN = 0.35
 """Share of the training over which the learning rate falls."""

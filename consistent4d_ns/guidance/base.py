@@ -62,6 +62,7 @@ class ViewSampler(Protocol):
         scale: float,
         generator: torch.Generator,
         steps: int = 50,
+        temperature: float = 1.0,
     ) -> Float[Tensor, "views 3 size size"]:
         """Novel views imagined by the prior, in [0, 1].
 
@@ -71,6 +72,8 @@ class ViewSampler(Protocol):
             scale: Classifier-free guidance scale.
             generator: Source of the initial noise.
             steps: Sampling steps.
+            temperature: Standard deviation of the initial noise. 1 gives samples of all that the prior thinks
+                possible; towards 0 they come closer to their mean, with fewer details and smaller errors.
         """
         ...
 

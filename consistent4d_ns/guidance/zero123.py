@@ -242,8 +242,9 @@ class Zero123Guidance:
         scale: float,
         generator: torch.Generator,
         steps: int = 50,
+        temperature: float = 1.0,
     ) -> Float[Tensor, "views 3 size size"]:
-        """Novel views by DDIM from pure noise (method.md section 5.1; see `base.ViewSampler.sample`).
+        """Novel views by DDIM from noise (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
             InputError: The parts needed were not kept (`previews` is off), or `steps` is out of range.
@@ -255,7 +256,7 @@ class Zero123Guidance:
         shape = (1, len(poses), *self.latent_shape)
         with self._without_autocast():
             conditions = self.view_conditions(poses, frames)
-            latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+            latents = temperature * torch.randn(shape, generator=generator, device=generator.device).to(self.device)
             for timestep, kept, next_kept in ddim_schedule(self._alphas, steps):
                 timesteps = torch.full(shape[:2], timestep, device=self.device)
                 predicted = self.predict_noise(latents, timesteps, conditions, scale)

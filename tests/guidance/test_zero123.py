@@ -211,6 +211,16 @@ def test_samples_are_images_and_reproducible(guidance: Zero123Guidance) -> None:
     assert first.max() <= 1
 
 
+def test_cold_samples_do_not_depend_on_the_noise(guidance: Zero123Guidance) -> None:
+    first, second = (
+        guidance.sample(
+            POSES, FRAMES, scale=1.0, generator=torch.Generator().manual_seed(seed), steps=3, temperature=0.0
+        )
+        for seed in range(2)
+    )
+    assert torch.equal(first, second)
+
+
 def test_what_only_previews_need_is_freed(networks: Zero123Networks, frames: Tensor, rendered: Tensor) -> None:
     guidance = prepared(networks, frames)
     assert not hasattr(guidance._networks, "image_encoder")
