@@ -15,6 +15,7 @@ from torch import nn
 
 from consistent4d_ns.datamanager import Consistent4DDataManagerConfig
 from consistent4d_ns.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.guidance.bundled_prior import NAME
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
@@ -113,7 +114,7 @@ consistent4d_big = method(
 
 consistent4d_mini = method(
     "consistent4d-mini",
-    "Consistent4D in small: trains on two CPU cores in minutes and needs no downloaded prior.",
+    "Consistent4D in small, with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
     model=Consistent4DModelConfig(
         grid_resolutions=((24, 24, 24, 8), (48, 48, 48, 16)),
         channels=(8,),
@@ -126,7 +127,12 @@ consistent4d_mini = method(
     plan=PlanConfig(stage_steps=(0, 500), image_sizes=(32, 64), views=(4, 2), clip_views=(4, 4)),
     steps=1_000,
     image_size=128,
-    guidance=GuidanceConfig(kind="none"),
+    guidance=GuidanceConfig(
+        prior=NAME,
+        scale=1.5,
+        min_noise=Anneal(0.8, 0.2, 700),
+        max_noise=Anneal(0.98, 0.4, 700),
+    ),
 )
 
 

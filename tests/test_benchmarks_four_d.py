@@ -242,7 +242,7 @@ def test_runs_leave_results_sheets_and_tables(tmp_path, capsys):
     four_d.run_all(options)
     first, second = json.loads(out.read_text())
     assert (first["sequence"], first["label"]) == ("toy", "one-level")
-    assert set(first["scores"]) == set(four_d.COLUMNS) - {"distillation_ms"}
+    assert set(first["scores"]) == set(four_d.COLUMNS)
     assert first["views"] == [f"eval_{i}" for i in range(6)]
     assert np.mean(first["by_view"]["psnr"]) == pytest.approx(first["scores"]["psnr"])
     assert "has no evaluation views" in second["error"][-1]

@@ -117,7 +117,7 @@ def trained(place: Workplace) -> Path:
     place.run("ns-train", "consistent4d-mini", *SMALL, *options, "--max-num-iterations", str(STEPS))
     run = place.folder / "out" / "toy" / "consistent4d-mini" / "first"
     config = read_config(run)
-    config.pipeline.guidance.kind, config.pipeline.interpolation.kind = "zero123", "rife"
+    config.pipeline.guidance.prior, config.pipeline.interpolation.kind = "nobody/no-prior", "rife"
     (place.folder / CONFIG).write_text(yaml.dump(config))
     return run
 

