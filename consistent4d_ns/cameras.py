@@ -45,8 +45,9 @@ class OrbitViews:
         return self.elevation.shape[0]
 
     def to(self, device: torch.device | str) -> OrbitViews:
-        """The same views on another device."""
-        return OrbitViews(*(t.to(device) for t in (self.elevation, self.azimuth, self.distance, self.fovy)))
+        """The same views on another device; onto a GPU without waiting for what that is doing."""
+        values = torch.stack((self.elevation, self.azimuth, self.distance, self.fovy))
+        return OrbitViews(*values.to(device, non_blocking=torch.device(device).type == "cuda"))
 
     def poses(self) -> Float[Tensor, "views 3 4"]:
         """Camera-to-world matrices."""

@@ -96,14 +96,14 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         self._rays_per_batch = len(rays)
         batch: dict[str, Any] = {"plan": plan}
         if plan.kind is StepKind.REFERENCE:
-            rgba = resized(self.frames[plan.frames.to(self.device)].float(), plan.image_size)
+            rgba = resized(self.frames[plan.frames.to(self.device, non_blocking=True)].float(), plan.image_size)
             batch["image"] = composite_white(rgba).movedim(1, -1).reshape(-1, 3)
             batch["alpha"] = rgba[:, 3].reshape(-1)
         return rays, batch
 
     def times(self, frames: Int64[Tensor, "views"]) -> Float[Tensor, "views"]:
         """Times in [0, 1] of frames, on the device: first frame 0, last frame 1."""
-        return frame_times(self.num_frames)[frames].to(self.device)
+        return frame_times(self.num_frames)[frames].to(self.device, non_blocking=True)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """The batch of a training step."""

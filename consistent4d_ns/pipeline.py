@@ -205,8 +205,8 @@ class Consistent4DPipeline(VanillaPipeline):
         """Score distillation of every level (method.md section 5.3); nothing without guidance."""
         if self.guidance is None or draws.guidance is None:
             return {}
-        poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device)
-        frames = draws.plan.frames.to(images.device)
+        poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device, non_blocking=True)
+        frames = draws.plan.frames.to(images.device, non_blocking=True)
         scale = self.steering.guidance(self.config.guidance).scale
         sds = self.guidance.loss(images, poses, frames, draws.guidance, scale)
         return per_level("sds", sds)

@@ -70,7 +70,7 @@ def box_interval(
     origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"], box: Box | None = None
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
     """Distances at which rays enter and leave a box (default: the object's); entry exceeds exit for rays that miss."""
-    low, high = box if box is not None else (origins.new_tensor(-BOX_RADIUS), origins.new_tensor(BOX_RADIUS))
+    low, high = box if box is not None else (-BOX_RADIUS, BOX_RADIUS)
     parallel = directions.abs() < 1e-12
     safe = torch.where(parallel, torch.ones_like(directions), directions)
     to_low, to_high = (low - origins) / safe, (high - origins) / safe
