@@ -11,7 +11,7 @@ from tests.interpreted import needs_interpreted_loops, needs_triton, run_interpr
 
 @needs_triton
 @needs_interpreted_loops
-@pytest.mark.parametrize("check", ["check_composite", "check_lattice"])
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
 def test_kernel_agrees_when_interpreted(check: str) -> None:
     run_interpreted("tests.kernel_agreement", f"{check}('cpu')")
 
