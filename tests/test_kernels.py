@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from consistent4d_ns import kernels
+from consistent4d_ns.heads import make_head, runs_fused
 from tests.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
 
 
@@ -18,3 +19,11 @@ def test_kernel_agrees_when_interpreted(check: str) -> None:
 
 def test_kernels_are_for_cuda_devices() -> None:
     assert not kernels.usable(torch.zeros(1))
+
+
+def test_wide_heads_and_those_of_others_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    features = torch.zeros(1, 16)
+    assert runs_fused(make_head(16, 32, 1, "torch"), features)
+    assert not runs_fused(make_head(16, 128, 1, "torch"), features)
+    assert not runs_fused(torch.nn.Identity(), features)
