@@ -4,9 +4,9 @@
 
 Samples of one image of 256 pixels (one time) and of four images of 64 pixels (four times), a million at most. For both
 medians in milliseconds: densities, features, normals there and at shifted points, and gradients of a sum of all; the
-same with normals from finite differences and torch's own lookups; the passes of the plane kernel alone, in several
-layouts, and how much these must move. Without CUDA a few samples show that it runs (with `TRITON_INTERPRET=1` the
-kernel too).
+same with normals from finite differences, and with torch's own lookups and heads; the passes of the kernels alone, in
+several layouts, and how much these must move. Without CUDA a few samples show that it runs (with `TRITON_INTERPRET=1`
+the kernels too).
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from consistent4d_ns import planes, planes_kernel
+from consistent4d_ns import heads, heads_kernel, planes, planes_kernel
 from consistent4d_ns.cameras import focal_length, orbit_poses, pixel_rays
 from consistent4d_ns.field import CascadeKPlanes, KPlanesLevel
-from consistent4d_ns.planes_kernel import Launch
 from consistent4d_ns.sampling import lattice_samples, step_size
 
 RESOLUTIONS = ((50, 50, 50, 8), (100, 100, 100, 16))
@@ -46,7 +45,9 @@ class Options:
     rounds: int = 10
     """Times that each is run, after two that do not count."""
     tf32: bool = False
-    """Allow TF32 in the heads."""
+    """Allow TF32 in torch's heads."""
+    layouts: bool = True
+    """Time the kernels' layouts."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,12 @@ def old_query(field: CascadeKPlanes, scene: Scene) -> Tensor:
 
 
 @contextmanager
-def lookups(fused: bool) -> Iterator[None]:
-    """With or without the kernel."""
-    with mock.patch.object(planes, "runs_fused", return_value=fused):
+def kernels(lookups: bool, of_heads: bool) -> Iterator[None]:
+    """With or without the kernels of the planes and of the heads."""
+    with (
+        mock.patch.object(planes, "runs_fused", return_value=lookups),
+        mock.patch.object(heads, "runs_fused", return_value=of_heads),
+    ):
         yield
 
 
@@ -125,27 +129,29 @@ def both_passes(field: CascadeKPlanes, scene: Scene, query: Callable[[CascadeKPl
 
 def time_queries(field: CascadeKPlanes, scene: Scene, options: Options, device: str, fused: bool) -> None:
     """The whole field, new and old."""
-    for name, query, kernel in (
-        ("derivatives, kernel" if fused else "derivatives", new_query, fused),
-        ("differences, kernel", old_query, True),
-        ("differences, torch", old_query, False),
+    for name, query, lookups, of_heads in (
+        ("derivatives, kernels", new_query, True, True),
+        ("derivatives, heads torch", new_query, True, False),
+        ("derivatives, torch", new_query, False, False),
+        ("differences, kernels", old_query, True, True),
+        ("differences, torch", old_query, False, False),
     ):
-        if kernel and not fused:
+        if lookups and not fused:
             continue
-        rounds = options.rounds if kernel else min(options.rounds, 3)
-        with lookups(kernel):
+        rounds = options.rounds if lookups else min(options.rounds, 3)
+        with kernels(lookups, of_heads):
             forward = milliseconds(lambda query=query: query(field, scene), rounds, device)
             whole = milliseconds(lambda query=query: both_passes(field, scene, query), rounds, device)
         print(f"  {name:24} forward {forward:8.2f}   forward and backward {whole:8.2f}", flush=True)
 
 
-def time_heads(field: CascadeKPlanes, scene: Scene, options: Options, device: str) -> None:
-    """The same query given the looked-up planes: what is left beside the kernel."""
+def time_heads(field: CascadeKPlanes, scene: Scene, options: Options, device: str, fused: bool) -> None:
+    """The same query given the looked-up planes: what is left beside their kernel."""
     count, width = len(scene.points), options.channels
     shapes = [(count, width), (count, 3, width)] * len(field.levels)
     looks = [torch.rand(shape, device=device, requires_grad=True) for shape in shapes]
 
-    def heads() -> None:
+    def query() -> None:
         field.zero_grad()
         for look in looks:
             look.grad = None
@@ -154,10 +160,14 @@ def time_heads(field: CascadeKPlanes, scene: Scene, options: Options, device: st
         with mock.patch.object(KPlanesLevel, "with_jacobian", side_effect=answers):
             new_query(field, scene).backward()
 
-    print(f"  {'heads alone':24} forward and backward {milliseconds(heads, options.rounds, device):8.2f}")
+    for name, of_heads in (("kernel", True), ("torch", False)):
+        if fused or not of_heads:
+            with kernels(False, of_heads):
+                whole = milliseconds(query, options.rounds, device)
+            print(f"  {'heads alone, ' + name:24} forward and backward {whole:8.2f}", flush=True)
 
 
-def time_layouts(field: CascadeKPlanes, scene: Scene, options: Options, device: str) -> None:
+def time_plane_layouts(field: CascadeKPlanes, scene: Scene, options: Options, device: str) -> None:
     """The kernel alone: one look with derivatives at the finest level, and its gradients."""
     level: Any = field.levels[-1]
     coordinates = torch.cat((scene.points, scene.times[:, None]), dim=-1)
@@ -170,22 +180,26 @@ def time_layouts(field: CascadeKPlanes, scene: Scene, options: Options, device: 
     def both() -> None:
         torch.autograd.grad(forward(), list(level.planes), gradients)
 
-    print("  kernel at the finest level")
+    print("  plane kernel at the finest level")
     for block, warps in ((16, 2), (32, 4), (64, 4), (64, 8)):
-        launch = replace(Launch(), forward_block=block, forward_warps=warps)
-        print(f"    forward, {block} samples, {warps} warps: {timed(launch, forward, options, device):.2f}", flush=True)
+        launch = replace(planes_kernel.LAUNCH, forward_block=block, forward_warps=warps)
+        taken = timed(planes_kernel, launch, forward, options, device)
+        print(f"    forward, {block} samples, {warps} warps: {taken:.2f}", flush=True)
     for block, warps in ((16, 2), (16, 4), (32, 4), (32, 8), (64, 8)):
         row = []
-        for space, moments in ((1, 1), (1, 8), (1, 32), (1, 128), (4, 32), (16, 128)):
-            copies = replace(Launch(), space_copies=space, time_copies=moments)
+        for space, moments in ((1, 1), (1, 8), (1, 32), (1, 128), (4, 32), (16, 64), (16, 128)):
+            copies = replace(planes_kernel.LAUNCH, space_copies=space, time_copies=moments)
             launch = replace(copies, backward_block=block, backward_warps=warps)
-            row.append(f"{space}, {moments}: {timed(launch, both, options, device):.2f}")
+            row.append(f"{space}, {moments}: {timed(planes_kernel, launch, both, options, device):.2f}")
         print(f"    both passes, {block} samples, {warps} warps; copies {'   '.join(row)}", flush=True)
-    ordered, coordinates = coordinates, coordinates[torch.randperm(count, device=device)]
-    print(f"    both passes, samples shuffled: {timed(Launch(), both, options, device):.2f}")
+    ordered = coordinates
+    coordinates = ordered[torch.randperm(count, device=device)]
+    shuffled = timed(planes_kernel, planes_kernel.LAUNCH, both, options, device)
+    print(f"    both passes, samples shuffled: {shuffled:.2f}")
     coordinates = ordered.clone()
     coordinates[:, 3] = torch.rand(count, device=device) * 2 - 1
-    print(f"    both passes, every sample at its own time: {timed(Launch(), both, options, device):.2f}")
+    scattered = timed(planes_kernel, planes_kernel.LAUNCH, both, options, device)
+    print(f"    both passes, every sample at its own time: {scattered:.2f}")
     corners, streams = count * 24 * width * 4, count * (2 * 4 + 4 * 4 * width) * 4
     print(
         f"    must read corners of {2 * corners / 1e9:.2f} GB in the cache, add to {corners / 1e9:.2f} GB there "
@@ -193,9 +207,44 @@ def time_layouts(field: CascadeKPlanes, scene: Scene, options: Options, device: 
     )
 
 
-def timed(launch: Launch, action: Callable[[], Any], options: Options, device: str) -> float:
-    """Median time of an action with the kernels in one layout."""
-    with mock.patch.object(planes_kernel, "LAUNCH", launch):
+def time_head_layouts(field: CascadeKPlanes, count: int, options: Options, device: str) -> None:
+    """The heads of one level alone: all their results, and gradients of all."""
+    level: Any = field.levels[-1]
+    shapes = (count, options.channels), (count, 3, options.channels)
+    looks = [torch.rand(shape, device=device, requires_grad=True) for shape in shapes]
+    of_density, of_colour = (heads.head_weights(head) for head in (level.density_head, level.feature_head))
+    gradients = [torch.randn(count, *rest, device=device) for rest in ((), (3,), (3,))]
+
+    def forward() -> Any:
+        return heads_kernel.fused_head_values(of_density, of_colour, looks[0], looks[1])
+
+    def both() -> None:
+        torch.autograd.grad(forward(), [*looks, *of_density, *of_colour], gradients)
+
+    print(f"heads kernel of one level, {count} samples")
+    of_heads = heads_kernel.LAUNCH
+    for precision in ("ieee", "tf32x3"):
+        for block, warps in ((32, 2), (64, 2), (64, 4), (128, 8)):
+            launch = replace(of_heads, forward_block=block, forward_warps=warps, precision=precision)
+            taken = timed(heads_kernel, launch, forward, options, device)
+            print(f"    forward, {precision}, {block} samples, {warps} warps: {taken:.2f}", flush=True)
+        for block, warps in ((16, 2), (32, 4), (64, 8)):
+            row = []
+            for programs in (264, 396, 792, 1584):
+                layout = replace(of_heads, backward_block=block, backward_warps=warps, backward_programs=programs)
+                launch = replace(layout, precision=precision)
+                row.append(f"{programs}: {timed(heads_kernel, launch, both, options, device):.2f}")
+            print(
+                f"    both passes, {precision}, {block} samples, {warps} warps; programs {'   '.join(row)}", flush=True
+            )
+    read, written = 4 * options.channels * 4, 7 * 4
+    moved = [count * size / 1e9 for size in (read + written, 2 * read + written)]
+    print(f"    must move {moved[0]:.2f} GB to and from memory, and backward {moved[1]:.2f} GB")
+
+
+def timed(module: Any, launch: Any, action: Callable[[], Any], options: Options, device: str) -> float:
+    """Median time of an action with the kernels of a module in one layout."""
+    with mock.patch.object(module, "LAUNCH", launch):
         return milliseconds(action, options.rounds, device)
 
 
@@ -213,9 +262,11 @@ def main(options: Options) -> None:
         scene = ray_samples(name, side, times, options, device)
         print(scene.name)
         time_queries(field, scene, options, device, fused)
-        time_heads(field, scene, options, device)
-        if fused:
-            time_layouts(field, scene, options, device)
+        time_heads(field, scene, options, device, fused)
+        if fused and options.layouts:
+            time_plane_layouts(field, scene, options, device)
+    if fused and options.layouts:
+        time_head_layouts(field, options.samples, options, device)
     if device == "cuda":
         print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 

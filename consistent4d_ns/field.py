@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.heads import HeadImplementation, HeadValues, head_values, make_head
 from consistent4d_ns.planes import (
     AXIS_PAIRS,
     TIME_AXIS,
@@ -24,7 +24,6 @@ NORMAL_STEP = 1e-3
 """Half-width of the finite differences that give normals, in world units (method.md section 3.3)."""
 
 DensityBlob = Literal["linear", "gaussian"]
-HeadImplementation = Literal["torch", "tcnn"]
 
 
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, "points"]:
@@ -42,32 +41,6 @@ def density_blob_gradient(points: Float[Tensor, "points 3"], kind: DensityBlob) 
     if kind == "linear":
         return -20.0 * F.normalize(points, dim=-1)
     return -4.0 * points * density_blob(points, kind)[:, None]
-
-
-def make_head(inputs: int, hidden: int, outputs: int, implementation: HeadImplementation) -> nn.Module:
-    """One bias-free hidden layer with ReLU, linear output.
-
-    Raises:
-        InputError: `tcnn` is asked for where tinycudann or a CUDA device is missing.
-    """
-    if implementation == "torch":
-        layers = (nn.Linear(inputs, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, outputs, bias=False))
-        return nn.Sequential(*layers)
-    try:
-        import tinycudann as tcnn  # pyright: ignore[reportMissingImports]
-    except (ImportError, OSError) as error:  # OSError: it is there, but no CUDA device is
-        raise InputError(
-            f"implementation 'tcnn' needs tinycudann and a CUDA device ({error}); "
-            "install it or use --pipeline.model.implementation torch."
-        ) from error
-    network = {
-        "otype": "FullyFusedMLP" if hidden in (16, 32, 64, 128) else "CutlassMLP",
-        "activation": "ReLU",
-        "output_activation": "None",
-        "n_neurons": hidden,
-        "n_hidden_layers": 1,
-    }
-    return tcnn.Network(inputs, outputs, network)
 
 
 class KPlanesLevel(nn.Module):
@@ -116,15 +89,10 @@ class KPlanesLevel(nn.Module):
         """Combined plane features and their derivatives along x, y, z."""
         return plane_features_and_jacobian(list(self.planes), coordinates, self.reduction)
 
-    def density_gradient(
-        self, features: Float[Tensor, "points channels"], jacobian: Float[Tensor, "points 3 channels"]
-    ) -> Float[Tensor, "points 3"]:
-        """Derivatives of the density head's output along x, y, z; only for heads of torch."""
-        first, _, last = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(cast(nn.Sequential, self.density_head)))
-        # Which hidden units are active is piecewise constant, so nothing flows back into it.
-        active = (features.detach() @ first.weight.detach().T > 0).to(features.dtype)
-        in_features = active @ (last.weight.T * first.weight)
-        return (jacobian * in_features[:, None]).sum(dim=-1)
+    def read(self, coordinates: Float[Tensor, "points 4"], colour: bool, gradient: bool) -> HeadValues:
+        """What the heads say at (x, y, z, t) in [-1, 1], of colour and gradient what is wanted."""
+        features, jacobian = self.with_jacobian(coordinates) if gradient else (self(coordinates), None)
+        return head_values(self.density_head, self.feature_head if colour else None, features, jacobian)
 
 
 class CascadeKPlanes(nn.Module):
@@ -173,9 +141,8 @@ class CascadeKPlanes(nn.Module):
             times: Times in [-1, 1]; first frame -1, last frame 1.
         """
         with torch.autocast(points.device.type, enabled=False):
-            planes = self._plane_features(points, times)
-            raw = self._raw_density(planes, points)
-            return F.softplus(raw), self._colour_features(planes)
+            values = self._read(points, times, colour=True)
+            return F.softplus(self._raw_density(values, points)), self._colour_features(values)
 
     def with_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
@@ -184,17 +151,16 @@ class CascadeKPlanes(nn.Module):
         if not self.has_torch_heads:
             return *self(points, times), self.difference_normals(points, times)
         with torch.autocast(points.device.type, enabled=False):
-            planes, jacobians = self._plane_features_and_jacobians(points, times)
-            raw = self._raw_density(planes, points)
-            normals = self._normals(planes, jacobians, raw.detach(), points)
-            return F.softplus(raw), self._colour_features(planes), normals
+            values = self._read(points, times, colour=True, gradient=True)
+            raw = self._raw_density(values, points)
+            return F.softplus(raw), self._colour_features(values), self._normals(values, raw, points)
 
     def density(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
     ) -> Float[Tensor, "levels points"]:
         """Densities alone, for the occupancy grid and surfaces."""
         with torch.autocast(points.device.type, enabled=False):
-            return F.softplus(self._raw_density(self._plane_features(points, times), points))
+            return F.softplus(self._raw_density(self._read(points, times), points))
 
     def normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
@@ -207,10 +173,8 @@ class CascadeKPlanes(nn.Module):
         if not self.has_torch_heads:
             return self.difference_normals(points, times)
         with torch.autocast(points.device.type, enabled=False):
-            planes, jacobians = self._plane_features_and_jacobians(points, times)
-            with torch.no_grad():
-                raw = self._raw_density(planes, points.clamp(-1.0, 1.0))
-            return self._normals(planes, jacobians, raw, points)
+            values = self._read(points, times, gradient=True)
+            return self._normals(values, self._raw_density(values, points.clamp(-1.0, 1.0)), points)
 
     def difference_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
@@ -222,42 +186,29 @@ class CascadeKPlanes(nn.Module):
         ahead, behind = density.view(self.num_levels, 2, -1, 3).unbind(dim=1)
         return F.normalize(-0.5 * (ahead - behind) / NORMAL_STEP, dim=-1)
 
-    def _plane_features(self, points: Tensor, times: Tensor) -> list[Tensor]:
+    def _read(self, points: Tensor, times: Tensor, colour: bool = False, gradient: bool = False) -> list[HeadValues]:
         coordinates = torch.cat((points, times[:, None]), dim=-1)
-        return [level(coordinates) for level in self.levels]
+        return [cast(KPlanesLevel, level).read(coordinates, colour, gradient) for level in self.levels]
 
-    def _plane_features_and_jacobians(self, points: Tensor, times: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        coordinates = torch.cat((points, times[:, None]), dim=-1)
-        planes, jacobians = zip(*(cast(KPlanesLevel, level).with_jacobian(coordinates) for level in self.levels))
-        return list(planes), list(jacobians)
-
-    def _raw_density(self, planes: list[Tensor], points: Tensor) -> Float[Tensor, "levels points"]:
+    def _raw_density(self, values: list[HeadValues], points: Tensor) -> Float[Tensor, "levels points"]:
         """What the softplus is taken of."""
-        return self._cascade("density_head", planes).squeeze(-1) + density_blob(points, self.blob)
+        return running_sums(level.density for level in values) + density_blob(points, self.blob)
 
-    def _colour_features(self, planes: list[Tensor]) -> Float[Tensor, "levels points 3"]:
-        return self._cascade("feature_head", planes)
-
-    def _cascade(self, head: str, planes: list[Tensor]) -> Tensor:
-        """Running sums over levels of one head's outputs, [levels, points, outputs]."""
-        outputs = (getattr(level, head)(features) for level, features in zip(self.levels, planes))
-        return running_sums(output.to(planes[0].dtype) for output in outputs)
+    def _colour_features(self, values: list[HeadValues]) -> Float[Tensor, "levels points 3"]:
+        return running_sums(cast(Tensor, level.colour) for level in values)
 
     def _normals(
-        self, planes: list[Tensor], jacobians: list[Tensor], raw: Float[Tensor, "levels points"], points: Tensor
+        self, values: list[HeadValues], raw: Float[Tensor, "levels points"], points: Tensor
     ) -> Float[Tensor, "levels points 3"]:
-        """Normals from a look at the planes and the raw density, through which no gradient is to flow.
+        """Normals from gradients and the raw density, through which no gradient flows.
 
         None would: its part in the gradient of the density, sigmoid(raw), cancels in the normalisation. It is there
         for the places where even the gradient underflows.
         """
-        levels = cast(Iterable[KPlanesLevel], self.levels)
-        of_heads = running_sums(
-            level.density_gradient(features, jacobian) for level, features, jacobian in zip(levels, planes, jacobians)
-        )
+        of_heads = running_sums(cast(Tensor, level.gradient) for level in values)
         inside = points.abs() <= 1.0
         gradient = of_heads + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside
-        return F.normalize(-torch.sigmoid(raw)[..., None] * gradient, dim=-1)
+        return F.normalize(-torch.sigmoid(raw.detach())[..., None] * gradient, dim=-1)
 
 
 def running_sums(values: Iterable[Tensor]) -> Float[Tensor, "values ..."]:

@@ -24,8 +24,9 @@ from consistent4d_ns.camera_paths import TIME_SLACK, check_times
 from consistent4d_ns.cameras import box_exit
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field import CascadeKPlanes, DensityBlob, HeadImplementation
+from consistent4d_ns.field import CascadeKPlanes, DensityBlob
 from consistent4d_ns.frames import straight_colour
+from consistent4d_ns.heads import HeadImplementation
 from consistent4d_ns.planes import PlaneReduction
 from consistent4d_ns.planning import StepKind, StepPlan
 from consistent4d_ns.rendering import accumulate, composite, depth_variance, normalised_depth

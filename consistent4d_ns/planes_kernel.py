@@ -25,16 +25,23 @@ class Launch:
 
     forward_block: int = 64
     """Samples per program of the forward pass."""
-    forward_warps: int = 4
+    forward_warps: int = 8
     """Warps per program of the forward pass."""
-    backward_block: int = 32
+    backward_block: int = 16
     """Samples per program of the backward pass."""
-    backward_warps: int = 4
+    backward_warps: int = 2
     """Warps per program of the backward pass."""
-    space_copies: int = 1
+    space_copies: int = 16
     """Copies of the gradients of xy, xz and yz among which programs take turns, so that fewer add to one address."""
-    time_copies: int = 32
+    time_copies: int = 128
     """The same for xt, yt and zt, of which all samples of an image see the same two rows."""
+    copies_bytes: int = 1 << 25
+    """What all copies of either kind may take: of large planes there are fewer, but one."""
+
+    def copies(self, space: int, time: int, width: int) -> tuple[int, int]:
+        """Copies of `space` and of `time` grid values with `width` channels."""
+        fit = self.copies_bytes // (4 * width)
+        return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // time))
 
 
 LAUNCH = Launch()
@@ -128,7 +135,8 @@ def _gradient(
     space = nx * ny + nx * nz + ny * nz
     time = len(packed) - space
     launch, kernel = LAUNCH, cast(Any, add_gradients)
-    copies = packed.new_zeros(launch.space_copies * space + launch.time_copies * time, width)
+    space_copies, time_copies = launch.copies(space, time, width)
+    copies = packed.new_zeros(space_copies * space + time_copies * time, width)
     with torch.cuda.device_of(packed):
         kernel[(triton.cdiv(count, launch.backward_block),)](
             packed,
@@ -144,11 +152,11 @@ def _gradient(
             product=product,
             from_features=of_features is not None,
             from_jacobian=of_jacobian is not None,
-            space_copies=launch.space_copies,
-            time_copies=launch.time_copies,
+            space_copies=space_copies,
+            time_copies=time_copies,
             num_warps=launch.backward_warps,
         )
-    of_space, of_time = copies.split((launch.space_copies * space, launch.time_copies * time))
+    of_space, of_time = copies.split((space_copies * space, time_copies * time))
     return torch.cat((of_space.view(-1, space, width).sum(dim=0), of_time.view(-1, time, width).sum(dim=0)))
 
 
@@ -323,7 +331,7 @@ def add_gradients(
         of_jacobian: [count, 3, width] float32, gradients of the Jacobian.
         copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, the result.
         from_features, from_jacobian: Whether these gradients are given.
-        space_copies, time_copies: See `Launch`.
+        space_copies, time_copies: See `Launch.copies`.
     """
     program = tl.program_id(0)
     sample = program.to(tl.int64) * block + tl.arange(0, block)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from consistent4d_ns import rendering_kernel, sampling_kernel
+from consistent4d_ns import heads, heads_kernel, rendering_kernel, sampling_kernel
 from consistent4d_ns.rendering import composite
 from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, lattice_samples, ray_offsets
 from tests.agreement import assert_agrees
@@ -109,3 +112,66 @@ def compare_samples(
     found = sampling_kernel.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f)
     for name, ours in zip(("ray_indices", "starts", "points", "offsets"), found):
         assert torch.equal(ours.cpu(), getattr(expected, name)), name
+
+
+def head_pair(channels: int, hidden: int) -> nn.ModuleDict:
+    """Heads of density and colour."""
+    torch.manual_seed(9)
+    return nn.ModuleDict({n: heads.make_head(channels, hidden, size, "torch") for n, size in (("d", 1), ("c", 3))})
+
+
+def decided_features(pair: nn.ModuleDict, count: int, channels: int) -> Tensor:
+    """Features that leave no hidden unit near its kink, where rounding would decide; the first exactly there."""
+    features = torch.randn(2 * count + 10, channels, generator=seeded(10))
+    units = torch.cat([features @ heads.head_weights(head)[0].T for head in pair.values()], dim=1)
+    features = features[units.abs().amin(dim=1) > 1e-4][:count]
+    assert len(features) == count
+    features[:1] = 0.0
+    return features
+
+
+def head_results(
+    pair: nn.ModuleDict, features: Tensor, jacobian: Tensor | None, colour: bool, used: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """What the heads say, then gradients of a random combination of the `used` results, in float64 on the CPU."""
+    leaves = {"features": features.clone().requires_grad_(), **dict(pair.named_parameters())}
+    if jacobian is not None:
+        leaves["jacobian"] = jacobian = jacobian.clone().requires_grad_()
+    values = heads.head_values(pair["d"], pair["c"] if colour else None, leaves["features"], jacobian)._asdict()
+    total = [(values[name] * torch.randn(values[name].shape, generator=seeded(11)).to(features)).sum() for name in used]
+    gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+    results = {name: value for name, value in values.items() if value is not None}
+    results |= {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients)}
+    return {name: result.detach().double().cpu() for name, result in results.items()}
+
+
+def check_heads(device: str) -> None:
+    """Values and gradients, against float64: paddings, no samples, blocks that are not full, several per program."""
+    for channels, hidden in ((8, 12), (12, 16), (16, 32), (32, 32)):
+        pair = head_pair(channels, hidden)
+        for count in (0, 1, 333 if device == "cpu" else 100_001):
+            features = decided_features(pair, count, channels)
+            compare_heads(pair, features, torch.randn(count, 3, channels, generator=seeded(12)), device)
+
+
+def compare_heads(pair: nn.ModuleDict, features: Tensor, jacobian: Tensor, device: str) -> None:
+    """Fails where a kernel says something else than torch in float64, whatever is asked for and used."""
+    layouts = [replace(heads_kernel.LAUNCH, backward_programs=4)]
+    if device != "cpu":  # the interpreter multiplies in one way only
+        layouts += [heads_kernel.LAUNCH, replace(heads_kernel.LAUNCH, precision="tf32x3")]
+    for colour, given, used in (
+        (False, None, ("density",)),
+        (True, None, ("density", "colour")),
+        (False, jacobian, ("gradient",)),
+        (True, jacobian, ("colour",)),
+        (True, jacobian, ("density", "colour", "gradient")),
+    ):
+        doubled, moved = (None, None) if given is None else (given.double(), given.to(device))
+        expected = head_results(deepcopy(pair).double(), features.double(), doubled, colour, used)
+        for layout in layouts:
+            fused = mock.patch.object(heads, "runs_fused", return_value=True)
+            with fused, mock.patch.object(heads_kernel, "LAUNCH", layout):
+                found = head_results(deepcopy(pair).to(device), features.to(device), moved, colour, used)
+            for name, wanted in expected.items():
+                what = f"{name} at {len(features)} points, {pair['d']}, {used} used, {layout.precision}"
+                assert_agrees(what, found[name], wanted, 1e-5, relative=True)

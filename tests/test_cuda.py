@@ -49,7 +49,7 @@ def test_a_training_step(tmp_path, kind: StepKind):
     assert gradient_error(gradients, expected_gradients) < 1e-2
 
 
-@pytest.mark.parametrize("check", ["check_composite", "check_lattice"])
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
 def test_kernels(check: str):
     """Imported here because Triton comes with torch on Linux alone."""
     kernel_agreement = pytest.importorskip("tests.kernel_agreement")

@@ -17,8 +17,8 @@ from consistent4d_ns.field import (
     CascadeKPlanes,
     KPlanesLevel,
     density_blob,
-    make_head,
 )
+from consistent4d_ns.heads import make_head
 from consistent4d_ns.planes import in_parts, sample_plane
 from tests.agreement import assert_agrees, gradient_summary
 from tests.golden_field import recorded_field, recorded_name

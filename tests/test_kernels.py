@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from consistent4d_ns import kernels
+from consistent4d_ns.heads import make_head, runs_fused
+from tests.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch has on Linux")
-@pytest.mark.parametrize("check", ["check_composite", "check_lattice"])
+@needs_triton
+@needs_interpreted_loops
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
 def test_kernel_agrees_when_interpreted(check: str) -> None:
-    # The interpreter is chosen when Triton is imported.
-    code = f"from tests.kernel_agreement import {check}; {check}('cpu')"
-    environment, root = os.environ | {"TRITON_INTERPRET": "1"}, Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_interpreted("tests.kernel_agreement", f"{check}('cpu')")
 
 
 def test_kernels_are_for_cuda_devices() -> None:
     assert not kernels.usable(torch.zeros(1))
+
+
+def test_wide_heads_and_those_of_others_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    features = torch.zeros(1, 16)
+    assert runs_fused(make_head(16, 32, 1, "torch"), features)
+    assert not runs_fused(make_head(16, 128, 1, "torch"), features)
+    assert not runs_fused(torch.nn.Identity(), features)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +11,7 @@ from torch import nn
 from consistent4d_ns.guidance.fused import FusedNorm, fuse, shorten_cross_attention
 from consistent4d_ns.guidance.random_prior import random_networks
 from tests.agreement import assert_agrees
+from tests.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
 
 
 def check_norms(device: str) -> None:
@@ -76,14 +72,11 @@ def test_attention_to_one_token_needs_no_queries() -> None:
     assert_agrees("noise", noise[1], noise[0], 1e-5, relative=True)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch has on Linux")
+@needs_triton
+@needs_interpreted_loops
 @pytest.mark.parametrize("check", ["check_norms", "check_networks"])
 def test_agreement_when_interpreted(check: str) -> None:
-    # The interpreter is chosen when Triton is imported.
-    code = f"from tests.guidance.test_fused import {check}; {check}('cpu')"
-    environment, root = os.environ | {"TRITON_INTERPRET": "1"}, Path(__file__).parent.parent.parent
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_interpreted("tests.guidance.test_fused", f"{check}('cpu')")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
