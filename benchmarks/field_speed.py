@@ -257,7 +257,7 @@ def main(options: Options) -> None:
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, torch {torch.__version__}, milliseconds")
-    field = CascadeKPlanes(RESOLUTIONS, (options.channels,) * 2).to(device)
+    field = CascadeKPlanes(RESOLUTIONS, (options.channels,) * 2, implementation="fused").to(device)
     for name, side, times in (("one image", 256, [0.3]), ("four images", 64, [-0.7, -0.2, 0.3, 0.9])):
         scene = ray_samples(name, side, times, options, device)
         print(scene.name)

@@ -64,6 +64,7 @@ class KPlanesLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.reduction: PlaneReduction = reduction
+        self.fused_heads = implementation == "fused"
         self.planes = nn.ParameterList(
             nn.Parameter(torch.empty(1, channels, resolution[b], resolution[a])) for a, b in AXIS_PAIRS
         )
@@ -92,7 +93,8 @@ class KPlanesLevel(nn.Module):
     def read(self, coordinates: Float[Tensor, "points 4"], colour: bool, gradient: bool) -> HeadValues:
         """What the heads say at (x, y, z, t) in [-1, 1], of colour and gradient what is wanted."""
         features, jacobian = self.with_jacobian(coordinates) if gradient else (self(coordinates), None)
-        return head_values(self.density_head, self.feature_head if colour else None, features, jacobian)
+        colour_head = self.feature_head if colour else None
+        return head_values(self.density_head, colour_head, features, jacobian, self.fused_heads)
 
 
 class CascadeKPlanes(nn.Module):
@@ -120,7 +122,7 @@ class CascadeKPlanes(nn.Module):
     ) -> None:
         super().__init__()
         self.blob: DensityBlob = blob
-        self.has_torch_heads = implementation == "torch"
+        self.has_torch_heads = implementation != "tcnn"
         self.levels = nn.ModuleList(
             KPlanesLevel(resolution, width, hidden, reduction, implementation)
             for resolution, width in zip(resolutions, channels)
