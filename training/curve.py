@@ -30,20 +30,34 @@ def main(
     """
     from matplotlib.figure import Figure
 
+    columns = read(curve)
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    for axes, (level, title) in zip(figure.subplots(1, len(LEVELS)), LEVELS.items()):
+        for name, colour in (("train", "tab:gray"), ("held_out", "tab:blue")):
+            errors = columns[f"{name}_{level}"]
+            axes.plot([samples / 1e6 for samples in columns["samples"]], errors, color=colour, label=name)
+        axes.set(title=title, xlabel="million samples", yscale="log")
+        axes.legend()
+    figure.supylabel("error of the noise")
+    figure.savefig(picture, dpi=100)
+
+
+def read(curve: Path) -> dict[str, list[float]]:
+    """The columns that are drawn.
+
+    Raises:
+        InputError: the file cannot be read, or is something else.
+    """
+    names = ["samples", *(f"{name}_{level}" for name in ("train", "held_out") for level in LEVELS)]
     try:
         rows = [json.loads(line) for line in curve.read_text().splitlines()]
-        samples = [row["samples"] / 1e6 for row in rows]
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        for axes, (level, title) in zip(figure.subplots(1, len(LEVELS)), LEVELS.items()):
-            for name, colour in (("train", "tab:gray"), ("held_out", "tab:blue")):
-                axes.plot(samples, [row[f"{name}_{level}"] for row in rows], color=colour, label=name.replace("_", " "))
-            axes.set(title=title, xlabel="million samples", yscale="log")
-            axes.legend()
-        figure.supylabel("error of the noise")
+        columns = {name: [float(row[name]) for row in rows] for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"not a training curve of the denoiser ({error})"
         raise InputError(f"{curve}: {reason}; give the denoiser.jsonl of a training.") from error
-    figure.savefig(picture, dpi=100)
+    if not rows:
+        raise InputError(f"{curve}: is empty; give the denoiser.jsonl of a training.")
+    return columns
 
 
 if __name__ == "__main__":
