@@ -25,6 +25,7 @@ import torch
 import tyro
 
 from benchmarks.steps import (
+    PRESETS,
     full_size_networks,
     machine,
     make_optimizer,
@@ -34,7 +35,7 @@ from benchmarks.steps import (
     run_steps,
 )
 from consistent4d_ns.guidance.networks import Zero123Networks
-from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d, consistent4d_mini, preset
+from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
 
 BIG_LEVELS = ((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32))
 """Grids of up to four levels, as in `consistent4d-big`."""
@@ -51,7 +52,7 @@ class Options:
     random_prior: bool = False
     """Distil from a full-size Zero123 with random weights."""
     preset: str = "consistent4d"
-    """What is varied: consistent4d or consistent4d-mini."""
+    """What is varied."""
     views: tuple[int, ...] = (1, 2, 4, 8)
     """Views per step, of 64 pixels."""
     sides: tuple[int, ...] = (64, 128, 256, 512)
@@ -129,7 +130,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[Consistent4DTrainerConfig, int], None
 
 def first_stage(name: str) -> Consistent4DTrainerConfig:
     """A preset whose first stage lasts for all of training."""
-    config = preset({"consistent4d": consistent4d, "consistent4d-mini": consistent4d_mini}[name])
+    config = preset(PRESETS[name])
     plan = config.pipeline.datamanager.plan
     for name in ("stage_steps", "image_sizes", "views", "clip_views"):
         setattr(plan, name, getattr(plan, name)[:1])

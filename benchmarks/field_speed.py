@@ -1,6 +1,6 @@
 """Time of the field's queries and of their gradients, on samples as training meets them.
 
-    python benchmarks/field_speed.py
+    python -m benchmarks.field_speed
 
 Samples of one image of 256 pixels (one time) and of four images of 64 pixels (four times), a million at most. For both
 medians in milliseconds: densities, features, normals there and at shifted points, and gradients of a sum of all; the
@@ -12,11 +12,9 @@ the kernels too).
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 from unittest import mock
 
@@ -24,6 +22,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.steps import machine, milliseconds
 from consistent4d_ns import heads, heads_kernel, planes, planes_kernel
 from consistent4d_ns.cameras import focal_length, orbit_poses, pixel_rays
 from consistent4d_ns.field import CascadeKPlanes, KPlanesLevel
@@ -76,26 +75,6 @@ def ray_samples(name: str, side: int, times: list[float], options: Options, devi
     points, moments = samples.points[some], of_rays[samples.ray_indices[some]]
     noise = torch.randn(len(points), 3, generator=generator).to(device)
     return Scene(f"{name}, {len(points)} samples", points, moments, points + 0.01 * noise)
-
-
-def milliseconds(action: Callable[[], Any], rounds: int, device: str) -> float:
-    """Median time of an action."""
-    for _ in range(2):
-        action()
-    found = []
-    for _ in range(rounds):
-        if device == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            action()
-            end.record()
-            end.synchronize()
-            found.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            action()
-            found.append(1e3 * (time.perf_counter() - start))
-    return median(found)
 
 
 def new_query(field: CascadeKPlanes, scene: Scene) -> Tensor:
@@ -256,7 +235,7 @@ def main(options: Options) -> None:
         options = replace(options, samples=min(options.samples, 64), rounds=1)
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
     torch.manual_seed(0)
-    print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, torch {torch.__version__}, milliseconds")
+    print(f"{machine()}, milliseconds")
     field = CascadeKPlanes(RESOLUTIONS, (options.channels,) * 2, implementation="fused").to(device)
     for name, side, times in (("one image", 256, [0.3]), ("four images", 64, [-0.7, -0.2, 0.3, 0.9])):
         scene = ray_samples(name, side, times, options, device)

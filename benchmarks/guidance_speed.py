@@ -1,6 +1,6 @@
 """Time and memory of distillation and interpolation alone: eager, recorded, in other memory layouts, compiled.
 
-    python benchmarks/guidance_speed.py [--compile] [--kernels 15]
+    python -m benchmarks.guidance_speed [--compile] [--kernels 15]
 
 A Zero123 of full size and a RIFE with random weights judge random images of the shapes that the stages of training
 have. Times are medians of the milliseconds from images to the images' gradient. Memory is in GiB: the peak of tensors,
@@ -11,7 +11,6 @@ compared with the eager ones. cuDNN chooses algorithms by trying them, as in ns-
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from benchmarks.steps import PhaseTimer, machine
 from consistent4d_ns.guidance.base import draw
 from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
 from consistent4d_ns.guidance.random_prior import random_networks
@@ -110,26 +110,7 @@ class Meter:
     """Measures steps on one device."""
 
     def __init__(self, device: str, options: Options) -> None:
-        self.cuda, self.options = device == "cuda", options
-
-    def wait(self) -> None:
-        """Until the device has nothing to do."""
-        if self.cuda:
-            torch.cuda.synchronize()
-
-    def milliseconds(self, step: Step) -> float:
-        """Of one call, begun when the device has nothing else to do."""
-        self.wait()
-        if not self.cuda:
-            begin = time.perf_counter()
-            step()
-            return 1e3 * (time.perf_counter() - begin)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        step()
-        end.record()
-        self.wait()
-        return begin.elapsed_time(end)
+        self.cuda, self.options, self.timer = device == "cuda", options, PhaseTimer(device)
 
     def row(self, step: Step) -> tuple[Tensor, str]:
         """The step's gradient and its figures as cells of the table."""
@@ -139,11 +120,11 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
         gradient = step()
-        self.wait()
+        self.timer.wait()
         first = time.perf_counter() - begin
         for _ in range(3):
             step()
-        spent = median(self.milliseconds(step) for _ in range(self.options.rounds))
+        spent = median(self.timer.once(step) for _ in range(self.options.rounds))
         return gradient, f"{first:.1f} | {spent:.2f} | {self.memory()}"
 
     def memory(self) -> str:
@@ -161,7 +142,7 @@ class Meter:
         kind = torch.profiler.ProfilerActivity.CUDA if self.cuda else torch.profiler.ProfilerActivity.CPU
         with torch.profiler.profile(activities=[kind]) as profile:
             step()
-            self.wait()
+            self.timer.wait()
         spent = [(e.self_device_time_total if self.cuda else e.self_cpu_time_total, e) for e in profile.key_averages()]
         for microseconds, event in sorted(spent, key=lambda pair: -pair[0])[: self.options.kernels]:
             print(f"      {microseconds / 1e3:8.3f} ms {event.count:5d} x {event.key[:110]}")
@@ -203,7 +184,7 @@ def main(options: Options) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = options.cudnn_benchmark
     meter = Meter(device, options)
-    print(torch.cuda.get_device_name() if meter.cuda else platform.machine(), f"torch {torch.__version__}", sep=", ")
+    print(machine())
     print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
     print(f"{'|---' * 7}|")
     measure_interpolation(meter, device)

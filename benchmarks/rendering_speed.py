@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from unittest import mock
 
 import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.steps import PhaseTimer, machine, peak_memory, reset_peak_memory
+from benchmarks.steps import machine, milliseconds, peak_memory, reset_peak_memory
 from consistent4d_ns import kernels
 from consistent4d_ns.cameras import orbit_views
 from consistent4d_ns.datamanager import view_rays
@@ -63,19 +62,6 @@ def ball(side: int, views: int, device: str) -> Scene:
     return Scene(grid, origins, directions, torch.rand(len(origins), device=device))
 
 
-def milliseconds(work: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
-    """Median time, and the peak of memory in GiB."""
-    timer, spent = PhaseTimer(device), list[float]()
-    for _ in range(3):
-        work()
-    reset_peak_memory()
-    for _ in range(repeats):
-        with timer.phase("work"):
-            work()
-        spent.append(timer.collect()["work"])
-    return median(spent), peak_memory()
-
-
 def measure(scene: Scene, repeats: int, device: str) -> list[tuple[str, float, float]]:
     """Time and peak memory of each part."""
     samples = scene.sample()
@@ -91,7 +77,11 @@ def measure(scene: Scene, repeats: int, device: str) -> list[tuple[str, float, f
         "compositing": render,
         "compositing and its gradient": lambda: torch.autograd.grad(render(), (density, features)),
     }
-    return [(name, *milliseconds(work, repeats, device)) for name, work in parts.items()]
+    figures = []
+    for name, work in parts.items():
+        reset_peak_memory()
+        figures.append((name, milliseconds(work, repeats, device), peak_memory()))
+    return figures
 
 
 def main(options: Options) -> None:

@@ -6,17 +6,19 @@ import platform
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce, wraps
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 from unittest import mock
 
 import torch
 from torch import Tensor
 
+from consistent4d_ns import method_configs
 from consistent4d_ns import model as model_module
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.networks import Zero123Networks
@@ -26,6 +28,16 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.model import OCCUPANCY_EVERY, Rendering
 from consistent4d_ns.pipeline import Consistent4DPipeline
 
+PRESETS = {
+    str(specification.config.method_name): specification
+    for specification in (
+        method_configs.consistent4d,
+        method_configs.consistent4d_lite,
+        method_configs.consistent4d_big,
+        method_configs.consistent4d_mini,
+    )
+}
+"""What can be measured."""
 UNDIVIDED = ("occupancy",)
 """Phases that what is inside them belongs to."""
 FIELD_METHODS = ("forward", "with_normals", "normals", "density")
@@ -93,6 +105,15 @@ class PhaseTimer:
         if self.cuda:
             torch.cuda.synchronize()
 
+    def once(self, action: Callable[[], object]) -> float:
+        """Milliseconds of an action that begins when the device has nothing else to do."""
+        self.wait()
+        begin = self.now()
+        action()
+        end = self.now()
+        self.wait()
+        return self.between(begin, end)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Times what is done inside."""
@@ -133,6 +154,14 @@ class PhaseTimer:
                 return function(*args, **kwargs)
 
         return timed
+
+
+def milliseconds(action: Callable[[], object], rounds: int, device: torch.device | str) -> float:
+    """Median time of an action, after three calls that are not counted."""
+    timer = PhaseTimer(device)
+    for _ in range(3):
+        action()
+    return median(timer.once(action) for _ in range(rounds))
 
 
 def rendering_parts(model: model_module.Consistent4DModel) -> list[tuple[str, Any, str]]:

@@ -20,6 +20,7 @@ import torch
 import tyro
 
 from benchmarks.steps import (
+    PRESETS,
     StepFigures,
     full_size_networks,
     machine,
@@ -30,15 +31,8 @@ from benchmarks.steps import (
     run_phases,
     run_steps,
 )
-from consistent4d_ns import method_configs
 from consistent4d_ns.method_configs import preset
 
-PRESETS = {
-    "consistent4d": method_configs.consistent4d,
-    "consistent4d-lite": method_configs.consistent4d_lite,
-    "consistent4d-big": method_configs.consistent4d_big,
-    "consistent4d-mini": method_configs.consistent4d_mini,
-}
 WARMUP = 24
 """Steps of each stage that are run but not counted: kernels are compiled in them and graphs recorded."""
 

@@ -23,6 +23,7 @@ import tyro
 from nerfstudio.cameras.cameras import Cameras
 
 from benchmarks.steps import (
+    PRESETS,
     PhaseTimer,
     machine,
     make_optimizer,
@@ -34,7 +35,7 @@ from benchmarks.steps import (
 )
 from consistent4d_ns import model as model_module
 from consistent4d_ns.cameras import focal_length, orbit_views
-from consistent4d_ns.method_configs import consistent4d, consistent4d_mini, preset
+from consistent4d_ns.method_configs import preset
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.toy import write_sequence
@@ -50,7 +51,7 @@ class Options:
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """Frames to fit; the toy if none are given."""
     preset: str = "consistent4d"
-    """Field that is fitted: consistent4d or consistent4d-mini."""
+    """Whose field is fitted."""
     steps: int = 300
     """Steps of fitting."""
     size: int = 512
@@ -94,7 +95,7 @@ def frames_of(options: Options) -> Iterator[Path]:
 
 def fitted(data: Path, options: Options) -> Consistent4DPipeline:
     """A field that shows the input view."""
-    config = preset({"consistent4d": consistent4d, "consistent4d-mini": consistent4d_mini}[options.preset])
+    config = preset(PRESETS[options.preset])
     config.pipeline.guidance.kind = config.pipeline.interpolation.kind = "none"
     pipeline = make_pipeline(config, data)
     run_steps(pipeline, make_optimizer(config, pipeline), 0, options.steps, 0)
@@ -124,12 +125,7 @@ def measure(pipeline: Consistent4DPipeline, options: Options, mode: str) -> Figu
     figures, timer = Figures(mode), PhaseTimer(pipeline.device)
     reset_peak_memory()
     for camera in cameras(pipeline, options):
-        timer.wait()
-        begin = timer.now()
-        frame(pipeline.model, camera)
-        end = timer.now()
-        timer.wait()
-        figures.ms.append(timer.between(begin, end))
+        figures.ms.append(timer.once(lambda camera=camera: frame(pipeline.model, camera)))
     figures.peak_gib = peak_memory()
     del figures.ms[:WARMUP]
     parts = [("rays", Cameras, "generate_rays"), *rendering_parts(pipeline.model)]
