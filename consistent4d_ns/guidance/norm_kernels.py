@@ -38,6 +38,27 @@ def sum_moments(
 
 
 @triton.jit
+def add_parts(partial, n, c, inside, parts, channels, block_t: tl.constexpr, block_d: tl.constexpr):
+    """Both sums of channels `c` of image `n` over all parts, [block_d] each."""
+    first = tl.zeros((block_d,), dtype=tl.float32)
+    second = tl.zeros((block_d,), dtype=tl.float32)
+    for step in range(0, parts, block_t):
+        t = step + tl.arange(0, block_t)
+        there = (t < parts)[:, None] & inside[None, :]
+        place = partial + (n * parts + t[:, None]) * 2 * channels + c[None, :]
+        first += tl.sum(tl.load(place, mask=there, other=0.0), axis=0)
+        second += tl.sum(tl.load(place + channels, mask=there, other=0.0), axis=0)
+    return first, second
+
+
+@triton.jit
+def before_silu(gradient, value):
+    """Gradient of SiLU's input `value`, from that of its output."""
+    share = 1.0 / (1.0 + tl.exp(-value))
+    return gradient * share * (1.0 + value * (1.0 - share))
+
+
+@triton.jit
 def find_factors(
     partial, offset, offset_stride, factors, parts, pixels, channels, groups, eps,
     block_t: tl.constexpr, block_d: tl.constexpr,
@@ -47,14 +68,7 @@ def find_factors(
     size = channels // groups
     d = tl.arange(0, block_d)
     c = tl.program_id(1) * size + d
-    total = tl.zeros((block_d,), dtype=tl.float32)
-    squares = tl.zeros((block_d,), dtype=tl.float32)
-    for step in range(0, parts, block_t):
-        t = step + tl.arange(0, block_t)
-        there = (t < parts)[:, None] & (d < size)[None, :]
-        place = partial + (n * parts + t[:, None]) * 2 * channels + c[None, :]
-        total += tl.sum(tl.load(place, mask=there, other=0.0), axis=0)
-        squares += tl.sum(tl.load(place + channels, mask=there, other=0.0), axis=0)
+    total, squares = add_parts(partial, n, c, d < size, parts, channels, block_t, block_d)  # pyright: ignore[reportGeneralTypeIssues]
     count = size * pixels
     mean = tl.sum(total, axis=0) / count
     variance = tl.maximum(tl.sum(squares, axis=0) / count - mean * mean, 0.0)
@@ -109,9 +123,7 @@ def sum_products(
         normal = tl.load(x + place, mask=there, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
         gradient = tl.load(upstream + place, mask=there, other=0.0).to(tl.float32)
         if silu:
-            value = normal * w[None, :] + b[None, :]
-            share = 1.0 / (1.0 + tl.exp(-value))
-            gradient = gradient * share * (1.0 + value * (1.0 - share))
+            gradient = before_silu(gradient, normal * w[None, :] + b[None, :])
         gradient = gradient * w[None, :]
         total += gradient
         products += gradient * normal
@@ -127,14 +139,7 @@ def find_means(partial, means, parts, pixels, channels, groups, block_t: tl.cons
     size = channels // groups
     d = tl.arange(0, block_d)
     c = tl.program_id(1) * size + d
-    total = tl.zeros((block_d,), dtype=tl.float32)
-    products = tl.zeros((block_d,), dtype=tl.float32)
-    for step in range(0, parts, block_t):
-        t = step + tl.arange(0, block_t)
-        there = (t < parts)[:, None] & (d < size)[None, :]
-        place = partial + (n * parts + t[:, None]) * 2 * channels + c[None, :]
-        total += tl.sum(tl.load(place, mask=there, other=0.0), axis=0)
-        products += tl.sum(tl.load(place + channels, mask=there, other=0.0), axis=0)
+    total, products = add_parts(partial, n, c, d < size, parts, channels, block_t, block_d)  # pyright: ignore[reportGeneralTypeIssues]
     count = size * pixels
     out = means + n * 2 * channels + c
     tl.store(out, tl.zeros((block_d,), dtype=tl.float32) + tl.sum(total, axis=0) / count, mask=d < size)
@@ -162,8 +167,6 @@ def pull_back(
     normal = tl.load(x + place, mask=there, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
     gradient = tl.load(upstream + place, mask=there, other=0.0).to(tl.float32)
     if silu:
-        value = normal * w[None, :] + b[None, :]
-        share = 1.0 / (1.0 + tl.exp(-value))
-        gradient = gradient * share * (1.0 + value * (1.0 - share))
+        gradient = before_silu(gradient, normal * w[None, :] + b[None, :])
     gradient = (gradient * w[None, :] - mean[None, :] - normal * product[None, :]) * scale[None, :]
     tl.store(out + place, gradient.to(out.dtype.element_ty), mask=there)
