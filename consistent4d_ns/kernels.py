@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed; torch brings it on Linux."""
     return find_spec("triton") is not None
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether the kernels take this tensor: float32 on a CUDA device, and torch brought Triton (it does on Linux)."""
-    return tensor.is_cuda and tensor.dtype == torch.float32 and _has_triton()
+    """Whether the kernels take this tensor: float32 on a CUDA device, and there is Triton."""
+    return tensor.is_cuda and tensor.dtype == torch.float32 and has_triton()

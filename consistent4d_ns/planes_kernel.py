@@ -162,7 +162,8 @@ def _gradient(
 
 @triton.jit
 def locate(coordinates, sample, there, axis: tl.constexpr, size):
-    """See `planes.locate`."""
+    """Grid lines before and after the samples along an axis, their place between these, and lines per unit of length,
+    which is 0 outside the box."""
     coordinate = tl.load(coordinates + sample * 4 + axis, mask=there, other=0.0)
     place = (coordinate + 1.0) / 2.0 * (size - 1)
     place = tl.minimum(tl.maximum(place, 0.0), (size - 1) * 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from consistent4d_ns.kernels import has_triton
 
 
 def _arrays_of_one_are_numbers() -> bool:
@@ -20,9 +21,7 @@ def _arrays_of_one_are_numbers() -> bool:
     return True
 
 
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="needs Triton, which torch has on Linux"
-)
+needs_triton = pytest.mark.skipif(not has_triton(), reason="needs Triton, which torch has on Linux")
 needs_interpreted_loops = pytest.mark.skipif(
     not _arrays_of_one_are_numbers(),
     reason="Triton's interpreter counts loops with int() of arrays of one element, which this NumPy refuses",

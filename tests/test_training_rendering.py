@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +11,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from consistent4d_ns.cameras import orbit_poses
+from tests.interpreted import needs_triton, run_interpreted
 from tests.spheres import as_one_object, cameras, plain_scenes, sphere
 from training import scenes as scenes_module
 from training.rasterize import (
@@ -138,13 +134,13 @@ def disagreement(device: str) -> float:
     return float((found != expected).float().mean())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch has on Linux")
+def assert_kernel_agrees() -> None:
+    assert disagreement("cpu") == 0
+
+
+@needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
-    # The interpreter is chosen when Triton is imported.
-    code = "from tests.test_training_rendering import disagreement; assert disagreement('cpu') == 0"
-    environment, root = os.environ | {"TRITON_INTERPRET": "1"}, Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_interpreted("tests.test_training_rendering", "assert_kernel_agrees()")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

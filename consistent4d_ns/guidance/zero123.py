@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -20,6 +19,7 @@ from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, came
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
 from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
 from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.kernels import has_triton
 
 Scale: TypeAlias = float | Float[Tensor, ""]
 """Classifier-free guidance scale."""
@@ -297,7 +297,7 @@ def implement(networks: Zero123Networks, implementation: Implementation) -> None
         for part in parts:
             part.compile(dynamic=False)
     elif implementation == "fused":
-        if find_spec("triton") is None:
+        if not has_triton():
             raise InputError("guidance.implementation fused: Triton is not installed; choose torch or compiled.")
         for part in parts:
             fuse(part)
