@@ -53,7 +53,11 @@ def machine() -> str:
 def make_pipeline(
     config: Consistent4DTrainerConfig, data: Path, networks: Zero123Networks | None = None
 ) -> Consistent4DPipeline:
-    """The pipeline of a configuration on its device; `networks` take the place of the prior that it names."""
+    """The pipeline of a configuration on its device; `networks` take the place of the prior that it names.
+
+    As in ns-train, cuDNN chooses its algorithms by trying them.
+    """
+    torch.backends.cudnn.benchmark = True
     config.data = config.pipeline.datamanager.data = data
     guidance = config.pipeline.guidance
     if networks is not None:
@@ -266,14 +270,25 @@ def kind(pipeline: Consistent4DPipeline, step: int) -> str:
     return "reference" if step % pipeline.datamanager.config.plan.reference_every == 0 else "distillation"
 
 
+def limit_memory(gib: float | None) -> None:
+    """Let torch take no more of the GPU than this, as on a smaller one."""
+    if gib is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
+
+
 def reset_peak_memory() -> None:
-    """Count from now on."""
+    """Count from now on, without what is only kept for later."""
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> float:
-    """GiB that tensors took on the GPU at most since the last reset; on the CPU, that the process ever took."""
+    """GiB that torch held of the GPU at most since the last reset; on the CPU, that the process ever took.
+
+    What is held includes memory of CUDA graphs, which does not count as allocated, and what is kept for later.
+    """
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+        return torch.cuda.max_memory_reserved() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -23,6 +23,7 @@ from benchmarks.steps import (
     PRESETS,
     StepFigures,
     full_size_networks,
+    limit_memory,
     machine,
     make_optimizer,
     make_pipeline,
@@ -53,6 +54,8 @@ class Options:
     """Use a full-size Zero123 with random weights."""
     graphs: bool = True
     """Record the priors as CUDA graphs, as training does; without them VAE and UNet are told apart."""
+    limit_gib: float | None = None
+    """GiB that torch may take of the GPU, to see what fits on a smaller one."""
     out: Path | None = None
     """Where the figures are written as JSON."""
 
@@ -114,6 +117,7 @@ def phases(kind: StepFigures) -> str:
 
 def main(options: Options) -> None:
     """Measure and print."""
+    limit_memory(options.limit_gib)
     print(f"{machine()}, {options.steps} steps per stage")
     print("| method | px | step | median ms | mean ms | peak GiB | k samples | per ray | phases (median ms) |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
