@@ -1,6 +1,6 @@
-"""Time and memory of distillation and interpolation alone: eager, recorded, in other memory layouts, compiled.
+"""Time and memory of distillation and interpolation alone: eager, recorded, in other memory layouts, fused.
 
-    python -m benchmarks.guidance_speed [--compile] [--kernels 15]
+    python -m benchmarks.guidance_speed [--kernels 15]
 
 A Zero123 of full size and a RIFE with random weights judge random images of the shapes that the stages of training
 have. Times are medians of the milliseconds from images to the images' gradient. Memory is in GiB: the peak of tensors,
@@ -47,8 +47,6 @@ class Options:
     """Calls that are timed."""
     prior: Literal["full", "small"] = "full"
     """Size of the prior; the small one is for trying this program out."""
-    compile: bool = False
-    """Measure torch.compile as well, which takes minutes."""
     cudnn_benchmark: bool = True
     """Whether cuDNN chooses algorithms by trying them."""
     kernels: int = 0
@@ -72,7 +70,6 @@ VARIANTS = (
     Variant("graphs, channels last", graphs=True, channels_last=True),
     Variant("eager, fused", graphs=False, implementation="fused"),
     Variant("graphs, fused", graphs=True, implementation="fused"),
-    Variant("graphs, compiled", graphs=True, implementation="compiled"),
 )
 
 
@@ -190,7 +187,7 @@ def main(options: Options) -> None:
     measure_interpolation(meter, device)
     expected: dict[int, Tensor] = {}
     for variant in VARIANTS:
-        if options.compile or variant.implementation != "compiled":
+        if variant.implementation == "torch" or device == "cuda":
             measure_prior(variant, meter, device, expected)
             gc.collect()  # a guidance and its recordings refer to each other
 

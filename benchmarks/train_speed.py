@@ -10,13 +10,13 @@ download. Losses and parameters are checked to be finite.
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Annotated
 
-import torch
 import tyro
 
 from benchmarks.steps import (
@@ -128,8 +128,7 @@ def main(options: Options) -> None:
         print("\n".join(map(table, stages)), flush=True)
         minutes = " + ".join(f"{figures.minutes:.1f}" for figures in stages)
         print(f"\n{method}: {sum(f.stage_steps for f in stages)} steps take {minutes} minutes\n", flush=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        gc.collect()  # a pipeline and its panel refer to each other, a guidance and its recordings too
     if options.out:
         stages = [asdict(figures) | {"minutes": figures.minutes} for figures in results]
         options.out.write_text(json.dumps({"machine": machine(), "stages": stages}))

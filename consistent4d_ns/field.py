@@ -64,7 +64,6 @@ class KPlanesLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.reduction: PlaneReduction = reduction
-        self.fused_heads = implementation == "fused"
         self.planes = nn.ParameterList(
             nn.Parameter(torch.empty(1, channels, resolution[b], resolution[a])) for a, b in AXIS_PAIRS
         )
@@ -94,7 +93,7 @@ class KPlanesLevel(nn.Module):
         """What the heads say at (x, y, z, t) in [-1, 1], of colour and gradient what is wanted."""
         features, jacobian = self.with_jacobian(coordinates) if gradient else (self(coordinates), None)
         colour_head = self.feature_head if colour else None
-        return head_values(self.density_head, colour_head, features, jacobian, self.fused_heads)
+        return head_values(self.density_head, colour_head, features, jacobian)
 
 
 class CascadeKPlanes(nn.Module):

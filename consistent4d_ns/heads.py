@@ -1,6 +1,6 @@
 """The two heads of a K-planes level: raw density and colour of its features, and how the density changes in space.
 
-Torch computes it, or on CUDA with the implementation `fused` one Triton kernel (see `heads_kernel`).
+Torch computes it, or one Triton kernel where there is CUDA (see `heads_kernel`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from consistent4d_ns import kernels
 from consistent4d_ns.errors import InputError
 
-HeadImplementation = Literal["torch", "fused", "tcnn"]
-"""`torch` and `fused` have the same parameters and results; those of `tcnn` are its own."""
+HeadImplementation = Literal["torch", "tcnn"]
+"""The parameters of one mean nothing to the other."""
 HeadWeights = tuple[Float[Tensor, "hidden channels"], Float[Tensor, "outputs hidden"]]
 """Of a head of torch: to and from the hidden layer."""
 
@@ -64,7 +64,6 @@ def head_values(
     colour_head: nn.Module | None,
     features: Float[Tensor, "points channels"],
     jacobian: Float[Tensor, "points 3 channels"] | None,
-    fused: bool = False,
 ) -> HeadValues:
     """What the heads say about the features of a level.
 
@@ -73,9 +72,8 @@ def head_values(
         colour_head: Head with three outputs; None where no colour is wanted.
         features: Combined plane features.
         jacobian: Their derivatives along x, y, z, for heads of torch; None where no gradient is wanted.
-        fused: By the kernel, where it takes them.
     """
-    if fused and runs_fused(density_head, features):
+    if runs_fused(density_head, features):
         from consistent4d_ns.heads_kernel import fused_head_values
 
         colour = None if colour_head is None else head_weights(colour_head)

@@ -113,7 +113,7 @@ class Consistent4DModelConfig(ModelConfig):
     density_blob: DensityBlob = "linear"
     """Ball that training starts from: 10 (1 - 2 |p|) or 10 exp(-2 |p|^2), added to the raw density."""
     implementation: HeadImplementation = "torch"
-    """What the heads run on: torch; `fused`, the same by one Triton kernel where there is CUDA; `tcnn`, which needs
+    """What the heads are: of torch, which run in one Triton kernel where there is CUDA, or `tcnn`, which needs
     tinycudann and a CUDA device, and whose checkpoints need them too."""
     samples_per_ray: int = 256
     """Samples along the diagonal of the box; sets the distance between samples."""

@@ -137,9 +137,7 @@ def head_results(
     leaves = {"features": features.clone().requires_grad_(), **dict(pair.named_parameters())}
     if jacobian is not None:
         leaves["jacobian"] = jacobian = jacobian.clone().requires_grad_()
-    values = heads.head_values(
-        pair["d"], pair["c"] if colour else None, leaves["features"], jacobian, fused=True
-    )._asdict()
+    values = heads.head_values(pair["d"], pair["c"] if colour else None, leaves["features"], jacobian)._asdict()
     total = [(values[name] * torch.randn(values[name].shape, generator=seeded(11)).to(features)).sum() for name in used]
     gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
     results = {name: value for name, value in values.items() if value is not None}

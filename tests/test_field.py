@@ -403,12 +403,3 @@ def test_cascade_of_many_levels_runs() -> None:
     density, features = field(*random_inputs(3))
     assert field.num_levels == 5
     assert (density.shape, features.shape) == ((5, 3), (5, 3, 3))
-
-
-def test_fused_heads_have_the_parameters_and_values_of_torch():
-    """Off CUDA they run on torch, so a run that was trained with them can be looked at anywhere."""
-    fields = [small_field(implementation=implementation) for implementation in ("torch", "fused")]
-    fields[1].load_state_dict(fields[0].state_dict())
-    points, times = torch.rand(5, 3) - 0.5, torch.rand(5)
-    for ours, theirs in zip(*(field.with_normals(points, times) for field in fields)):
-        assert torch.equal(ours, theirs)

@@ -10,7 +10,7 @@ from typing import Literal
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.schedules import Anneal
 
-Implementation = Literal["torch", "fused", "compiled"]
+Implementation = Literal["auto", "torch", "fused"]
 CameraConvention = Literal["zero123", "stable-zero123"]
 
 
@@ -35,10 +35,9 @@ class GuidanceConfig:
     """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
     thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other
     shapes, and asked for while training goes on."""
-    implementation: Implementation = "torch"
-    """What UNet and VAE encoder run on in training on CUDA. "fused": residual blocks with fewer passes over memory, in
-    Triton, and activations that take a third of the memory. "compiled": torch.compile, which takes a minute or more at
-    every new number of views, also in previews; torch keeps what it compiled, so later runs start sooner."""
+    implementation: Implementation = "auto"
+    """What UNet and VAE encoder run on. "fused", on CUDA with Triton only: residual blocks with fewer passes over
+    memory and activations that take a third of it. "auto": fused where that is possible, else torch."""
     condition_batch: int = 8
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"

@@ -90,8 +90,8 @@ class Zero123Guidance:
         if not self.config.previews:
             self._free_what_only_previews_need()
         _freeze(self._networks.vae, self.device, self._dtype)
-        if self.device.type == "cuda":
-            implement(self._networks, self.config.implementation)
+        if runs_fused(self.config.implementation, self.device):
+            fuse_networks(self._networks)
 
     def _free_what_only_previews_need(self) -> None:
         networks: Any = self._networks
@@ -286,23 +286,24 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
-def implement(networks: Zero123Networks, implementation: Implementation) -> None:
-    """Choose what the frozen UNet and VAE encoder run on, in place.
+def runs_fused(implementation: Implementation, device: torch.device) -> bool:
+    """Whether a `GuidanceConfig.implementation` means fused networks on `device`.
 
     Raises:
-        InputError: What is chosen is not installed.
+        InputError: It asks for them where there are none.
     """
-    parts: tuple[nn.Module, ...] = (networks.unet, networks.vae.encoder)
-    if implementation == "compiled":
-        for part in parts:
-            part.compile(dynamic=False)
-    elif implementation == "fused":
-        if not has_triton():
-            raise InputError("guidance.implementation fused: Triton is not installed; choose torch or compiled.")
-        for part in parts:
-            fuse(part)
-        if networks.image_tokens == 1:
-            shorten_cross_attention(networks.unet)
+    possible = device.type == "cuda" and has_triton()
+    if implementation == "fused" and not possible:
+        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
+    return possible and implementation != "torch"
+
+
+def fuse_networks(networks: Zero123Networks) -> None:
+    """Replace parts of the frozen UNet and VAE encoder by faster ones of the same values, in place."""
+    for part in (networks.unet, networks.vae.encoder):
+        fuse(cast(nn.Module, part))
+    if networks.image_tokens == 1:
+        shorten_cross_attention(networks.unet)
 
 
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

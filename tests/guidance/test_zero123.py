@@ -16,7 +16,7 @@ from consistent4d_ns.guidance.base import GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
-from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype
+from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype, runs_fused
 from tests.agreement import assert_agrees
 
 LEVELS, VIEWS = 2, 3
@@ -240,6 +240,12 @@ def test_automatic_precision_follows_the_device() -> None:
     assert network_dtype("auto", torch.device("cuda")) == torch.float16
     assert network_dtype("auto", torch.device("cpu")) == torch.float32
     assert network_dtype("bf16", torch.device("cuda")) == torch.bfloat16
+
+
+def test_fused_networks_are_for_cuda() -> None:
+    assert not runs_fused("auto", torch.device("cpu"))
+    with pytest.raises(InputError, match="needs a CUDA device and Triton; choose auto or torch"):
+        runs_fused("fused", torch.device("cpu"))
 
 
 def test_full_random_networks_have_the_sizes_of_zero123_xl() -> None:
