@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 # Threads that spin while waiting slow everything down when tests run beside other work; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,6 +30,13 @@ def golden_path(name: str) -> Path:
         if (folder / name).exists():
             return folder / name
     pytest.skip(f"needs golden/{name} of the shared collection, which is not beside this checkout")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def same_numbers_on_every_cpu() -> Iterator[None]:
+    """Priors run in float32 unless a test says otherwise, also where bf16 would be faster."""
+    with mock.patch("consistent4d_ns.guidance.zero123.multiplies_bf16", return_value=False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ class GuidanceConfig:
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
     """Greatest noise level drawn, as a fraction of the noise schedule's length."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Number format of UNet and VAE; auto: fp16 on CUDA, fp32 elsewhere. Conditions and losses are always fp32."""
+    """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
+    Conditions and losses are always fp32."""
     cuda_graphs: bool = True
     """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
     thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other

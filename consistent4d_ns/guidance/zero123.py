@@ -281,9 +281,17 @@ class Zero123Guidance:
 
 def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The number format that a `GuidanceConfig.precision` means on `device`."""
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
+    if precision == "auto" and device.type == "cuda":
+        precision = "fp16"
+    elif precision == "auto":
+        precision = "bf16" if multiplies_bf16() else "fp32"
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has units for products of bf16 matrices (AMX); those without them are faster in float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch do not tell
+    return bool(capabilities().get("amx_bf16"))
 
 
 def runs_fused(implementation: Implementation, device: torch.device) -> bool:

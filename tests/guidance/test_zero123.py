@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.networks import Zero123Networks
@@ -236,9 +237,11 @@ def test_use_before_preparation_is_refused(networks: Zero123Networks, rendered: 
         guidance.view_conditions(POSES, FRAMES)
 
 
-def test_automatic_precision_follows_the_device() -> None:
+def test_automatic_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network_dtype("auto", torch.device("cuda")) == torch.float16
     assert network_dtype("auto", torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(zero123, "multiplies_bf16", lambda: True)
+    assert network_dtype("auto", torch.device("cpu")) == torch.bfloat16
     assert network_dtype("bf16", torch.device("cuda")) == torch.bfloat16
 
 
