@@ -145,7 +145,8 @@ class _Composite(torch.autograd.Function):
 def _launch(kernel: Any, levels: int, rays: int, first: Tensor, *others: Tensor | None, step: float) -> None:
     if rays:
         tensors, samples = (first, *others), first.shape[1]
-        kernel[(triton.cdiv(rays, RAYS), levels)](*tensors, rays, samples, step, RAYS, num_warps=RAYS // 32)
+        with torch.cuda.device_of(first):
+            kernel[(triton.cdiv(rays, RAYS), levels)](*tensors, rays, samples, step, RAYS, num_warps=RAYS // 32)
 
 
 def composite(

@@ -137,8 +137,9 @@ def grid_samples(
             kernel: Any = _walk
             tensors = (*given, occupied.view(torch.uint8), offsets, counts, *results)
             sizes = (rays, resolution, step, results[0] is not None, RAYS)
-            # Not fused, products and sums are rounded as torch rounds them.
-            kernel[(triton.cdiv(rays, RAYS),)](*tensors, *sizes, num_warps=RAYS // 32, enable_fp_fusion=False)
+            with torch.cuda.device_of(origins):
+                # Not fused, products and sums are rounded as torch rounds them.
+                kernel[(triton.cdiv(rays, RAYS),)](*tensors, *sizes, num_warps=RAYS // 32, enable_fp_fusion=False)
 
     walk(None, None, None)
     torch.cumsum(counts, 0, out=offsets[1:])

@@ -138,15 +138,15 @@ class _Norm(torch.autograd.Function):
         grid, grid_of_sums, rows = _grids(images, channels, pixels)
         stride = 0 if len(offset) == 1 else offset.stride(0)
         partial, factors = _sums(x, grid_of_sums[1]), _sums(x)
-        y = torch.empty_like(x)
-        kernels.sum_moments[grid_of_sums](
-            x, offset, stride, partial, pixels, channels, rows, BLOCK_PIXELS, BLOCK_CHANNELS
-        )
-        of_groups = _blocks_of_groups(channels // groups)
-        kernels.find_factors[(images, groups)](
-            partial, offset, stride, factors, grid_of_sums[1], pixels, channels, groups, eps, *of_groups
-        )
-        kernels.normalise[grid](x, factors, weight, bias, y, pixels, channels, silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        y, of_groups = torch.empty_like(x), _blocks_of_groups(channels // groups)
+        with torch.cuda.device_of(x):
+            kernels.sum_moments[grid_of_sums](
+                x, offset, stride, partial, pixels, channels, rows, BLOCK_PIXELS, BLOCK_CHANNELS
+            )
+            kernels.find_factors[(images, groups)](
+                partial, offset, stride, factors, grid_of_sums[1], pixels, channels, groups, eps, *of_groups
+            )
+            kernels.normalise[grid](x, factors, weight, bias, y, pixels, channels, silu, BLOCK_PIXELS, BLOCK_CHANNELS)
         ctx.save_for_backward(x, factors, weight, bias)
         ctx.groups, ctx.silu = groups, silu
         return y
@@ -158,15 +158,15 @@ class _Norm(torch.autograd.Function):
         images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
         grid, grid_of_sums, rows = _grids(images, channels, pixels)
         partial, means, gradient = _sums(x, grid_of_sums[1]), _sums(x), torch.empty_like(x)
-        known = (x, upstream, factors, weight, bias)
-        kernels.sum_products[grid_of_sums](
-            *known, partial, pixels, channels, ctx.silu, rows, BLOCK_PIXELS, BLOCK_CHANNELS
-        )
-        of_groups = _blocks_of_groups(channels // ctx.groups)
-        kernels.find_means[(images, ctx.groups)](
-            partial, means, grid_of_sums[1], pixels, channels, ctx.groups, *of_groups
-        )
-        kernels.pull_back[grid](*known, means, gradient, pixels, channels, ctx.silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        known, of_groups = (x, upstream, factors, weight, bias), _blocks_of_groups(channels // ctx.groups)
+        with torch.cuda.device_of(x):
+            kernels.sum_products[grid_of_sums](
+                *known, partial, pixels, channels, ctx.silu, rows, BLOCK_PIXELS, BLOCK_CHANNELS
+            )
+            kernels.find_means[(images, ctx.groups)](
+                partial, means, grid_of_sums[1], pixels, channels, ctx.groups, *of_groups
+            )
+            kernels.pull_back[grid](*known, means, gradient, pixels, channels, ctx.silu, BLOCK_PIXELS, BLOCK_CHANNELS)
         return gradient, None, None, None, None, None, None
 
 
