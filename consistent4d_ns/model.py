@@ -171,6 +171,12 @@ class Consistent4DModel(Model):
 
     config: Consistent4DModelConfig
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Nerfstudio's mark of the device: as a parameter without gradient it would make every step of distributed
+        # training wait for all others to say that theirs has none either.
+        self.device_indicator_param.requires_grad_(False)
+
     def populate_modules(self) -> None:
         """Build the field and the occupancy grid.
 

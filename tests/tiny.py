@@ -83,7 +83,12 @@ def tiny_pipeline(data: Path, priors: bool = True, device: str = "cpu") -> Consi
     pipeline = tiny_config(data).pipeline.setup(device=device, test_mode="val")
     pipeline.model.update_occupancy(0)
     if priors:
-        truth = ToyTruth(size=16, frames=FRAMES)
-        pipeline.guidance = ExactScoreGuidance(truth, pipeline.datamanager.input_view, latent_size=16)
-        pipeline.interpolator = Interpolator(IFNet("residual").to(device).requires_grad_(False))
+        attach_priors(pipeline)
     return pipeline
+
+
+def attach_priors(pipeline: Consistent4DPipeline) -> None:
+    """The exact score of the toy and an untrained interpolator."""
+    truth = ToyTruth(size=16, frames=FRAMES)
+    pipeline.guidance = ExactScoreGuidance(truth, pipeline.datamanager.input_view, latent_size=16)
+    pipeline.interpolator = Interpolator(IFNet("residual").to(pipeline.device).requires_grad_(False))
