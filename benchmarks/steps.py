@@ -65,15 +65,20 @@ def make_pipeline(
     torch.manual_seed(0)
     pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device=config.machine.device_type, test_mode="val"))
     if networks is not None:
-        prior = Zero123Guidance(networks, guidance, str(pipeline.device), 0.0)
-        prior.prepare(pipeline.datamanager.reference_images())
-        pipeline.guidance = prior
+        use_prior(pipeline, networks)
     return pipeline
 
 
-def full_size_networks() -> Zero123Networks:
+def use_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> None:
+    """Let a pipeline that has no prior distil from these networks."""
+    prior = Zero123Guidance(networks, pipeline.config.guidance, str(pipeline.device), 0.0)
+    prior.prepare(pipeline.datamanager.reference_images())
+    pipeline.guidance = prior
+
+
+def full_size_networks(device: torch.device | str | None = None) -> Zero123Networks:
     """A Zero123 of full size with random weights: same time and memory as the real one, no download."""
-    return random_networks("full", "cuda" if torch.cuda.is_available() else "cpu", 0)
+    return random_networks("full", device or ("cuda" if torch.cuda.is_available() else "cpu"), 0)
 
 
 def make_optimizer(config: Consistent4DTrainerConfig, pipeline: Consistent4DPipeline) -> torch.optim.Optimizer:
