@@ -29,7 +29,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts.train import launch
 
 from benchmarks import four_d
-from benchmarks.steps import PRESETS, PhaseTimer, full_size_networks, kind, machine, peak_memory, use_prior
+from benchmarks.steps import PRESETS, PhaseTimer, attach_prior, full_size_networks, kind, machine, peak_memory
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -102,7 +102,7 @@ def time_stages(trainer: Trainer, steps: int) -> list[dict[str, Any]]:
     """Milliseconds of steps by their kind, at the beginning of each stage, and GiB that torch held."""
     pipeline = cast(Consistent4DPipeline, trainer.pipeline)
     if trainer.device != "cpu":
-        use_prior(pipeline, full_size_networks(pipeline.device))
+        attach_prior(pipeline, full_size_networks(pipeline.device))
     trainer.callbacks = pipeline.get_training_callbacks(training_attributes(trainer))
     pipeline.train()
     plan, stages = pipeline.datamanager.config.plan, []

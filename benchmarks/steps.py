@@ -59,18 +59,17 @@ def make_pipeline(
     """
     torch.backends.cudnn.benchmark = True
     config.data = config.pipeline.datamanager.data = data
-    guidance = config.pipeline.guidance
     if networks is not None:
-        guidance.kind = "none"
+        config.pipeline.guidance.kind = "none"
     torch.manual_seed(0)
     pipeline = cast(Consistent4DPipeline, config.pipeline.setup(device=config.machine.device_type, test_mode="val"))
     if networks is not None:
-        use_prior(pipeline, networks)
+        attach_prior(pipeline, networks)
     return pipeline
 
 
-def use_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> None:
-    """Let a pipeline that has no prior distil from these networks."""
+def attach_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> None:
+    """Let a pipeline without a prior distil from these networks."""
     prior = Zero123Guidance(networks, pipeline.config.guidance, str(pipeline.device), 0.0)
     prior.prepare(pipeline.datamanager.reference_images())
     pipeline.guidance = prior

@@ -83,10 +83,10 @@ class Figures:
 
 
 @contextmanager
-def frames_of(options: Options) -> Iterator[Path]:
+def frames_of(data: Path | None) -> Iterator[Path]:
     """The data, or a toy written for the occasion."""
-    if options.data is not None:
-        yield options.data
+    if data is not None:
+        yield data
         return
     with tempfile.TemporaryDirectory() as folder:
         write_sequence(Path(folder) / "toy", size=128, frames=16, samples_per_side=2)
@@ -140,7 +140,7 @@ def measure(pipeline: Consistent4DPipeline, options: Options, mode: str) -> Figu
 
 def main(options: Options) -> None:
     """Fit, measure, print."""
-    with frames_of(options) as data:
+    with frames_of(options.data) as data:
         pipeline = fitted(data, options)
     model = pipeline.model
     share = float(model.occupancy.occupied.float().mean())

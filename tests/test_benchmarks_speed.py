@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from benchmarks import cost_growth, train_speed, viewer_speed
+from benchmarks import cost_growth, train_speed, viewer_speed, watching
 from benchmarks.steps import PhaseTimer, run_phases, run_steps
 from tests.tiny import FRAMES, tiny_config, tiny_pipeline, toy_folder
 
@@ -75,3 +76,17 @@ def test_cost_growth(data: Path, tmp_path: Path):
 def test_viewer_speed(data: Path, capsys: pytest.CaptureFixture[str]):
     viewer_speed.main(viewer_speed.Options(data, preset="consistent4d-mini", steps=2, size=16, frames=1))
     assert "| no normals |" in capsys.readouterr().out
+
+
+def test_watching(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(watching.PRESETS, "tiny", SimpleNamespace(config=tiny_config(data)))
+    playing = watching.Mode("playing", playing=True)
+    monkeypatch.setattr(watching, "MODES", (watching.NOBODY, playing, watching.NOBODY))
+    monkeypatch.setattr(watching, "SETTLE", 0.0)
+    watching.main(watching.Options(data, "tiny", steps=2, seconds=1.0, size=64, out=tmp_path / "watching.json"))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| playing")]
+    assert len(rows) == 1
+    before, playing, after = json.loads((tmp_path / "watching.json").read_text())["modes"]
+    assert playing["frames_per_second"] > 0.0
+    assert before["frames_per_second"] == after["frames_per_second"] == 0.0
+    assert min(before["steps_per_second"], playing["steps_per_second"], after["steps_per_second"]) > 0.0

@@ -1,0 +1,78 @@
+"""A page of the viewer without a browser: says where its camera is, and counts the frames that it is sent.
+
+    python -m benchmarks.page PORT [--moving]
+
+Prints a line for each frame: seconds of `time.monotonic`, width and height. Speaks viser's protocol from a process of
+its own, as a browser does, so that what it does costs the viewer nothing. The camera goes round the object if told to,
+else it stays wherever the viewer puts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import viser.transforms as vtf
+from PIL import Image
+from viser._messages import ViewerCameraMessage
+from websockets.sync.client import ClientConnection, connect
+
+MOVES_A_SECOND = 30
+"""How often a moving camera says where it is."""
+SECONDS_A_ROUND = 10.0
+"""How long a moving camera takes to go round."""
+DISTANCE = 20.0
+"""Distance of the camera from the object, in units of the viewer's scene."""
+
+
+def camera(angle: float) -> bytes:
+    """What a page with a square window says about a camera that looks at the object from `angle`, in radians."""
+    forward, down = -np.array([math.cos(angle), math.sin(angle), 0.0]), np.array([0.0, 0.0, -1.0])
+    rotation = vtf.SO3.from_matrix(np.stack((np.cross(down, forward), down, forward), axis=-1))
+    x, y, z = -DISTANCE * forward
+    message = ViewerCameraMessage(tuple(rotation.wxyz), (x, y, z), math.radians(50.0), 1.0, (0, 0, 0), (0, 0, 1))
+    return msgspec.msgpack.encode(message.as_serializable_dict())
+
+
+def receive(socket: ClientConnection, seconds: float | None) -> None:
+    """Tell of the frames that arrive within some seconds; None: until the viewer goes away."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            messages = msgspec.msgpack.decode(socket.recv(None if seconds is None else left, decode=False))
+        except TimeoutError:
+            return
+        for message in messages:
+            if message["type"] == "BackgroundImageMessage":
+                tell(message)
+
+
+def tell(frame: dict[str, Any]) -> None:
+    """Print when a frame came and how large it is."""
+    with Image.open(io.BytesIO(frame["rgb_bytes"])) as image:
+        print(time.monotonic(), *image.size, flush=True)
+
+
+def main(port: int, moving: bool) -> None:
+    """Open the page and stay."""
+    with connect(f"ws://127.0.0.1:{port}", max_size=None, proxy=None) as socket:
+        begin = time.monotonic()
+        socket.send(camera(0.0))
+        if not moving:
+            receive(socket, None)
+        while True:
+            receive(socket, 1.0 / MOVES_A_SECOND)
+            socket.send(camera(2.0 * math.pi * (time.monotonic() - begin) / SECONDS_A_ROUND))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--moving", action="store_true")
+    options = parser.parse_args()
+    main(options.port, options.moving)
