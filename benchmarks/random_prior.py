@@ -31,7 +31,7 @@ class Options:
 def main(options: Options) -> None:
     """Write the prior."""
     show_input_errors_in_one_line()
-    save_folder(full_size_networks(), options.folder)
+    save_folder(full_size_networks("cpu"), options.folder)
     print(f"{options.folder}: {sum(file.stat().st_size for file in options.folder.rglob('*')) / 1e9:.1f} GB")
 
 
