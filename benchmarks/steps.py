@@ -75,9 +75,9 @@ def attach_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> N
     pipeline.guidance = prior
 
 
-def full_size_networks(device: torch.device | str | None = None) -> Zero123Networks:
+def full_size_networks() -> Zero123Networks:
     """A Zero123 of full size with random weights: same time and memory as the real one, no download."""
-    return random_networks("full", device or ("cuda" if torch.cuda.is_available() else "cpu"), 0)
+    return random_networks("full", "cuda" if torch.cuda.is_available() else "cpu", 0)
 
 
 def make_optimizer(config: Consistent4DTrainerConfig, pipeline: Consistent4DPipeline) -> torch.optim.Optimizer:
