@@ -20,6 +20,7 @@ from torch import Tensor
 
 from consistent4d_ns import method_configs
 from consistent4d_ns import model as model_module
+from consistent4d_ns.cuda_device import use_device
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
@@ -55,8 +56,9 @@ def make_pipeline(
 ) -> Consistent4DPipeline:
     """The pipeline of a configuration on its device; `networks` take the place of the prior that it names.
 
-    As in ns-train, cuDNN chooses its algorithms by trying them.
+    As in ns-train, cuDNN chooses its algorithms by trying them and memory grows where it is.
     """
+    use_device(config.machine.device_type)
     torch.backends.cudnn.benchmark = True
     config.data = config.pipeline.datamanager.data = data
     if networks is not None:

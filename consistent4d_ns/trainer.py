@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
+from consistent4d_ns.cuda_device import use_device
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 
@@ -18,7 +18,6 @@ class Consistent4DTrainer(Trainer):
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         super().__init__(config, local_rank, world_size)
-        if self.device.startswith("cuda"):
-            torch.cuda.set_device(self.device)  # Nerfstudio leaves it at the first one on every rank
+        use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
         # The viewer, which is set up later, takes the lock from here.
         self.train_lock: Any = FairLock()

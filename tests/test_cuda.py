@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any, Literal
 
@@ -47,6 +49,19 @@ def test_a_training_step(tmp_path, kind: StepKind):
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(float(expected[name]), rel=1e-3), name
     assert gradient_error(gradients, expected_gradients) < 1e-2
+
+
+def test_memory_grows_where_it_is():
+    """In a process of its own: it must be said before CUDA is used."""
+    code = """
+import torch
+from consistent4d_ns.cuda_device import use_device
+use_device("cuda:0")
+kept = torch.zeros(1 << 24, device="cuda")
+segments = torch.cuda.memory_snapshot()
+assert segments and all(segment["is_expandable"] for segment in segments)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
