@@ -15,8 +15,8 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.steps import full_size_networks
 from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 
 
@@ -31,7 +31,7 @@ class Options:
 def main(options: Options) -> None:
     """Write the prior."""
     show_input_errors_in_one_line()
-    save_folder(full_size_networks("cpu"), options.folder)
+    save_folder(random_networks("full", "cpu", 0), options.folder)
     print(f"{options.folder}: {sum(file.stat().st_size for file in options.folder.rglob('*')) / 1e9:.1f} GB")
 
 
