@@ -13,7 +13,8 @@ from consistent4d_ns.viewer.fair_lock import FairLock
 class Consistent4DTrainer(Trainer):
     """Training steps and the viewer's frames take turns.
 
-    A frame waits for no more than one step, and a step for no more than one frame of each open page.
+    A frame waits for no more than one step, and a step for no more than one frame of each open page. How often there is
+    a frame, `viewer.frames` decides.
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from threading import Lock
+from threading import Lock, get_ident
 
 
 class FairLock:
     """A lock that goes to whoever has waited longest.
 
     With `threading.Lock` a loop that lets go and asks again at once usually gets it again: training steps would follow
-    each other while the viewer waits, or frames while training waits. Not reentrant.
+    each other while the viewer waits, or frames while training waits.
+
+    Reentrant: who holds it may acquire it again, and has to release it as often.
     """
 
     def __init__(self) -> None:
         self._state = Lock()
         self._held = False
+        self._holder: int | None = None
+        self._again = 0
         self._queue: deque[Lock] = deque()
+
+    @property
+    def held(self) -> bool:
+        """Whether anybody holds it."""
+        return self._held
 
     @property
     def waiting(self) -> int:
@@ -25,6 +34,21 @@ class FairLock:
 
     def acquire(self) -> None:
         """Wait for one's turn."""
+        if self._holder == get_ident():
+            self._again += 1
+            return
+        self._wait()
+        self._holder = get_ident()
+
+    def release(self) -> None:
+        """Hand over to the first in the queue. Only the holder may call this."""
+        if self._again:
+            self._again -= 1
+            return
+        self._holder = None
+        self._hand_over()
+
+    def _wait(self) -> None:
         turn = Lock()
         turn.acquire()
         with self._state:
@@ -39,8 +63,7 @@ class FairLock:
             self._leave(turn)
             raise
 
-    def release(self) -> None:
-        """Hand over to the first in the queue. Only the holder may call this."""
+    def _hand_over(self) -> None:
         with self._state:
             if self._queue:
                 self._queue.popleft().release()
@@ -53,7 +76,7 @@ class FairLock:
             if queued:
                 self._queue.remove(turn)
         if not queued:
-            self.release()
+            self._hand_over()
 
     def __enter__(self) -> FairLock:
         self.acquire()

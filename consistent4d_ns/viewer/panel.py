@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from consistent4d_ns.frames import nearest_frame
+from consistent4d_ns.viewer.fair_lock import FairLock
 
 if TYPE_CHECKING:
     import viser
@@ -43,6 +44,9 @@ class Panel(ViewerControl):
     def _setup(self, viewer: Viewer) -> None:
         """Called by the viewer once its own elements are in place."""
         super()._setup(viewer)
+        if viewer.trainer is None:
+            lock: Any = FairLock()
+            viewer.train_lock = lock
         self._build()
         self._install(viewer)
         viewer.viser_server.on_client_connect(self._welcome)
@@ -83,13 +87,26 @@ class Panel(ViewerControl):
             with folder("Progress", 4, opened=False):
                 self.progress.install(server)
             with folder("Prior", 5, opened=False):
-                self.preview.install(server, viewer.control_panel, viewer.train_lock or contextlib.nullcontext())
+                assert viewer.train_lock is not None
+                self.preview.install(server, viewer.control_panel, viewer.train_lock)
 
     def _welcome(self, client: viser.ClientHandle) -> None:
-        """Show a new page the input view."""
-        if self._pipeline.model.device.type == "cpu":
-            self.viewer.render_statemachines[client.client_id].target_fps = CPU_FRAMES_A_SECOND
+        """Render for a new page, and show it the input view."""
+        self._render_for(client)
         self.scene.go_to_input_view(client)
+
+    def _render_for(self, client: viser.ClientHandle) -> None:
+        """Put `Frames` in the place of the thread that Nerfstudio has just started."""
+        from consistent4d_ns.viewer.frames import Frames
+
+        threads: dict[int, Any] = self.viewer.render_statemachines
+        theirs = threads[client.client_id]
+        theirs.running = False
+        theirs.action = lambda _: None  # it would render once more before it looks at `running`
+        threads[client.client_id] = frames = Frames(self.viewer, client)
+        if self._pipeline.model.device.type == "cpu":
+            frames.target_fps = CPU_FRAMES_A_SECOND
+        frames.start()
 
     def _run(self) -> None:
         """Keep time."""
@@ -98,6 +115,8 @@ class Panel(ViewerControl):
             moment = self.playback.tick(time.monotonic())
             self.scene.show_frame(nearest_frame(moment, self.playback.frames))
             self.scene.show_cells()
+            # Nerfstudio asks for frames by a value that its own slider does not reach.
+            self.viewer.train_util = self.viewer.control_panel.train_util
             time.sleep(TICK)
 
     def _remove_what_is_of_no_use(self) -> None:

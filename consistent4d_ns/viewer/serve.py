@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
-from typing import Any
 
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.utils import writer
@@ -13,7 +12,6 @@ from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.runs import Run
-from consistent4d_ns.viewer.fair_lock import FairLock
 
 
 def open_viewer(run: Run, folder: Path, host: str, port: int | None) -> Viewer:
@@ -34,13 +32,11 @@ def open_viewer(run: Run, folder: Path, host: str, port: int | None) -> Viewer:
     # The viewer reads how fast it renders from the log.
     config.logging.local_writer.enable = False
     writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
-    lock: Any = FairLock()
     viewer = Viewer(
         settings,
         log_filename=folder / settings.relative_log_filename,
         datapath=run.pipeline.datamanager.get_datapath(),
         pipeline=run.pipeline,
-        train_lock=lock,
     )
     data = run.pipeline.datamanager
     viewer.init_scene(train_dataset=data.train_dataset, train_state="completed", eval_dataset=data.eval_dataset)

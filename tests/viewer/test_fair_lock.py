@@ -84,10 +84,32 @@ def test_only_one_holds_it():
     assert most == [1]
 
 
+def test_who_holds_it_acquires_it_again_and_others_wait_for_the_last_release():
+    lock, entered = FairLock(), []
+
+    def enter() -> None:
+        with lock:
+            entered.append(lock.waiting)
+
+    with lock:
+        with lock:
+            other = started(enter)
+            wait_for(lambda: lock.waiting == 1)
+        assert (lock.waiting, entered) == (1, [])
+    other.join(LIMIT)
+    assert entered == [0]
+
+
 def test_an_interrupted_wait_blocks_nobody(monkeypatch):
     """Ctrl-C while waiting: the queue goes on without the one that was interrupted."""
-    lock = FairLock()
-    lock.acquire()
+    lock, done = FairLock(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            done.wait(LIMIT)
+
+    holder = started(hold)
+    wait_for(lambda: lock.held)
     with monkeypatch.context() as patch:
         patch.setattr("consistent4d_ns.viewer.fair_lock.Lock", InterruptedLock)
         with pytest.raises(KeyboardInterrupt):
@@ -95,7 +117,8 @@ def test_an_interrupted_wait_blocks_nobody(monkeypatch):
     assert lock.waiting == 0
     later = started(lambda: lock.acquire())
     wait_for(lambda: lock.waiting == 1)
-    lock.release()
+    done.set()
+    holder.join(LIMIT)
     later.join(LIMIT)
     assert not later.is_alive()
 

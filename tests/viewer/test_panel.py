@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from consistent4d_ns.cameras import orbit_views
@@ -19,6 +20,7 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.steering import Steering
 from consistent4d_ns.viewer.controls import Controls
 from consistent4d_ns.viewer.elements import Note
+from consistent4d_ns.viewer.frames import Frames
 from consistent4d_ns.viewer.playback import Playback
 from consistent4d_ns.viewer.preview import Preview
 from consistent4d_ns.viewer.progress import Progress, table
@@ -159,6 +161,23 @@ def test_a_failure_of_the_prior_is_shown(pipeline, monkeypatch):
     with pytest.raises(AttributeError):
         preview.ask(client)
     assert "could not be asked: AttributeError" in preview.answer.text
+
+
+def test_nerfstudio_s_own_thread_renders_nothing(pipeline, monkeypatch):
+    """Not even once: its picture might come after ours, with another number of pixels."""
+    rendered = []
+    monkeypatch.setattr(RenderStateMachine, "_render_img", lambda *_: rendered.append("theirs"))
+    monkeypatch.setattr(Frames, "start", lambda _: None)
+    client: Any = SimpleNamespace(client_id=3)
+    viewer: Any = SimpleNamespace(ready=True, get_camera_state=lambda _: None, render_statemachines={})
+    viewer.render_statemachines[3] = theirs = RenderStateMachine(viewer, 1.0, client)
+    pipeline.panel.viewer = viewer
+    theirs.start()
+    pipeline.panel._render_for(client)
+    theirs.join(60.0)
+    assert not theirs.is_alive()
+    assert rendered == []
+    assert isinstance(viewer.render_statemachines[3], Frames)
 
 
 def test_a_port_that_is_taken():
