@@ -80,7 +80,7 @@ class Panel(ViewerControl):
         with folder("Player", 1):
             self.playback.install(server, viewer.control_panel)
         with folder("Scene", 2, opened=False):
-            self.scene.install(server)
+            self.scene.install(server, viewer.control_panel)
         if self._training:
             with folder("Steering", 3, opened=False):
                 self.controls.install(server)

@@ -12,6 +12,8 @@ from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, i
 from consistent4d_ns.viewer.objects import InputFrame, OccupiedCells
 
 if TYPE_CHECKING:
+    from nerfstudio.viewer.control_panel import ControlPanel
+
     from consistent4d_ns.pipeline import Consistent4DPipeline
 
 
@@ -29,17 +31,18 @@ class Scene:
         self._cells = OccupiedCells(pipeline.model.occupancy)
         self._looked = 0.0
         self.go = Button("Input view", self.go_to_input_view, "Look at the object as the input camera does.", "video")
-        self.frame = Checkbox(
-            "Input frame", False, hint="Show the input frame of this moment in front of the input camera."
-        )
+        hint = "Show the input frame of this moment in front of the input camera."
+        self.frame = Checkbox("Input frame", False, cb_hook=lambda _: self._composite(), hint=hint)
         self.opacity = Slider("Opacity", 0.5, 0.05, 1.0, 0.05, hint="Opacity of the input frame.")
-        self.cells = Checkbox("Occupied", False, hint="Show the cells in which rays are sampled.")
+        hint = "Show the cells in which rays are sampled."
+        self.cells = Checkbox("Occupied", False, cb_hook=lambda _: self._composite(), hint=hint)
         self.share = Readout("Occupied share", "Share of the box that is sampled; less is faster.")
 
-    def install(self, server: viser.ViserServer) -> None:
-        """Add the elements to the open folder."""
-        self._scene = server.scene
+    def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
+        """Add the elements to the open folder; `control_panel` says whether the rendering can hide them."""
+        self._scene, self._control_panel = server.scene, control_panel
         install([self.go, self.frame, self.opacity, self.cells, self.share], server)
+        self._composite()
 
     def go_to_input_view(self, client: viser.ClientHandle) -> None:
         """Move a client's camera to the input view."""
@@ -63,3 +66,7 @@ class Scene:
             self._cells.show(self._scene)
         else:
             self._cells.hide()
+
+    def _composite(self) -> None:
+        """Have depth sent with each frame if there is anything to hide: as a PNG it takes longer than the frame."""
+        self._control_panel._layer_depth.value = self.frame.value or self.cells.value

@@ -163,6 +163,20 @@ def test_a_failure_of_the_prior_is_shown(pipeline, monkeypatch):
     assert "could not be asked: AttributeError" in preview.answer.text
 
 
+def test_depth_is_sent_while_there_is_something_to_hide(pipeline, monkeypatch):
+    monkeypatch.setattr("consistent4d_ns.viewer.scene.install", lambda *_: None)
+    server: Any = SimpleNamespace(scene=None)
+    panel: Any = SimpleNamespace(_layer_depth=SimpleNamespace(value=True))
+    scene = Scene(pipeline)
+    scene.install(server, panel)
+    assert not panel._layer_depth.value
+    for element in (scene.frame, scene.cells):
+        change(element, True)
+        assert panel._layer_depth.value
+        change(element, False)
+        assert not panel._layer_depth.value
+
+
 def test_nerfstudio_s_own_thread_renders_nothing(pipeline, monkeypatch):
     """Not even once: its picture might come after ours, with another number of pixels."""
     rendered = []
