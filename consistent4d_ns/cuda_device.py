@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +18,18 @@ def use_device(device: str) -> None:
     if device.startswith("cuda"):
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.cuda.set_device(torch.device(device).index or 0)
+
+
+@contextmanager
+def trying_no_algorithms() -> Iterator[None]:
+    """Let cuDNN choose by rules inside, where Nerfstudio lets it try all algorithms.
+
+    Trying takes seconds and as much memory as the most wasteful algorithm asks for, tens of GiB in float32. That does
+    not pay for what is computed once.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from consistent4d_ns.cuda_device import trying_no_algorithms
 from consistent4d_ns.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.frames import resized
@@ -99,7 +100,7 @@ class Zero123Guidance:
 
     @torch.no_grad()
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
-        with self._without_autocast():
+        with self._without_autocast(), trying_no_algorithms():
             images = resized(images.to(torch.float32), self.image_size)
             return Conditions(self._image_tokens(images), self._posterior(images)[0])
 

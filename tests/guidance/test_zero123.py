@@ -117,6 +117,18 @@ def test_conditions_do_not_depend_on_the_batch(networks: Zero123Networks, frames
     assert_agrees("latents", one.latents, all_.latents, 1e-5)
 
 
+def test_conditioning_tries_no_algorithms(
+    networks: Zero123Networks, frames: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    tries: list[bool] = []
+    watched: Any = deepcopy(networks)
+    watched.vae.encoder.register_forward_hook(lambda *_: tries.append(torch.backends.cudnn.benchmark))
+    prepared(watched, frames)
+    assert tries == [False]
+    assert torch.backends.cudnn.benchmark
+
+
 def test_larger_frames_are_averaged_down(networks: Zero123Networks, frames: Tensor, guidance: Zero123Guidance) -> None:
     large = prepared(networks, frames.repeat_interleave(2, -1).repeat_interleave(2, -2)).conditions
     assert_agrees("tokens", large.tokens, guidance.conditions.tokens, 1e-5)
