@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.diffusers_layout import linear_from
 from consistent4d_ns.guidance.networks import Zero123Networks, vae_factor
-from consistent4d_ns.guidance.weights import fill, read_tensors
+from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
 
 IMAGE_SIZE = 256
 """Side of the original's images in pixels."""
@@ -65,9 +64,9 @@ def _from_tensors(tensors: Tensors, source: str) -> Zero123Networks:
     vae_settings = vae_config(vae_tensors)
     unet_settings = unet_config(unet_tensors)
     unet_settings["sample_size"] = IMAGE_SIZE // vae_factor(len(vae_settings["block_out_channels"]))
-    with torch.device("meta"):
+    with without_weights():
         unet, vae = UNet2DConditionModel(**unet_settings), AutoencoderKL(**vae_settings)
-    image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**clip_config(clip_tensors)))
+        image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**clip_config(clip_tensors)))
     fill(unet, rename(unet_tensors, unet_renames(unet_settings)), f"{source}, model.diffusion_model")
     fill(vae, _flat_attention(rename(vae_tensors, vae_renames(vae_settings))), f"{source}, first_stage_model")
     fill(image_encoder, clip_weights(clip_tensors), f"{source}, cond_stage_model.model.visual")

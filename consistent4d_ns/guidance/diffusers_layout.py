@@ -15,14 +15,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
-from consistent4d_ns.guidance.weights import fill, read_tensors
+from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
 
 PARTS = {
     "unet": ("unet",),
@@ -127,10 +126,10 @@ def _load_vae(weights: Path) -> Any:
 
 
 def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
-    """A diffusers network built without memory, then given its weights."""
+    """A diffusers network with these weights."""
     config = weights.parent / "config.json"
     settings = _read_json(config)
-    with _describes(kind, config), torch.device("meta"):
+    with _describes(kind, config), without_weights():
         network = kind.from_config(settings)
     fill(network, tensors, str(weights))
     return network
@@ -157,7 +156,7 @@ def _load_image_encoder(weights: Path) -> Any:
 
     config = weights.parent / "config.json"
     _read_json(config)
-    with _describes(CLIPVisionModelWithProjection, config):
+    with _describes(CLIPVisionModelWithProjection, config), without_weights():
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)
     # Whole CLIP models bring a text half along, and old ones a table of positions that is no weight.

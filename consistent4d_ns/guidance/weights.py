@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from consistent4d_ns.errors import InputError
 
@@ -80,8 +81,25 @@ def _placeholders(path: Path) -> contextlib.AbstractContextManager[Any]:
     return torch.serialization.safe_globals(stand_ins)
 
 
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Networks built inside have parameters on the meta device, to be given by `fill`, and all their buffers.
+
+    Drawing weights that are replaced at once would take longer than reading the real ones.
+    """
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(cast(Any, on_meta))  # annotated as if it returned nothing
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Replace all weights of `network` (which may lie on the meta device) by `tensors`, one for one.
+    """Replace all weights of `network`, built with or `without_weights`, by `tensors`, one for one.
 
     Raises:
         InputError: A tensor is missing, left over or of another shape.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import hub
@@ -99,6 +99,26 @@ def test_diffusers_folder(networks: Zero123Networks, tmp_path: Path, projection:
     assert found.scaling_factor == pytest.approx(0.6)
     assert (found.clip_mean, found.clip_std) == (networks.clip_mean, networks.clip_std)
     assert torch.equal(found.alphas, networks.alphas)
+
+
+def test_no_weights_are_drawn_only_to_be_replaced(
+    networks: Zero123Networks, original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[nn.Module] = []
+
+    def load_state_dict(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        assert all(parameter.is_meta for parameter in self.parameters())
+        built.append(self)
+        return loaded(self, *args, **kwargs)
+
+    loaded = nn.Module.load_state_dict
+    monkeypatch.setattr(nn.Module, "load_state_dict", load_state_dict)
+    save_file({name: value.contiguous() for name, value in original.items()}, tmp_path / "zero123.safetensors")
+    for prior in (hub_folder(networks, tmp_path / "folder"), tmp_path / "zero123.safetensors"):
+        encoder = load_networks(str(prior)).image_encoder
+        positions = dict(encoder.named_buffers())["vision_model.embeddings.position_ids"]
+        assert positions.flatten().tolist() == list(range(positions.numel()))
+    assert len(built) == 2 * len(NETWORKS)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
