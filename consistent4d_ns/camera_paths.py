@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -188,13 +188,13 @@ def read_path(file: Path) -> dict[str, Any]:
     if len(times) not in (0, len(frames)):
         raise InputError(f"{file} has a render_time in {len(times)} of {len(frames)} frames: give it in all, or none.")
     checked_size(sizes)
-    check_times(torch.tensor(times), str(file), TIME_SLACK)
+    check_times(times, str(file), TIME_SLACK)
     return path
 
 
-def check_times(times: Float[Tensor, "times"], where: str, slack: float = 0.0) -> None:
+def check_times(times: Iterable[float], where: str, slack: float = 0.0) -> None:
     """Raises: InputError: a time is outside 0..1 by more than `slack`."""
-    for time in times.tolist():
+    for time in times:
         if not -slack <= time <= 1.0 + slack:
             raise InputError(f"time {time:g} of {where} is outside 0..1: 0 is the first frame, 1 the last.")
 
@@ -221,7 +221,7 @@ def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float],
     if kind == "evaluation-views":
         return [view for view in EVALUATION_AZIMUTHS for _ in sweep], sweep * len(EVALUATION_AZIMUTHS)
     times = options.times or (FROZEN_TIMES if kind == "frozen-orbits" else (0.0,))
-    check_times(torch.tensor(times), "--times")
+    check_times(times, "--times")
     return circle * len(times), [time for time in times for _ in circle]
 
 

@@ -249,7 +249,7 @@ class Consistent4DModel(Model):
         if camera.times is None:
             camera = copy(camera)
             camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
-        check_times(camera.times.flatten(), "the camera", TIME_SLACK)
+        check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
         return super().get_outputs_for_camera(camera, obb_box)
 
     @property

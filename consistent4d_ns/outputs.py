@@ -14,11 +14,18 @@ MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
 AUTHOR = "consistent4d"
 """Value of `written_by` in a manifest."""
+ROOM = "make room, or give another place"
+"""What to do where something cannot be written."""
 
 
 @contextmanager
-def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterator[Path]:
     """A place to write to, of the same name; it becomes `path` when the block ends, and is gone if the block fails.
+
+    Args:
+        path: The file.
+        overwrite: Replace it if it exists.
+        remedy: What to do where it cannot be written.
 
     Raises:
         InputError: `path` exists and `overwrite` is off, is a folder, or cannot be written (no permission, disk full).
@@ -27,7 +34,7 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{path} is a folder: give the name of a file.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
-    with _scratch_beside(path) as scratch:
+    with scratch_beside(path, remedy) as scratch:
         yield scratch / path.name
         (scratch / path.name).replace(path)
 
@@ -43,7 +50,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             is a file; or cannot be written (no permission, disk full).
     """
     earlier = _earlier_files(path, overwrite)
-    with _scratch_beside(path) as scratch:
+    with scratch_beside(path) as scratch:
         files = scratch / path.name
         files.mkdir()
         yield files
@@ -78,19 +85,19 @@ def _earlier_files(path: Path, overwrite: bool) -> list[str]:
 
 
 @contextmanager
-def refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
     """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}; make room, or give another place.") from error
+        raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
 
 
 @contextmanager
-def _scratch_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`."""
-    with refusals(path):
+def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`; `refusals` of the system inside are told."""
+    with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
             yield Path(scratch)

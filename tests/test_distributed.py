@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from nerfstudio.models.base_model import Model
 from nerfstudio.scripts.train import _set_random_seed
-from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks import gloo
 from consistent4d_ns.history import read_history
@@ -27,22 +23,19 @@ KINDS = (StepKind.REFERENCE, StepKind.AZIMUTHS)
 """What each rank's step is: different ones, so that equal gradients cannot be an accident."""
 
 
-def train_one_step(rank: int, data: Path, out: Path) -> None:
+def train_one_step(rank: int, world_size: int, data: Path, global_rank: int, folder: Path) -> None:
     """What one rank does; writes its gradients."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": str(RANKS)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=RANKS)
     pipeline = tiny_pipeline(data)
-    # Nerfstudio wraps exactly this attribute, for CUDA devices.
-    pipeline._model = cast(Model, DistributedDataParallel(pipeline._model, find_unused_parameters=True))
+    # Nerfstudio wraps exactly this attribute.
+    wrapped = gloo.CPUDistributedDataParallel(pipeline._model, [rank], find_unused_parameters=True)
+    pipeline._model = cast(Model, wrapped)
     _, gradients = losses_and_gradients(pipeline, first_step(pipeline, KINDS[rank]))
-    torch.save(gradients, out / f"{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(gradients, folder / f"{rank}.pt")
 
 
 def test_gradients_are_the_mean_over_ranks(tmp_path):
     data = toy_folder(tmp_path)
-    mp.spawn(train_one_step, (data, tmp_path), nprocs=RANKS)  # pyright: ignore[reportPrivateImportUsage]
+    gloo.launch(partial(train_one_step, folder=tmp_path), RANKS, data)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
     alone = tiny_pipeline(data)
     expected = [losses_and_gradients(alone, first_step(alone, kind))[1] for kind in KINDS]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import tyro
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.outputs import new_file
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,8 @@ def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
     from safetensors.torch import save
 
     content = save(dict(state), metadata={"about": about, "sha256": digest_of(state)})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            unfinished.write_bytes(content)
-            os.replace(unfinished, path)
-    except OSError as error:
-        remedy = "set XDG_CACHE_HOME to a folder with space"
-        raise InputError(f"cannot write {path}: {error.strerror}; {remedy}.") from error
+    with new_file(path, overwrite=True, remedy="set XDG_CACHE_HOME to a folder with space") as unfinished:
+        unfinished.write_bytes(content)
 
 
 def verify(path: Path) -> str:

@@ -101,17 +101,17 @@ class MomentOptions:
 
     def check(self) -> None:
         """Raises: InputError: values out of range, or that contradict each other."""
+        from consistent4d_ns.camera_paths import check_times, checked_fps
+
         if self.times is not None and self.frames is not None:
             raise InputError("--times and --frames both name the moments: give one of them.")
         if self.times is not None and not self.times:
             raise InputError("--times names no moment: give at least one, from 0 to 1.")
-        for time in self.times or ():
-            if not 0.0 <= time <= 1.0:
-                raise InputError(f"--times {time:g}: give moments from 0 (first frame) to 1 (last frame).")
+        check_times(self.times or (), "--times")
         if self.frames is not None and self.frames < 1:
             raise InputError(f"--frames {self.frames}: give at least 1.")
-        if self.fps is not None and not 0.0 < self.fps <= 1000.0:
-            raise InputError(f"--fps {self.fps:g}: give frames a second above 0, up to 1000.")
+        if self.fps is not None:
+            checked_fps(self.fps)
 
     def choose(self, source_frames: int, source_fps: float) -> Moments:
         """The moments for a source of this many frames."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from consistent4d_ns.cameras import OrbitViews, focal_length
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.frames import frame_times
+from consistent4d_ns.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {
@@ -67,20 +67,20 @@ def write_sequence(
         overwrite: Replace a toy written earlier; what else lies in the folder stays.
 
     Raises:
-        InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite.
+        InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite,
+            or cannot be written (no permission, disk full).
     """
     if size not in SIZES:
         raise InputError(f"size {size}: give a number of pixels from {SIZES.start} to {SIZES.stop - 1}.")
     if frames < 2:
         raise InputError(f"frames {frames}: a moving object needs at least 2 frames.")
     _check_free(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        _write_views(Path(scratch), size, frames, samples_per_side)
-        (Path(scratch) / "meta.json").write_text(json.dumps(metadata(size, frames), indent=1) + "\n")
+    with scratch_beside(out) as scratch:
+        _write_views(scratch, size, frames, samples_per_side)
+        (scratch / "meta.json").write_text(json.dumps(metadata(size, frames), indent=1) + "\n")
         out.mkdir(exist_ok=True)
         for name in (*VIEWS, "meta.json"):
-            _replace(Path(scratch) / name, out / name)
+            _replace(scratch / name, out / name)
 
 
 def metadata(size: int, frames: int) -> dict[str, Any]:

@@ -160,12 +160,12 @@ def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("mesh", ("--times", "0", "1.5"), ("--times 1.5", "from 0", "to 1")),
-        ("mesh", ("--times", "-0.1"), ("--times -0.1",)),
-        ("mesh", ("--times", "nan"), ("--times nan",)),
+        ("mesh", ("--times", "0", "1.5"), ("time 1.5 of --times", "outside 0..1")),
+        ("mesh", ("--times", "-0.1"), ("time -0.1 of --times",)),
+        ("mesh", ("--times", "nan"), ("time nan of --times",)),
         ("mesh", ("--frames", "0"), ("--frames 0", "at least 1")),
         ("mesh", ("--frames", "2", "--times", "0"), ("--times and --frames",)),
-        ("mesh", ("--fps", "0"), ("--fps 0",)),
+        ("mesh", ("--fps", "0"), ("--fps is 0",)),
         ("mesh", ("--resolution", "8"), ("--resolution 8", "16 to 512")),
         ("mesh", ("--resolution", "4096"), ("--resolution 4096",)),
         ("mesh", ("--faces", "3"), ("--faces 3", "from 100")),
