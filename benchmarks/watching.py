@@ -11,6 +11,7 @@ and moves while training is paused.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -139,31 +140,45 @@ def pipeline_of(trainer: Consistent4DTrainer) -> Consistent4DPipeline:
     return cast(Consistent4DPipeline, trainer.pipeline)
 
 
+@dataclass(frozen=True)
+class Page:
+    """An open page."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    """A line for each frame that it was sent: when, width and height."""
+
+    def heights(self, begin: float, end: float = math.inf) -> list[int]:
+        """Of the frames that it was sent between two moments."""
+        frames = [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()]
+        return [int(height) for moment, _, height in frames if begin <= moment < end]
+
+    def wait_for_frame(self, begin: float) -> None:
+        """Return when it has been sent something since `begin`."""
+        end = time.monotonic() + PATIENCE
+        while not self.heights(begin):
+            assert self.process.poll() is None, "the page has failed"
+            assert time.monotonic() < end, "the page was sent no frame"
+            time.sleep(0.1)
+
+
 @contextmanager
-def opened(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[Path]:
-    """A page that is open, if the mode wants one; the file with a line for each of its frames."""
+def opened(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[Page | None]:
+    """A page that has been sent its first frame, if the mode wants one."""
+    if not mode.page:
+        yield None
+        return
+    viewer: Any = trainer.viewer_state
+    command = [sys.executable, "-m", "benchmarks.page", str(viewer.viser_server.get_port())]
     with tempfile.NamedTemporaryFile("wb", suffix=".txt") as log:
-        if not mode.page:
-            yield Path(log.name)
-            return
-        viewer: Any = trainer.viewer_state
-        command = [sys.executable, "-m", "benchmarks.page", str(viewer.viser_server.get_port())]
-        page = subprocess.Popen([*command, *(["--moving"] if mode.moving else [])], stdout=log)
+        process = subprocess.Popen([*command, *(["--moving"] if mode.moving else [])], stdout=log)
         try:
-            wait_for_frame(page, Path(log.name))
-            yield Path(log.name)
+            page = Page(process, Path(log.name))
+            page.wait_for_frame(0.0)
+            yield page
         finally:
-            page.terminate()
-            page.wait()
-
-
-def wait_for_frame(page: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the page has seen something."""
-    end = time.monotonic() + PATIENCE
-    while log.stat().st_size == 0:
-        assert page.poll() is None, "the page has failed"
-        assert time.monotonic() < end, "the page was sent no frame"
-        time.sleep(0.1)
+            process.terminate()
+            process.wait()
 
 
 @contextmanager
@@ -182,16 +197,17 @@ def happening(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[None]:
 
 
 def measure(trainer: Consistent4DTrainer, training: Future[None], mode: Mode, seconds: float) -> Figures:
-    """Let somebody do something for a while."""
-    with opened(trainer, mode) as log, happening(trainer, mode):
+    """Let somebody do something for a while, and until there is a frame where there is a page."""
+    with opened(trainer, mode) as page, happening(trainer, mode):
         time.sleep(SETTLE)
         begin, first = time.monotonic(), trainer.step
         time.sleep(seconds)
+        if page is not None:
+            page.wait_for_frame(begin)
         end, last = time.monotonic(), trainer.step
-        frames = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
+        heights = page.heights(begin, end) if page is not None else []
     if training.done():
         training.result()
-    heights = [int(height) for moment, _, height in frames if begin <= moment < end]
     side = int(median(heights)) if heights else None
     return Figures(mode.name, (last - first) / (end - begin), len(heights) / (end - begin), side)
 
