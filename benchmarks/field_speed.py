@@ -23,10 +23,11 @@ import tyro
 from torch import Tensor
 
 from benchmarks.steps import machine, milliseconds
-from consistent4d_ns import heads, heads_kernel, planes, planes_kernel
-from consistent4d_ns.cameras import focal_length, orbit_poses, pixel_rays
-from consistent4d_ns.field import CascadeKPlanes, KPlanesLevel
-from consistent4d_ns.sampling import lattice_samples, step_size
+from consistent4d_ns.data.cameras import orbit_poses
+from consistent4d_ns.data.rays import focal_length, pixel_rays
+from consistent4d_ns.field import heads, heads_kernel, planes, planes_kernel
+from consistent4d_ns.field.cascade import CascadeKPlanes, KPlanesLevel
+from consistent4d_ns.rendering.sampling import lattice_samples, step_size
 
 RESOLUTIONS = ((50, 50, 50, 8), (100, 100, 100, 16))
 TORCH_SHARE = 8

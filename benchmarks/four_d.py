@@ -41,14 +41,15 @@ from torch import Tensor
 
 from benchmarks import measures
 from benchmarks.perceptual import PerceptualDistance, load_perceptual
-from consistent4d_ns.cameras import OrbitViews
 from consistent4d_ns.cli.demo import mini_config
-from consistent4d_ns.dataparser import FrameSequence, View
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.dataparser import FrameSequence, View
+from consistent4d_ns.data.images import composite_white
+from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from consistent4d_ns.frames import composite_white, frame_times
+from consistent4d_ns.media.pictures import contact_sheet, render_image, to_bytes
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.videos import contact_sheet, render_image, to_bytes
 
 STRIP_FRAMES = 6
 """Frames of one novel view on the contact sheet, evenly spread over time."""

@@ -20,15 +20,16 @@ from nerfstudio.engine.trainer import Trainer
 from torch import Tensor
 
 from benchmarks.four_d import true_clips
-from consistent4d_ns.cameras import OrbitViews
 from consistent4d_ns.cli.demo import mini_config
-from consistent4d_ns.datamanager import view_rays
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.images import composite_white, resized
+from consistent4d_ns.data.planning import StepKind, StepPlan
+from consistent4d_ns.data.rays import view_rays
+from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.draws import draw_rendering
 from consistent4d_ns.errors import show_input_errors_in_one_line
-from consistent4d_ns.frames import composite_white, frame_times, resized
 from consistent4d_ns.model import OCCUPANCY_EVERY
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.planning import StepKind, StepPlan
 
 
 @dataclass

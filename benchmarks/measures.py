@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def psnr(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, "images"]:
+def psnr(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, " images"]:
     """Peak signal-to-noise ratio in dB for a data range of 1; infinite where the images are equal."""
     return decibels((images - truth).square().flatten(1).mean(dim=1))
 
@@ -21,7 +21,7 @@ def foreground_psnr(
     images: Float[Tensor, "images 3 h w"],
     truth: Float[Tensor, "images 3 h w"],
     foreground: Bool[Tensor, "images h w"],
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """PSNR in dB over the pixels of `foreground`: a large background does not flatter. NaN where it is empty."""
     error = (images - truth).square().mean(dim=1)
     return decibels((error * foreground).flatten(1).sum(dim=1) / foreground.flatten(1).sum(dim=1))
@@ -32,7 +32,7 @@ def decibels(squared_error: Float[Tensor, "*images"]) -> Float[Tensor, "*images"
     return -10.0 * squared_error.log10()
 
 
-def ssim(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, "images"]:
+def ssim(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, " images"]:
     """Structural similarity with a Gaussian window of sigma 1.5 for a data range of 1; 1 where the images are equal."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -45,7 +45,7 @@ def silhouettes(alpha: Float[Tensor, "images h w"]) -> Bool[Tensor, "images h w"
     return alpha > 0.5
 
 
-def overlap(first: Bool[Tensor, "images h w"], second: Bool[Tensor, "images h w"]) -> Float[Tensor, "images"]:
+def overlap(first: Bool[Tensor, "images h w"], second: Bool[Tensor, "images h w"]) -> Float[Tensor, " images"]:
     """Intersection over union of silhouettes; 0 where both are empty."""
     common = (first & second).flatten(1).sum(dim=1)
     return common / (first | second).flatten(1).sum(dim=1).clamp(min=1)

@@ -25,14 +25,15 @@ from torch import Tensor
 
 from benchmarks import measures
 from benchmarks.four_d import Clips, true_clips
-from consistent4d_ns.cameras import OrbitViews, focal_length
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
 from consistent4d_ns.export.raster import cover
 from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, painted
 from consistent4d_ns.export.surface import extract
+from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run, load_run
-from consistent4d_ns.videos import render_image
 
 SAMPLES = 4
 """Samples along each side of a pixel."""

@@ -51,7 +51,7 @@ class PerceptualDistance:
     @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]
-    ) -> Float[Tensor, "images"]:
+    ) -> Float[Tensor, " images"]:
         """Distance of each image in [0, 1] from its truth, at the images' own resolution (at least 32 pixels)."""
         pairs = zip(images.split(self.batch), truth.split(self.batch))
         return torch.cat([self.distance(self.features(one), self.features(other)) for one, other in pairs])
@@ -69,7 +69,7 @@ class PerceptualDistance:
             hidden = F.relu(self.convolve(hidden, name, padding=1))
             yield hidden
 
-    def distance(self, features: Iterator[Tensor], others: Iterator[Tensor]) -> Float[Tensor, "images"]:
+    def distance(self, features: Iterator[Tensor], others: Iterator[Tensor]) -> Float[Tensor, " images"]:
         """LPIPS of two images' activations."""
         layers = enumerate(zip(features, others))
         differences = ((layer, (unit_length(one) - unit_length(other)).square()) for layer, (one, other) in layers)

@@ -27,7 +27,7 @@ from benchmarks.measures import foreground_psnr, psnr, silhouettes, ssim
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.loading import build_guidance
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
-from consistent4d_ns.videos import contact_sheet, to_bytes
+from consistent4d_ns.media.pictures import contact_sheet, to_bytes
 from training.viewset import ViewSet, load_views
 
 BINS = ((0, 45), (45, 90), (90, 135), (135, 180), (45, 180))
@@ -41,13 +41,13 @@ SHEET_PAIRS = 4
 class Pairs:
     """Which views are shown, and which asked for."""
 
-    scenes: Int64[Tensor, "pairs"]
-    targets: Int64[Tensor, "pairs"]
-    azimuth: Float[Tensor, "pairs"]
+    scenes: Int64[Tensor, " pairs"]
+    targets: Int64[Tensor, " pairs"]
+    azimuth: Float[Tensor, " pairs"]
     """Azimuth distance between input and target in degrees, 0 to 180."""
 
 
-def shuffled(count: int) -> Int64[Tensor, "count"]:
+def shuffled(count: int) -> Int64[Tensor, " count"]:
     """Numbers below `count` in an order that is random but always the same."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 

@@ -17,11 +17,11 @@ import tyro
 from torch import Tensor
 
 from benchmarks.steps import machine, milliseconds, peak_memory, reset_peak_memory
-from consistent4d_ns import kernels
-from consistent4d_ns.cameras import orbit_views
-from consistent4d_ns.datamanager import view_rays
-from consistent4d_ns.rendering import composite
-from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, step_size
+from consistent4d_ns.data.cameras import orbit_views
+from consistent4d_ns.data.rays import view_rays
+from consistent4d_ns.device import kernels
+from consistent4d_ns.rendering.compositing import composite
+from consistent4d_ns.rendering.sampling import OccupancyGrid, PackedSamples, step_size
 
 LEVELS = 2
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from consistent4d_ns import method_configs
 from consistent4d_ns import model as model_module
-from consistent4d_ns.cuda_device import use_device
+from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks

@@ -34,7 +34,8 @@ from benchmarks.steps import (
     run_steps,
 )
 from consistent4d_ns import model as model_module
-from consistent4d_ns.cameras import focal_length, orbit_views
+from consistent4d_ns.data.cameras import orbit_views
+from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.method_configs import preset
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.pipeline import Consistent4DPipeline

@@ -17,7 +17,7 @@ NORMAL_OFFSETS = 65536
 class RenderDraws:
     """What is random in rendering a training batch."""
 
-    jitter: Float[Tensor, "rays"]
+    jitter: Float[Tensor, " rays"]
     """Shift of each ray's sample lattice, in steps, uniform in [0, 1)."""
     normal_offsets: Float[Tensor, "rows 3"]
     """Standard normal directions in which points are shifted to ask for a second normal; sample i uses row i % rows.

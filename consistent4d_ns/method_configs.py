@@ -13,14 +13,14 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 from torch import nn
 
-from consistent4d_ns.datamanager import Consistent4DDataManagerConfig
-from consistent4d_ns.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.data.datamanager import Consistent4DDataManagerConfig
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.data.planning import PlanConfig
 from consistent4d_ns.guidance.bundled_prior import NAME
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
-from consistent4d_ns.planning import PlanConfig
 from consistent4d_ns.schedules import Anneal
 from consistent4d_ns.trainer import Consistent4DTrainer
 

@@ -19,18 +19,17 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
-from consistent4d_ns import losses
-from consistent4d_ns.camera_paths import TIME_SLACK, check_times
-from consistent4d_ns.cameras import box_exit
+from consistent4d_ns.data.images import straight_colour
+from consistent4d_ns.data.planning import StepKind, StepPlan
+from consistent4d_ns.data.rays import box_exit
+from consistent4d_ns.data.times import TIME_SLACK, check_times
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field import CascadeKPlanes, DensityBlob
-from consistent4d_ns.frames import straight_colour
-from consistent4d_ns.heads import HeadImplementation
-from consistent4d_ns.planes import PlaneReduction
-from consistent4d_ns.planning import StepKind, StepPlan
-from consistent4d_ns.rendering import accumulate, composite, depth_variance, normalised_depth
-from consistent4d_ns.sampling import OccupancyGrid, PackedSamples, step_size
+from consistent4d_ns.field.cascade import CascadeKPlanes, DensityBlob
+from consistent4d_ns.field.types import HeadImplementation, PlaneReduction
+from consistent4d_ns.rendering import losses
+from consistent4d_ns.rendering.compositing import accumulate, composite, depth_variance, normalised_depth
+from consistent4d_ns.rendering.sampling import OccupancyGrid, PackedSamples, step_size
 from consistent4d_ns.schedules import Anneal
 
 OCCUPANCY_EVERY = 16
@@ -151,7 +150,7 @@ class Rendering:
     expected_depth: Float[Tensor, "levels rays"]
     """Sum of weight times distance, not divided by the accumulation."""
     depth: Float[Tensor, "levels rays"]
-    """Distance of what is seen (see `rendering.normalised_depth`)."""
+    """Distance of what is seen (see `compositing.normalised_depth`)."""
     depth_variance: Float[Tensor, "levels rays"] | None
     """Spread of the weight around `depth`; None when no loss asks for it."""
     weights: Float[Tensor, "levels samples"]
@@ -410,7 +409,7 @@ class Consistent4DModel(Model):
             raise InputError(f"the checkpoint does not fit this model ({', '.join(wrong[:4])} ...); {remedy}.")
         return result
 
-    def _sample_times(self, rays: RayBundle, samples: PackedSamples) -> Float[Tensor, "samples"]:
+    def _sample_times(self, rays: RayBundle, samples: PackedSamples) -> Float[Tensor, " samples"]:
         """Times of the samples in [-1, 1]."""
         if rays.times is None:
             return torch.full_like(samples.starts, -1.0)
@@ -453,7 +452,7 @@ def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
     return pose.storage_offset() / pose.numel() / max(1, count - 1)
 
 
-def per_level(name: str, values: Float[Tensor, "levels"] | Sequence[Tensor]) -> dict[str, Tensor]:
+def per_level(name: str, values: Float[Tensor, " levels"] | Sequence[Tensor]) -> dict[str, Tensor]:
     """Name the values of the levels: `rgb_0`, `rgb_1`, ..."""
     return {f"{name}_{level}": value for level, value in enumerate(values)}
 

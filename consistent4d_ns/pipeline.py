@@ -15,17 +15,17 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
-from consistent4d_ns.cameras import relative_pose
-from consistent4d_ns.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
+from consistent4d_ns.data.cameras import relative_pose
+from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
+from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
-from consistent4d_ns.encoding import offer_ffmpeg
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
+from consistent4d_ns.media.encoding import offer_ffmpeg
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level, term_name
-from consistent4d_ns.planning import StepKind, StepPlan
-from consistent4d_ns.report import TrainingReport
+from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.steering import Steering
 from consistent4d_ns.viewer.panel import Panel
 
@@ -252,7 +252,7 @@ class Consistent4DPipeline(VanillaPipeline):
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Figures and pictures of one evaluation image; and the input beside novel views, at the stage's size."""
-        from consistent4d_ns.videos import contact_sheet, input_and_novel_views
+        from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views
 
         metrics, images = super().get_eval_image_metrics_and_images(step)
         plan = self.datamanager.config.plan

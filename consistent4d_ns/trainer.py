@@ -6,7 +6,7 @@ from typing import Any
 
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
-from consistent4d_ns.cuda_device import use_device
+from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from consistent4d_ns.camera_paths import PathOptions, Source, camera_path, path_json
-from consistent4d_ns.field import CascadeKPlanes
+from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.field.cascade import CascadeKPlanes
+from consistent4d_ns.field.types import PlaneReduction
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
 from consistent4d_ns.interpolation.ifnet import IFNet
+from consistent4d_ns.media.camera_paths import PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.pictures import nerfstudio_path, parse_panels, render_rows, run_sheet
 from consistent4d_ns.method_configs import FieldOptimizerConfig
-from consistent4d_ns.planes import PlaneReduction
-from consistent4d_ns.planning import StepKind
-from consistent4d_ns.videos import nerfstudio_path, parse_panels, render_rows, run_sheet
-from tests.test_planes import kernel_error
-from tests.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
+from tests.field.test_planes import kernel_error
+from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -55,7 +55,7 @@ def test_memory_grows_where_it_is():
     """In a process of its own: it must be said before CUDA is used."""
     code = """
 import torch
-from consistent4d_ns.cuda_device import use_device
+from consistent4d_ns.device.cuda import use_device
 use_device("cuda:0")
 kept = torch.zeros(1 << 24, device="cuda")
 segments = torch.cuda.memory_snapshot()
@@ -67,7 +67,7 @@ assert segments and all(segment["is_expandable"] for segment in segments)
 @pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
 def test_kernels(check: str):
     """Imported here because Triton comes with torch on Linux alone."""
-    kernel_agreement = pytest.importorskip("tests.kernel_agreement")
+    kernel_agreement = pytest.importorskip("tests.support.kernel_agreement")
     getattr(kernel_agreement, check)("cuda")
 
 

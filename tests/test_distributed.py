@@ -11,11 +11,11 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.scripts.train import _set_random_seed
 
 from benchmarks import gloo
-from consistent4d_ns.history import read_history
+from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.model import OCCUPANCY_EVERY
-from consistent4d_ns.planning import StepKind
-from tests.tiny import attach_priors, first_step, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
+from consistent4d_ns.record.history import read_history
+from tests.support.tiny import attach_priors, first_step, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
 
 RANKS = 2
 STEPS = OCCUPANCY_EVERY + 2

@@ -17,7 +17,7 @@ HEAVY = (
     "consistent4d_ns.guidance.zero123",
     "consistent4d_ns.interpolation.ifnet",
     "consistent4d_ns.toy",
-    "consistent4d_ns.videos",
+    "consistent4d_ns.media.pictures",
 )
 METHODS = ("consistent4d", "consistent4d-lite", "consistent4d-big", "consistent4d-mini")
 OPTIONS = (
@@ -41,7 +41,7 @@ def output(*command: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("module", ["consistent4d_ns.method_configs", "consistent4d_ns.dataparser"])
+@pytest.mark.parametrize("module", ["consistent4d_ns.method_configs", "consistent4d_ns.data.dataparser"])
 def test_entry_points_import_nothing_heavy(module: str):
     """None in sys.modules makes an import fail; each module is the first of ours that its process imports."""
     output(sys.executable, "-c", f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); import {module}")

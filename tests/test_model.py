@@ -13,13 +13,13 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.renderers import background_color_override_context
 from torch import Tensor
 
-from consistent4d_ns.cameras import box_exit, orbit_views
-from consistent4d_ns.datamanager import view_rays
+from consistent4d_ns.data.cameras import orbit_views
+from consistent4d_ns.data.rays import box_exit, view_rays
 from consistent4d_ns.draws import draw_rendering
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.model import Consistent4DModel
-from consistent4d_ns.sampling import box_interval
-from tests.tiny import tiny_config, tiny_pipeline, toy_folder
+from consistent4d_ns.rendering.sampling import box_interval
+from tests.support.tiny import tiny_config, tiny_pipeline, toy_folder
 
 SIDE = 24
 DISTANCE = 2.0

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.planning import StepKind
-from tests.tiny import (
+from tests.support.tiny import (
     first_step,
     gradient_error,
     losses_and_gradients,

@@ -13,7 +13,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.runs import load_run, read_config
-from tests.tiny import tiny_config, toy_folder
+from tests.support.tiny import tiny_config, toy_folder
 
 
 @pytest.fixture(scope="module")

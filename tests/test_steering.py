@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.planning import StepKind
 from consistent4d_ns.steering import Steering
-from tests.tiny import first_step, tiny_pipeline, toy_folder
+from tests.support.tiny import first_step, tiny_pipeline, toy_folder
 
 
 @pytest.fixture(scope="module")

@@ -74,11 +74,11 @@ class Batch:
     """Arguments of `Denoiser`, and the noise to be predicted."""
 
     noisy: Float[Tensor, "batch c h w"]
-    timesteps: Int64[Tensor, "batch"]
+    timesteps: Int64[Tensor, " batch"]
     images: Float[Tensor, "batch 3 size size"]
     latents: Float[Tensor, "batch c h w"]
     poses: Float[Tensor, "batch 4"]
-    keep: Float[Tensor, "batch"]
+    keep: Float[Tensor, " batch"]
     noise: Float[Tensor, "batch c h w"]
 
     def to(self, dtype: torch.dtype) -> Batch:
@@ -98,11 +98,11 @@ def encode(views: ViewSet, folder: Path) -> LatentViews:
     return LatentViews(views, mean, torch.exp(0.5 * logvar.float()).half(), vae.config.scaling_factor)
 
 
-def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, "timesteps"], generator: torch.Generator) -> Batch:
+def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, " timesteps"], generator: torch.Generator) -> Batch:
     """Random pairs of views of random scenes at random noise levels."""
     device = generator.device
 
-    def randint(high: int) -> Int64[Tensor, "count"]:
+    def randint(high: int) -> Int64[Tensor, " count"]:
         return torch.randint(high, (count,), generator=generator, device=device)
 
     scene, source = randint(len(data.views)), randint(INPUT_VIEWS)
@@ -124,7 +124,7 @@ def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, "timesteps"]
     )
 
 
-def noise_errors(denoiser: Callable[..., Tensor], batch: Batch, dtype: torch.dtype) -> Float[Tensor, "batch"]:
+def noise_errors(denoiser: Callable[..., Tensor], batch: Batch, dtype: torch.dtype) -> Float[Tensor, " batch"]:
     """Mean squared error of each sample's predicted noise."""
     given = batch.to(dtype)
     predicted = denoiser(given.noisy, given.timesteps, given.images, given.latents, given.poses, given.keep)
@@ -142,7 +142,7 @@ class Balance:
         self.errors = torch.ones(BINS, device=device)
         """Running mean of the error of each range of timesteps."""
 
-    def loss(self, errors: Float[Tensor, "batch"], timesteps: Int64[Tensor, "batch"]) -> Float[Tensor, ""]:
+    def loss(self, errors: Float[Tensor, " batch"], timesteps: Int64[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Mean of the errors, each divided by what is usual for its timestep; takes them into account."""
         bins = timesteps * BINS // TIMESTEPS
         # Not bincount, which waits for the GPU.

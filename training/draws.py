@@ -37,7 +37,7 @@ class Draw:
         noise = torch.randn(self.count, *shape, generator=self.generator, device=self.device)
         return scale * noise.clamp(-2.5, 2.5)
 
-    def chance(self, share: float | Float[Tensor, "objects"], *shape: int) -> Bool[Tensor, "objects ..."]:
+    def chance(self, share: float | Float[Tensor, " objects"], *shape: int) -> Bool[Tensor, "objects ..."]:
         """True with probability `share`."""
         return self.uniform(0, 1, *shape) < share
 

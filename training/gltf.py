@@ -128,7 +128,7 @@ def clip_span(gltf: Gltf, clip: Clip) -> tuple[float, float]:
     return float(min(k.min() for k in keys)), float(max(k.max() for k in keys))
 
 
-def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
+def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
     """From each node's frame to the world at some times of a clip."""
     local, parents = _local_matrices(gltf, clip, times), gltf.parents
     world: dict[int, np.ndarray] = {-1: np.eye(4)}
@@ -141,7 +141,7 @@ def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) ->
     return np.stack([resolve(node) for node in range(len(parents))], 1)
 
 
-def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
+def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
     """From each node's frame to its parent's."""
     nodes = gltf.items("nodes")
     values = {
@@ -161,7 +161,7 @@ def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, "poses"]) -
 
 
 def sample(
-    gltf: Gltf, sampler: dict[str, Any], times: Float[np.ndarray, "poses"], rotation: bool
+    gltf: Gltf, sampler: dict[str, Any], times: Float[np.ndarray, " poses"], rotation: bool
 ) -> Float[np.ndarray, "poses n"]:
     """Values of an animation sampler, held before its first and after its last key. Cubic splines are followed by
     straight lines between their keys."""
@@ -207,7 +207,7 @@ def compose(
     return matrices
 
 
-def read_skin(gltf: Gltf, skin: dict[str, Any]) -> tuple[Int[np.ndarray, "bones"], Float[np.ndarray, "bones 4 4"]]:
+def read_skin(gltf: Gltf, skin: dict[str, Any]) -> tuple[Int[np.ndarray, " bones"], Float[np.ndarray, "bones 4 4"]]:
     """Node of each joint of a skin, and the matrices from the frame of the mesh to those of the joints."""
     nodes = np.array(skin["joints"])
     if "inverseBindMatrices" not in skin:

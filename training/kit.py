@@ -60,7 +60,7 @@ def vectors(like: Tensor, *values: Number) -> Float[Tensor, "objects n"]:
     return torch.stack([column(like, value) for value in values], dim=-1)
 
 
-def column(like: Tensor, value: Number) -> Float[Tensor, "objects"]:
+def column(like: Tensor, value: Number) -> Float[Tensor, " objects"]:
     """A value for each object, on the device of `like`; one value for all is written there, not copied there."""
     return value.to(like).expand(len(like)) if isinstance(value, Tensor) else like.new_full((len(like),), value)
 
@@ -77,7 +77,7 @@ class Kit:
     colours: Colours = field(default_factory=dict)
     """Roles that a layout colours itself."""
     pieces: list[Parts] = field(default_factory=list)
-    present: list[Bool[Tensor, "objects"]] = field(default_factory=list)
+    present: list[Bool[Tensor, " objects"]] = field(default_factory=list)
 
     def world(self) -> Frame:
         """The objects' own frames."""
@@ -86,12 +86,12 @@ class Kit:
 
     def add(
         self,
-        role: int | Int64[Tensor, "objects"],
+        role: int | Int64[Tensor, " objects"],
         frame: Frame,
         size: Size,
         form: Form = ROUND,
         level: int = MEDIUM,
-        present: bool | Bool[Tensor, "objects"] = True,
+        present: bool | Bool[Tensor, " objects"] = True,
         side: float = 1.0,
     ) -> None:
         """Put a part, centred in a frame, into the objects where it is present."""
@@ -113,12 +113,12 @@ class Kit:
 
     def pair(
         self,
-        role: int | Int64[Tensor, "objects"],
+        role: int | Int64[Tensor, " objects"],
         frame: Frame,
         size: Size,
         form: Form = ROUND,
         level: int = MEDIUM,
-        present: bool | Bool[Tensor, "objects"] = True,
+        present: bool | Bool[Tensor, " objects"] = True,
         about: Frame | None = None,
     ) -> None:
         """A part and its mirror image, in the xz plane of the frame `about` or of the objects.
@@ -162,12 +162,12 @@ def trunk_form(draw: Draw) -> Form:
 
 def limb(
     kit: Kit,
-    role: int | Int64[Tensor, "objects"],
+    role: int | Int64[Tensor, " objects"],
     joint: Frame,
     lengths: Sequence[Number],
     widths: Sequence[Number],
     bends: Sequence[Number],
-    present: bool | Bool[Tensor, "objects"] = True,
+    present: bool | Bool[Tensor, " objects"] = True,
     side: float = 1.0,
     form: Form = TUBE,
 ) -> Frame:
@@ -209,10 +209,10 @@ def tail(kit: Kit, role: int, root: Frame, segments: int, length: Number, width:
 def head(
     kit: Kit,
     frame: Frame,
-    radius: Float[Tensor, "objects"],
-    beak: Bool[Tensor, "objects"],
+    radius: Float[Tensor, " objects"],
+    beak: Bool[Tensor, " objects"],
     form: Form,
-    human: bool | Bool[Tensor, "objects"] = False,
+    human: bool | Bool[Tensor, " objects"] = False,
 ) -> None:
     """A head around a frame, with a face on +x, ears or horns, hair or a hat.
 

@@ -83,7 +83,7 @@ class Part:
     """The mesh of one node, with what moves it."""
 
     mesh: Mesh
-    nodes: Int[np.ndarray, "bones"]
+    nodes: Int[np.ndarray, " bones"]
     """Node that each bone is."""
     offsets: Float[np.ndarray, "bones 4 4"]
     """From the frame of the mesh to that of the bone."""
@@ -215,7 +215,7 @@ def make_model(gltf: Gltf, parts: Sequence[Part]) -> Model:
     return Model(mesh, np.concatenate([_fitted(mesh, matrices[..., :3, :]) for matrices in clips]))
 
 
-def chosen_poses(gltf: Gltf) -> list[tuple[Clip, Float[np.ndarray, "poses"]]]:
+def chosen_poses(gltf: Gltf) -> list[tuple[Clip, Float[np.ndarray, " poses"]]]:
     """Clips and times evenly through each; the rest pose if there is no clip that takes time."""
     spans = [(clip, *clip_span(gltf, clip)) for clip in gltf.items("animations")]
     spans = [(clip, start, end) for clip, start, end in spans if start < end]
@@ -318,13 +318,13 @@ class MeshLibrary:
     """Models, each in one pose or several, and every pose an object."""
 
     soups: Soups
-    models: Int64[Tensor, "objects"]
+    models: Int64[Tensor, " objects"]
     """Model that each object is a pose of; the poses of a model follow one another, clip after clip."""
     names: list[str]
     """Folder and file name of each model, without endings."""
-    held_out: Bool[Tensor, "models"]
+    held_out: Bool[Tensor, " models"]
     """Models to validate with, never to train on: always the same, as their names decide."""
-    animated: Bool[Tensor, "models"]
+    animated: Bool[Tensor, " models"]
     """Models that have several poses."""
 
 
@@ -358,7 +358,7 @@ def _read_packed(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, "objects"]) -> Soups:
+def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, " objects"]) -> Soups:
     """Triangles of packed models in all their poses; `models` says which model each object is a pose of."""
     vertices, vertex_starts = members(packed["vertices"], models)
     triangles, triangle_starts = members(packed["triangles"], models)

@@ -121,11 +121,11 @@ class Denoiser(nn.Module):
     def forward(
         self,
         noisy: Float[Tensor, "batch c h w"],
-        timesteps: Int64[Tensor, "batch"],
+        timesteps: Int64[Tensor, " batch"],
         images: Float[Tensor, "batch 3 size size"],
         latents: Float[Tensor, "batch c h w"],
         poses: Float[Tensor, "batch 4"],
-        keep: Float[Tensor, "batch"],
+        keep: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch c h w"]:
         """Predicted noise.
 

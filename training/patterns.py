@@ -86,7 +86,7 @@ class Styles:
 
     ground: Float[Tensor, "styles 3"]
     """Colour under the layers, RGB in [0, 1]."""
-    mottle: Float[Tensor, "styles"]
+    mottle: Float[Tensor, " styles"]
     """Relative size of smooth random changes in brightness."""
     layers: Layers
 
@@ -137,7 +137,7 @@ def named_colours(
     return (chosen * draw.uniform(0.8, 1.2, colours)[..., None] + draw.normal(0.03, colours, 3)).clamp(0.02, 1)
 
 
-Colours: TypeAlias = dict[int, tuple[Bool[Tensor, "objects"], Float[Tensor, "objects 3"]]]
+Colours: TypeAlias = dict[int, tuple[Bool[Tensor, " objects"], Float[Tensor, "objects 3"]]]
 """For some roles: in which objects they are plain, and their colour there."""
 
 
@@ -201,7 +201,7 @@ class Spots:
     frame: Float[Tensor, "parts 3 3"]
     """The part's own axes as columns, mirrored back too."""
 
-    def __getitem__(self, chosen: Int64[Tensor, "chosen"]) -> Spots:
+    def __getitem__(self, chosen: Int64[Tensor, " chosen"]) -> Spots:
         """Some of the parts."""
         return Spots(self.offset[chosen], self.unit[chosen], self.frame[chosen])
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-Number: TypeAlias = float | Float[Tensor, "objects"]
+Number: TypeAlias = float | Float[Tensor, " objects"]
 """One value for all objects or a value for each."""
 
 FINE, MEDIUM, SMALL = range(3)
@@ -65,13 +65,13 @@ FORM = {field.name: i for i, field in enumerate(fields(Form))}
 class Parts:
     """Pieces of objects."""
 
-    owner: Int64[Tensor, "parts"]
+    owner: Int64[Tensor, " parts"]
     """Object that the piece belongs to."""
-    level: Int64[Tensor, "parts"]
+    level: Int64[Tensor, " parts"]
     """Level of detail."""
-    role: Int64[Tensor, "parts"]
+    role: Int64[Tensor, " parts"]
     """Which of the object's styles paints it."""
-    side: Float[Tensor, "parts"]
+    side: Float[Tensor, " parts"]
     """-1 for the mirror image of a piece, else 1."""
     size: Float[Tensor, "parts 3"]
     """Half extents along its own axes in world units."""
@@ -164,8 +164,8 @@ def grid_triangles(level: int, device: torch.device) -> Int64[Tensor, "triangles
 def corner_normals(
     positions: Float[Tensor, "triangles 3 3"],
     smooth: Float[Tensor, "triangles 3 3"],
-    flat: Bool[Tensor, "triangles"],
-) -> tuple[Float[Tensor, "triangles 3 3"], Float[Tensor, "triangles"]]:
+    flat: Bool[Tensor, " triangles"],
+) -> tuple[Float[Tensor, "triangles 3 3"], Float[Tensor, " triangles"]]:
     """Unit normals for shading and twice the area of triangles.
 
     Args:

@@ -75,7 +75,7 @@ class Design:
     """One row for each object and role."""
     stand: Float[Tensor, "objects 3 3"]
     """From the objects' frames, which face +x, to the world."""
-    flat: Bool[Tensor, "objects"]
+    flat: Bool[Tensor, " objects"]
     """Whether the faces are shaded and coloured one by one."""
 
 
@@ -128,7 +128,7 @@ def _joined(designs: list[Design]) -> Design:
     return Design(join_parts(parts), join_styles([one.styles for one in designs]), stand, flat)
 
 
-def tessellated(objects: Design, order: Int64[Tensor, "objects"]) -> Soups:
+def tessellated(objects: Design, order: Int64[Tensor, " objects"]) -> Soups:
     """Triangles of objects, each object within 0.5 of the origin; object i takes place `order[i]` in the result."""
     pieces = [_triangles(objects, objects.parts[_places(objects.parts.level == i)], i) for i in range(len(GRIDS))]
     positions, normals, colours, area, owners = (torch.cat(values) for values in zip(*pieces))
@@ -139,7 +139,7 @@ def tessellated(objects: Design, order: Int64[Tensor, "objects"]) -> Soups:
     return centred(Soups(positions[kept], normals[kept], colours[kept], starts), 0.5)
 
 
-def _places(mask: Bool[Tensor, "n"]) -> Int64[Tensor, "m"]:
+def _places(mask: Bool[Tensor, " n"]) -> Int64[Tensor, " m"]:
     """Where a mask is true; as indices, so that it is searched once for all tensors that it selects from."""
     return mask.nonzero()[:, 0]
 
@@ -148,8 +148,8 @@ Piece = tuple[
     Float[Tensor, "triangles 3 3"],
     Float[Tensor, "triangles 3 3"],
     Float[Tensor, "triangles 3 3"],
-    Float[Tensor, "triangles"],
-    Int64[Tensor, "triangles"],
+    Float[Tensor, " triangles"],
+    Int64[Tensor, " triangles"],
 ]
 """Positions, normals, colours, twice the areas and owners of triangles."""
 

@@ -32,7 +32,7 @@ class ScreenTriangles:
 
 
 def screen_triangles(
-    corners: Float[Tensor, "triangles 3 3"], focal: Float[Tensor, "triangles"], side: int
+    corners: Float[Tensor, "triangles 3 3"], focal: Float[Tensor, " triangles"], side: int
 ) -> ScreenTriangles:
     """Project triangles.
 
@@ -60,17 +60,17 @@ def screen_triangles(
 
 
 def _affine(
-    a: Float[Tensor, "triangles"],
-    b: Float[Tensor, "triangles"],
-    x: Float[Tensor, "triangles"],
-    y: Float[Tensor, "triangles"],
+    a: Float[Tensor, " triangles"],
+    b: Float[Tensor, " triangles"],
+    x: Float[Tensor, " triangles"],
+    y: Float[Tensor, " triangles"],
 ) -> Float[Tensor, "triangles 3"]:
     """The function with slopes `a` and `b` that is zero at (x, y)."""
     return torch.stack((a, b, -(a * x + b * y)), dim=-1)
 
 
 def nearest_triangles(
-    triangles: ScreenTriangles, starts: Int64[Tensor, "images+1"], side: int
+    triangles: ScreenTriangles, starts: Int64[Tensor, " images+1"], side: int
 ) -> Int32[Tensor, "images side side"]:
     """Index of the nearest triangle at the centre of every sample, `NONE` where there is none.
 
@@ -86,7 +86,7 @@ def nearest_triangles(
 
 
 def _search_with_torch(
-    triangles: ScreenTriangles, starts: Int64[Tensor, "images+1"], side: int
+    triangles: ScreenTriangles, starts: Int64[Tensor, " images+1"], side: int
 ) -> Int32[Tensor, "images side side"]:
     index = torch.full((len(starts) - 1, side, side), NONE, dtype=torch.int32, device=starts.device)
     for image, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist())):
@@ -117,7 +117,7 @@ def _search_block(
 
 
 def _search_with_triton(
-    triangles: ScreenTriangles, starts: Int64[Tensor, "images+1"], side: int
+    triangles: ScreenTriangles, starts: Int64[Tensor, " images+1"], side: int
 ) -> Int32[Tensor, "images side side"]:
     from training import rasterize_kernel
 

@@ -1,6 +1,6 @@
 """Objects of any source as training scenes: random size, place, colours, light and cameras; and their renders.
 
-The cameras are those of the guidance: on spheres around the origin, looking at it (`consistent4d_ns.cameras`).
+The cameras are those of the guidance: on spheres around the origin, looking at it (`consistent4d_ns.data.cameras`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from consistent4d_ns.cameras import focal_length, orbit_poses
+from consistent4d_ns.data.cameras import orbit_poses
+from consistent4d_ns.data.rays import focal_length
 from training.draws import Draw
 from training.rasterize import NONE, nearest_triangles, screen_triangles
 from training.soup import Soups
@@ -51,7 +52,7 @@ class Cameras:
 class Scenes:
     """What is seen: one object each, changed in ways that keep it an object."""
 
-    objects: Int64[Tensor, "scenes"]
+    objects: Int64[Tensor, " scenes"]
     """Index of the object."""
     linear: Float[Tensor, "scenes 3 3"]
     """Maps the object's coordinates to the world: size and stretch along its axes."""
@@ -61,9 +62,9 @@ class Scenes:
     """Maps its RGB values; the result is clamped to [0, 1]."""
     light: Float[Tensor, "scenes 3"]
     """Unit direction towards the light, fixed in the world."""
-    ambient: Float[Tensor, "scenes"]
+    ambient: Float[Tensor, " scenes"]
     """Brightness of what faces away from the light; what faces it has 1."""
-    softness: Float[Tensor, "scenes"]
+    softness: Float[Tensor, " scenes"]
     """0: brightness falls with the cosine and stays `ambient` behind; 1: it falls evenly all around."""
 
     def __getitem__(self, chosen: slice) -> Scenes:
@@ -71,7 +72,7 @@ class Scenes:
         return Scenes(*(getattr(self, entry.name)[chosen] for entry in fields(self)))
 
 
-def draw_scenes(objects: Int64[Tensor, "scenes"], generator: torch.Generator) -> Scenes:
+def draw_scenes(objects: Int64[Tensor, " scenes"], generator: torch.Generator) -> Scenes:
     """Random scenes of the given objects, which lie within 0.5 of their origin."""
     draw = Draw(len(objects), generator)
     radius = torch.where(draw.chance(0.7), draw.uniform(0.42, 0.62), draw.uniform(0.30, 0.85))
@@ -158,11 +159,11 @@ def _render_batch(
 def _shade(
     soups: Soups,
     scenes: Scenes,
-    owner: Int64[Tensor, "images"],
+    owner: Int64[Tensor, " images"],
     poses: Float[Tensor, "images 3 4"],
-    focal: Float[Tensor, "images"],
+    focal: Float[Tensor, " images"],
     index: Int32[Tensor, "images side side"],
-    members: Int64[Tensor, "members"],
+    members: Int64[Tensor, " members"],
     corners: Float[Tensor, "members 3 3"],
 ) -> Float[Tensor, "images 4 side side"]:
     """Colours and coverage of all samples; `index` counts the `members`, whose `corners` are in camera coordinates."""
@@ -197,8 +198,8 @@ def barycentric(
 
 
 def brightness(
-    normals: Float[Tensor, "samples 3"], scenes: Scenes, scene: Int64[Tensor, "samples"]
-) -> Float[Tensor, "samples"]:
+    normals: Float[Tensor, "samples 3"], scenes: Scenes, scene: Int64[Tensor, " samples"]
+) -> Float[Tensor, " samples"]:
     """Brightness of matt surfaces, from the scenes' `ambient` to 1."""
     cosine = (normals * scenes.light[scene]).sum(-1)
     soft = scenes.softness[scene]

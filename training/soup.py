@@ -20,18 +20,18 @@ class Soups:
     """Unit normals at the corners; smooth or flat, as the object wants to be shaded."""
     colours: Float[Tensor, "triangles 3 3"]
     """RGB in [0, 1] at the corners."""
-    starts: Int64[Tensor, "objects+1"]
+    starts: Int64[Tensor, " objects+1"]
     """Index of each object's first triangle; the last entry is the number of triangles."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     @property
-    def counts(self) -> Int64[Tensor, "objects"]:
+    def counts(self) -> Int64[Tensor, " objects"]:
         """Triangles of each object."""
         return self.starts.diff()
 
-    def owners(self) -> Int64[Tensor, "triangles"]:
+    def owners(self) -> Int64[Tensor, " triangles"]:
         """Object of each triangle."""
         objects = torch.arange(len(self), device=self.starts.device)
         return torch.repeat_interleave(objects, self.counts, output_size=len(self.positions))
@@ -40,19 +40,21 @@ class Soups:
         """The same objects on another device."""
         return Soups(*(t.to(device) for t in (self.positions, self.normals, self.colours, self.starts)))
 
-    def members(self, objects: Int64[Tensor, "chosen"]) -> tuple[Int64[Tensor, "members"], Int64[Tensor, "chosen+1"]]:
+    def members(
+        self, objects: Int64[Tensor, " chosen"]
+    ) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " chosen+1"]]:
         """Triangles of some objects, one object after another, and where each object's begin in that list."""
         return members(self.counts, objects)
 
-    def select(self, objects: Int64[Tensor, "chosen"]) -> Soups:
+    def select(self, objects: Int64[Tensor, " chosen"]) -> Soups:
         """Some of the objects, in the order given; an object may be chosen several times."""
         triangles, starts = self.members(objects)
         return Soups(self.positions[triangles], self.normals[triangles], self.colours[triangles], starts)
 
 
 def members(
-    counts: Int64[Tensor, "groups"], chosen: Int64[Tensor, "chosen"]
-) -> tuple[Int64[Tensor, "members"], Int64[Tensor, "chosen+1"]]:
+    counts: Int64[Tensor, " groups"], chosen: Int64[Tensor, " chosen"]
+) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " chosen+1"]]:
     """Rows of some groups, where the rows of all groups lie one group after another.
 
     Args:
@@ -69,7 +71,7 @@ def members(
     return first + torch.arange(len(first), device=first.device), starts
 
 
-def cumulated(counts: Int64[Tensor, "groups"]) -> Int64[Tensor, "groups+1"]:
+def cumulated(counts: Int64[Tensor, " groups"]) -> Int64[Tensor, " groups+1"]:
     """Where each group begins, if groups of these sizes follow one another; the last entry is the sum."""
     return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
 
@@ -82,7 +84,7 @@ def join(soups: Sequence[Soups]) -> Soups:
     return Soups(positions, normals, colours, starts)
 
 
-def centred(soups: Soups, radius: float | Float[Tensor, "objects"] = 0.5) -> Soups:
+def centred(soups: Soups, radius: float | Float[Tensor, " objects"] = 0.5) -> Soups:
     """Each object moved so that its bounding box is centred on the origin and scaled so that all of it lies within
     `radius` of the origin (world units)."""
     owners, count = soups.owners(), len(soups)
@@ -94,7 +96,7 @@ def centred(soups: Soups, radius: float | Float[Tensor, "objects"] = 0.5) -> Sou
 
 
 def _per_object(
-    corners: Float[Tensor, "triangles 3 n"], owners: Int64[Tensor, "triangles"], count: int, reduce: str
+    corners: Float[Tensor, "triangles 3 n"], owners: Int64[Tensor, " triangles"], count: int, reduce: str
 ) -> Float[Tensor, "objects n"]:
     """Least or greatest value over all corners of each object."""
     result = corners.new_zeros(count, corners.shape[-1])

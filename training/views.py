@@ -39,7 +39,7 @@ HELD_OUT_SEED = SEEDS * SEED_STRIDE
 """Seed of the held-out procedural objects; those of all training files lie below."""
 
 
-def draw_mesh_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> Int64[Tensor, "count"]:
+def draw_mesh_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> Int64[Tensor, " count"]:
     """Objects of the library for training: a kind, then a model, then one of its poses."""
     weights = library.animated.new_zeros(len(library.names), dtype=torch.float32)
     for kind, share in ((library.animated, ANIMATED_SHARE), (~library.animated, 1 - ANIMATED_SHARE)):
@@ -50,7 +50,7 @@ def draw_mesh_objects(library: MeshLibrary, count: int, generator: torch.Generat
     return torch.multinomial(of_objects, count, replacement=True, generator=generator)
 
 
-def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, "count"]]:
+def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, " count"]]:
     """Objects of both sources as one collection, and the index of each of the `count` scenes' object in it."""
     procedural = round(count * PROCEDURAL_SHARE)
     fresh = procedural_objects(procedural, generator)
@@ -60,14 +60,14 @@ def draw_objects(library: MeshLibrary, count: int, generator: torch.Generator) -
 
 
 def with_meshes(
-    fresh: Soups, library: MeshLibrary, meshes: Int64[Tensor, "chosen"]
-) -> tuple[Soups, Int64[Tensor, "objects"]]:
+    fresh: Soups, library: MeshLibrary, meshes: Int64[Tensor, " chosen"]
+) -> tuple[Soups, Int64[Tensor, " objects"]]:
     """Procedural objects and the whole library as one collection, and where the former and the chosen meshes are."""
     procedural = torch.arange(len(fresh), device=meshes.device)
     return join([fresh, library.soups]), torch.cat((procedural, meshes + len(fresh)))
 
 
-def render_views(soups: Soups, objects: Int64[Tensor, "scenes"], generator: torch.Generator) -> ViewSet:
+def render_views(soups: Soups, objects: Int64[Tensor, " scenes"], generator: torch.Generator) -> ViewSet:
     """Random scenes of the objects from random cameras, on the CPU."""
     scenes = draw_scenes(objects, generator)
     cameras = draw_cameras(len(objects), VIEWS, generator)
@@ -82,7 +82,7 @@ def on_white(rgba: Float[Tensor, "*batch 4 size size"]) -> UInt8[Tensor, "*batch
     return (torch.cat((rgb + 1 - alpha, alpha), dim=-3) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def held_out_objects(library: MeshLibrary, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, "scenes"]]:
+def held_out_objects(library: MeshLibrary, generator: torch.Generator) -> tuple[Soups, Int64[Tensor, " scenes"]]:
     """One pose of every held-out model, and as many procedural objects: a collection and the scenes' objects in it."""
     models = library.held_out.nonzero()[:, 0]
     poses = torch.bincount(library.models, minlength=len(library.names))
@@ -94,7 +94,7 @@ def held_out_objects(library: MeshLibrary, generator: torch.Generator) -> tuple[
 
 def write_views(
     path: Path,
-    draw: Callable[[torch.Generator], tuple[Soups, Int64[Tensor, "scenes"]]],
+    draw: Callable[[torch.Generator], tuple[Soups, Int64[Tensor, " scenes"]]],
     seed: int,
     device: torch.device | str,
 ) -> None:

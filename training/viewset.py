@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, relative_pose
+from consistent4d_ns.data.cameras import OrbitViews, relative_pose
 from consistent4d_ns.errors import InputError
 from training.scenes import FOVY
 
@@ -33,12 +33,12 @@ class ViewSet:
         return len(self.images)
 
     def poses(
-        self, scenes: Int64[Tensor, "pairs"], inputs: Int64[Tensor, "pairs"], targets: Int64[Tensor, "pairs"]
+        self, scenes: Int64[Tensor, " pairs"], inputs: Int64[Tensor, " pairs"], targets: Int64[Tensor, " pairs"]
     ) -> Float[Tensor, "pairs 4"]:
         """Camera vectors from input to target views (see `cameras.relative_pose`)."""
         return relative_pose(self._orbit(scenes, targets), self._orbit(scenes, inputs))
 
-    def _orbit(self, scenes: Int64[Tensor, "pairs"], views: Int64[Tensor, "pairs"]) -> OrbitViews:
+    def _orbit(self, scenes: Int64[Tensor, " pairs"], views: Int64[Tensor, " pairs"]) -> OrbitViews:
         elevation, azimuth, distance = self.cameras[:, scenes, views]
         return OrbitViews(elevation, azimuth, distance, torch.full_like(azimuth, FOVY))
 

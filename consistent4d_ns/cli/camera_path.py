@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from consistent4d_ns.camera_paths import Kind, PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.camera_paths import Kind, PathOptions, Source, camera_path, path_json
 from consistent4d_ns.outputs import new_file
 
 

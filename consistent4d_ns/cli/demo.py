@@ -69,11 +69,11 @@ def train(config: TrainerConfig) -> Trainer:
 
 def report(trainer: Trainer) -> None:
     """Render and measure a trained run, in the run's folder; say where everything is."""
-    from consistent4d_ns.camera_paths import Kind, PathOptions, camera_path, path_json
-    from consistent4d_ns.encoding import write_frames
+    from consistent4d_ns.media.camera_paths import Kind, PathOptions, camera_path, path_json
+    from consistent4d_ns.media.encoding import write_frames
+    from consistent4d_ns.media.pictures import Panel, nerfstudio_path, render_rows, source_of
     from consistent4d_ns.pipeline import Consistent4DPipeline
-    from consistent4d_ns.report import PLOT, SHEET
-    from consistent4d_ns.videos import Panel, nerfstudio_path, render_rows, source_of
+    from consistent4d_ns.record.report import PLOT, SHEET
 
     pipeline, out = trainer.pipeline, trainer.config.get_base_dir()
     assert isinstance(pipeline, Consistent4DPipeline)

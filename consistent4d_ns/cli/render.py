@@ -8,19 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from consistent4d_ns.camera_paths import (
-    KINDS,
-    Kind,
-    PathOptions,
-    camera_path,
-    checked_fps,
-    checked_size,
-    path_json,
-    read_path,
-)
 from consistent4d_ns.cli.progress import progress
-from consistent4d_ns.encoding import Format, check_encodable, format_of, write_frames
+from consistent4d_ns.data.times import checked_fps
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.media.camera_paths import KINDS, Kind, PathOptions, camera_path, checked_size, path_json, read_path
+from consistent4d_ns.media.encoding import Format, check_encodable, format_of, write_frames
 
 
 def render(
@@ -56,8 +48,8 @@ def render(
     fps = None if options.fps is None else checked_fps(options.fps)
     content = own_path(path, options) if isinstance(path, Path) else None
     # Seconds to import, which wrong options need not wait for.
+    from consistent4d_ns.media.pictures import nerfstudio_path, parse_panels, render_rows, source_of
     from consistent4d_ns.runs import load_run
-    from consistent4d_ns.videos import nerfstudio_path, parse_panels, render_rows, source_of
 
     run = load_run(config, step, data)
     manager, model = run.pipeline.datamanager, run.pipeline.model

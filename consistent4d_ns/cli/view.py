@@ -26,8 +26,8 @@ def view(
         port: Port to listen on; 7007 or any free one when left out.
         host: Address to listen on; 0.0.0.0 lets the whole network in.
     """
+    from consistent4d_ns.cli.viewer_server import open_viewer
     from consistent4d_ns.runs import load_run
-    from consistent4d_ns.viewer.serve import open_viewer
 
     run = load_run(config, step, data)
     viewer = open_viewer(run, config if config.is_dir() else config.parent, host, port)

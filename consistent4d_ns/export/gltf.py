@@ -161,7 +161,9 @@ class _Writer:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def visibility(frame: int, count: int, fps: float) -> tuple[Float32[np.ndarray, "keys"], Float32[np.ndarray, "keys 3"]]:
+def visibility(
+    frame: int, count: int, fps: float
+) -> tuple[Float32[np.ndarray, " keys"], Float32[np.ndarray, "keys 3"]]:
     """Key times in seconds and scales of one of `count` frames: 1 while it is shown, else 0."""
     keys = sorted({0, frame, frame + 1, count})
     # The last frame stays until the end, and after it if nothing loops.

@@ -101,7 +101,7 @@ class MomentOptions:
 
     def check(self) -> None:
         """Raises: InputError: values out of range, or that contradict each other."""
-        from consistent4d_ns.camera_paths import check_times, checked_fps
+        from consistent4d_ns.data.times import check_times, checked_fps
 
         if self.times is not None and self.frames is not None:
             raise InputError("--times and --frames both name the moments: give one of them.")
@@ -115,7 +115,7 @@ class MomentOptions:
 
     def choose(self, source_frames: int, source_fps: float) -> Moments:
         """The moments for a source of this many frames."""
-        from consistent4d_ns.frames import frame_times
+        from consistent4d_ns.data.times import frame_times
 
         if self.times is not None:
             return Moments(self.times, self.fps or source_fps)

@@ -18,9 +18,9 @@ FLAT = 1e-12
 class Fragments:
     """Pairs of a triangle and a pixel whose centre it covers, in no order."""
 
-    triangle: Int64[Tensor, "fragments"]
+    triangle: Int64[Tensor, " fragments"]
     """Index of the triangle."""
-    pixel: Int64[Tensor, "fragments"]
+    pixel: Int64[Tensor, " fragments"]
     """Flat index of the pixel (row * width + column)."""
     weights: Float[Tensor, "fragments 3"]
     """Barycentric coordinates of the pixel centre on the plane of the image, >= 0, summing to 1."""
@@ -61,8 +61,8 @@ def cover(corners: Float[Tensor, "triangles 3 2"], width: int, height: int) -> F
 def _cover_some(
     corners: Float[Tensor, "triangles 3 2"],
     low: Int64[Tensor, "triangles 2"],
-    columns: Int64[Tensor, "triangles"],
-    rows: Int64[Tensor, "triangles"],
+    columns: Int64[Tensor, " triangles"],
+    rows: Int64[Tensor, " triangles"],
     first: int,
     width: int,
 ) -> Fragments:
@@ -81,5 +81,5 @@ def _cover_some(
     return Fragments(triangle[keep] + first, (row * width + column)[keep], weights[keep])
 
 
-def _cross(a: Float[Tensor, "n 2"], b: Float[Tensor, "n 2"]) -> Float[Tensor, "n"]:
+def _cross(a: Float[Tensor, "n 2"], b: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

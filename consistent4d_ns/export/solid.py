@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, full_circle, orbit_poses
-from consistent4d_ns.datamanager import view_rays
+from consistent4d_ns.data.cameras import OrbitViews, full_circle, orbit_poses
+from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field import CascadeKPlanes
+from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.model import Consistent4DModel
-from consistent4d_ns.rendering import accumulate, render_weights
-from consistent4d_ns.sampling import BOX_RADIUS, OccupancyGrid
+from consistent4d_ns.rendering.compositing import accumulate, render_weights
+from consistent4d_ns.rendering.sampling import BOX_RADIUS, OccupancyGrid
 
 CHUNK = 1 << 18
 """Points at which the field is asked at a time."""
@@ -50,7 +50,7 @@ class Lattice:
 
     points: Float[Tensor, "points 3"]
     """Positions in world units."""
-    index: Int64[Tensor, "points"]
+    index: Int64[Tensor, " points"]
     """Flat index of each point in the block (x slowest, z fastest)."""
     shape: tuple[int, int, int]
     """Size of the block, which has one layer more on every side than there are points."""
@@ -59,7 +59,7 @@ class Lattice:
     spacing: float
     """Distance of neighbouring points."""
 
-    def block(self, values: Float[Tensor, "points"], empty: float) -> Float[Tensor, "x y z"]:
+    def block(self, values: Float[Tensor, " points"], empty: float) -> Float[Tensor, "x y z"]:
         """The block with `values` at the points and `empty` elsewhere."""
         whole = values.new_full((math.prod(self.shape),), empty)
         whole[self.index] = values
@@ -90,7 +90,7 @@ def occupied_lattice(occupancy: OccupancyGrid, resolution: int) -> Lattice:
 
 
 @torch.no_grad()
-def finest_density(field: CascadeKPlanes, points: Float[Tensor, "points 3"], time: float) -> Float[Tensor, "points"]:
+def finest_density(field: CascadeKPlanes, points: Float[Tensor, "points 3"], time: float) -> Float[Tensor, " points"]:
     """Density of the finest level at a time in [0, 1]."""
     moment = time * 2.0 - 1.0
     return torch.cat([field.density(some, torch.full_like(some[:, 0], moment))[-1] for some in points.split(CHUNK)])
@@ -108,8 +108,8 @@ def lines_of_sight(view: OrbitViews) -> Float[Tensor, "directions 3"]:
 
 
 def least_optical_depth(
-    lattice: Lattice, density: Float[Tensor, "points"], directions: Float[Tensor, "directions 3"]
-) -> Float[Tensor, "points"]:
+    lattice: Lattice, density: Float[Tensor, " points"], directions: Float[Tensor, "directions 3"]
+) -> Float[Tensor, " points"]:
     """Optical depth of the whole line through each point, along the direction where it is least.
 
     The points are projected along each direction onto a plane with pixels as large as the lattice's spacing. There
@@ -190,7 +190,7 @@ class Solid:
 
 def measure(
     model: Consistent4DModel, lattice: Lattice, directions: Float[Tensor, "directions 3"], time: float
-) -> tuple[Float[Tensor, "points"], Float[Tensor, "points"]]:
+) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
     """Density and least optical depth at the points of a lattice."""
     density = finest_density(model.field, lattice.points, time)
     return density, least_optical_depth(lattice, density, directions)
@@ -202,14 +202,14 @@ class Silhouettes:
 
     opaque: Bool[Tensor, "views pixels"]
     """Rays that are more than half absorbed."""
-    ray_indices: Int64[Tensor, "samples"]
+    ray_indices: Int64[Tensor, " samples"]
     """Ray of each sample."""
-    density: Float[Tensor, "samples"]
+    density: Float[Tensor, " samples"]
     """Density on the lattice, at the samples."""
-    least_depth: Float[Tensor, "samples"]
+    least_depth: Float[Tensor, " samples"]
     """Least optical depth on the lattice, at the samples."""
 
-    def overlap(self, densities: Float[Tensor, "densities"], opacity: float) -> Float[Tensor, "densities views"]:
+    def overlap(self, densities: Float[Tensor, " densities"], opacity: float) -> Float[Tensor, "densities views"]:
         """Intersection over union of the silhouettes of the fog and of what is inside each threshold."""
         solid = self.least_depth > optical_depth(opacity)
         densest = torch.zeros_like(self.opaque, dtype=self.density.dtype).flatten()

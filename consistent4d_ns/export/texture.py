@@ -24,7 +24,7 @@ Paint = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[T
 class Atlas:
     """A mesh cut along seams, and where its pieces lie in a square picture."""
 
-    vertex: Int64[np.ndarray, "cut_vertices"]
+    vertex: Int64[np.ndarray, " cut_vertices"]
     """Vertex of the uncut mesh that each vertex is a copy of."""
     faces: Int32[np.ndarray, "faces 3"]
     """Triangles of the cut mesh."""

@@ -34,10 +34,10 @@ class Guidance(Protocol):
         self,
         images: Float[Tensor, "levels views 3 height width"],
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         draws: GuidanceDraws,
         scale: float,
-    ) -> Float[Tensor, "levels"]:
+    ) -> Float[Tensor, " levels"]:
         """Distillation loss of each level, differentiable with respect to `images`.
 
         Args:
@@ -57,7 +57,7 @@ class ViewSampler(Protocol):
     def sample(
         self,
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         *,
         scale: float,
         generator: torch.Generator,

@@ -26,7 +26,7 @@ def alphas_cumprod(
     beta_start: float = BETA_START,
     beta_end: float = BETA_END,
     beta_schedule: str = BETA_SCHEDULE,
-) -> Float[Tensor, "timesteps"]:
+) -> Float[Tensor, " timesteps"]:
     """Share of the signal's variance left at each time step, in float64.
 
     Args:
@@ -40,7 +40,7 @@ def alphas_cumprod(
     return (1 - roots**power).cumprod(0)
 
 
-def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, "timesteps"]:
+def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, " timesteps"]:
     """The noise schedule described by a diffusers `scheduler_config.json`; Zero123's where it is silent.
 
     Raises:
@@ -78,7 +78,7 @@ def distillation_loss(
     predicted: Float[Tensor, "levels views c h w"],
     noise: Float[Tensor, "levels views c h w"],
     kept: Float[Tensor, "levels views"],
-) -> Float[Tensor, "levels"]:
+) -> Float[Tensor, " levels"]:
     """0.5 sum((z - stop(z - g))^2) / views of each level, g = (1 - ac)(eps_hat - eps), so that dloss/dz = g / views.
 
     Args:
@@ -92,7 +92,7 @@ def distillation_loss(
     return 0.5 * (latents - target).square().sum((1, 2, 3, 4)) / latents.shape[1]
 
 
-def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, "steps"]:
+def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, " steps"]:
     """Time steps visited by `steps` sampling steps, from noise to image: "leading" spacing, offset by 1.
 
     Raises:
@@ -103,7 +103,7 @@ def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, "steps"]:
     return torch.arange(steps).flip(0) * (num_timesteps // steps) + 1
 
 
-def ddim_schedule(alphas: Float[Tensor, "timesteps"], steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+def ddim_schedule(alphas: Float[Tensor, " timesteps"], steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Time step, its `alphas_cumprod` and the next step's, of every sampling step; time step 0 follows the last."""
     stride = len(alphas) // steps
     for timestep in ddim_timesteps(len(alphas), steps).tolist():

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews
+from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss
 
 Truth: TypeAlias = Callable[
-    [Float[Tensor, "views"], Float[Tensor, "views"], Float[Tensor, "views"], Int64[Tensor, "views"]],
+    [Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"], Int64[Tensor, " views"]],
     Float[Tensor, "views 3 h w"],
 ]
 """White-composited true images in [0, 1] by elevation and azimuth in degrees, distance, and frame number."""
@@ -46,10 +46,10 @@ class ExactScoreGuidance:
         self,
         images: Float[Tensor, "levels views 3 height width"],
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         draws: GuidanceDraws,
         scale: float,
-    ) -> Float[Tensor, "levels"]:
+    ) -> Float[Tensor, " levels"]:
         """The distillation loss of each level (method.md section 5.3).
 
         Args:
@@ -84,7 +84,7 @@ def exact_noise(
 
 def absolute_view(
     poses: Float[Tensor, "views 4"], condition: OrbitViews
-) -> tuple[Float[Tensor, "views"], Float[Tensor, "views"], Float[Tensor, "views"]]:
+) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"]]:
     """Elevation and azimuth in degrees and distance of views given relative to `condition` (method.md section 5.2)."""
     elevation, sine, cosine, distance = poses.unbind(-1)
     base = condition.to(poses.device)

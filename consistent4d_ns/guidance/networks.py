@@ -46,7 +46,7 @@ class Zero123Networks:
     """The image encoder's RGB mean."""
     clip_std: tuple[float, ...] = CLIP_STD
     """The image encoder's RGB standard deviation."""
-    alphas: Float[Tensor, "timesteps"] = field(default_factory=alphas_cumprod)
+    alphas: Float[Tensor, " timesteps"] = field(default_factory=alphas_cumprod)
     """Share of the signal's variance left at each timestep, float64."""
 
     @property

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from consistent4d_ns.cuda_device import trying_no_algorithms
-from consistent4d_ns.cuda_graphs import Graphed
+from consistent4d_ns.data.images import resized
+from consistent4d_ns.device.cuda import trying_no_algorithms
+from consistent4d_ns.device.cuda_graphs import Graphed
+from consistent4d_ns.device.kernels import has_triton
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.frames import resized
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
 from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
 from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
 from consistent4d_ns.guidance.networks import Zero123Networks
-from consistent4d_ns.kernels import has_triton
 
 Scale: TypeAlias = float | Float[Tensor, ""]
 """Classifier-free guidance scale."""
@@ -35,7 +35,7 @@ class Conditions:
     latents: Float[Tensor, "images c h w"]
     """Means of the VAE's posterior, not scaled."""
 
-    def __getitem__(self, indices: Int64[Tensor, "views"]) -> Conditions:
+    def __getitem__(self, indices: Int64[Tensor, " views"]) -> Conditions:
         return Conditions(self.tokens[indices], self.latents[indices])
 
 
@@ -134,7 +134,7 @@ class Zero123Guidance:
             raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are asked for.")
         return self._conditions
 
-    def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, "views"]) -> Conditions:
+    def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, " views"]) -> Conditions:
         """What the UNet is given for each view: its context, in place of the tokens, and its condition latent."""
         chosen = self.conditions[self._here(frames)]
         return Conditions(self.context(chosen.tokens, self._here(poses)), chosen.latents)
@@ -145,10 +145,10 @@ class Zero123Guidance:
         self,
         images: Float[Tensor, "levels views 3 height width"],
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         draws: GuidanceDraws,
         scale: float,
-    ) -> Float[Tensor, "levels"]:
+    ) -> Float[Tensor, " levels"]:
         """Score distillation loss of each level (see `base.Guidance.loss`).
 
         The gradient for the images is computed here, with the latents' gradient scaled to about 1. So the backward
@@ -163,12 +163,12 @@ class Zero123Guidance:
         self,
         images: Float[Tensor, "levels views 3 height width"],
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         posterior_noise: Float[Tensor, "levels views c h w"],
         timesteps: Int64[Tensor, "levels views"],
         noise: Float[Tensor, "levels views c h w"],
         scale: Float[Tensor, ""],
-    ) -> tuple[Float[Tensor, "levels"], Float[Tensor, "levels views 3 height width"]]:
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"]]:
         """Loss of each level and its gradient for the images, as a function of tensors alone (see `Graphed`)."""
         draws = GuidanceDraws(posterior_noise, timesteps, noise)
         with torch.enable_grad(), self._without_autocast():
@@ -179,7 +179,7 @@ class Zero123Guidance:
 
     def judge(
         self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: Scale
-    ) -> tuple[Float[Tensor, "levels"], Float[Tensor, "levels views c h w"]]:
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views c h w"]]:
         """Distillation loss of each level and its gradient for the latents (method.md section 5.3)."""
         leaf = latents.detach().requires_grad_()
         timesteps, noise = self._here(draws.timesteps), draws.noise.to(latents)
@@ -238,7 +238,7 @@ class Zero123Guidance:
     def sample(
         self,
         poses: Float[Tensor, "views 4"],
-        frames: Int64[Tensor, "views"],
+        frames: Int64[Tensor, " views"],
         *,
         scale: float,
         generator: torch.Generator,
@@ -344,15 +344,15 @@ class _LossWithGradient(torch.autograd.Function):
     def forward(
         ctx: Any,
         images: Float[Tensor, "levels views 3 height width"],
-        losses: Float[Tensor, "levels"],
+        losses: Float[Tensor, " levels"],
         gradient: Float[Tensor, "levels views 3 height width"],
-    ) -> Float[Tensor, "levels"]:
+    ) -> Float[Tensor, " levels"]:
         ctx.save_for_backward(gradient)
         return losses.clone()
 
     @staticmethod
     def backward(  # type: ignore[override]
-        ctx: Any, upstream: Float[Tensor, "levels"]
+        ctx: Any, upstream: Float[Tensor, " levels"]
     ) -> tuple[Float[Tensor, "levels views 3 height width"], None, None]:
         (gradient,) = ctx.saved_tensors
         return upstream[:, None, None, None, None].to(gradient) * gradient, None, None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.cuda_graphs import Graphed
+from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.ifnet import IFNet, side_multiple
@@ -41,7 +41,7 @@ class Interpolator:
         self,
         first: Float[Tensor, "batch 3 height width"],
         last: Float[Tensor, "batch 3 height width"],
-        times: Float[Tensor, "batch"],
+        times: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch 3 height width"]:
         """Images at `times` (0: first, 1: last) between RGB images in 0..1 of any size; the result is not clamped."""
         function = self._interpolate if torch.is_grad_enabled() else self._graphed
@@ -56,7 +56,7 @@ class Interpolator:
         self,
         first: Float[Tensor, "batch 3 height width"],
         last: Float[Tensor, "batch 3 height width"],
-        times: Float[Tensor, "batch"],
+        times: Float[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch 3 height width"]]:
         dtype = next(self.net.parameters()).dtype
         height, width = first.shape[-2:]
@@ -88,7 +88,7 @@ def load_interpolator(config: InterpolationConfig, device: torch.device | str) -
 
 def consistency_loss(
     interpolator: Interpolator, images: Float[Tensor, "levels views 3 height width"]
-) -> Float[Tensor, "levels"]:
+) -> Float[Tensor, " levels"]:
     """Per level, the mean squared difference between inner image k and the interpolation at k/(views-1).
 
     Method.md section 6. The first and last image are the interpolator's inputs; all levels and times share one call of

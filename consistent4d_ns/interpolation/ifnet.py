@@ -138,7 +138,7 @@ class IFNet(nn.Module):
         self,
         first: Float[Tensor, "batch 3 height width"],
         last: Float[Tensor, "batch 3 height width"],
-        times: Float[Tensor, "batch"],
+        times: Float[Tensor, " batch"],
         scale: float = 1.0,
     ) -> Interpolation:
         """Interpolate each pair at its own time (0: `first`, 1: `last`).

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.cameras import focal_length, pixel_rays
+from consistent4d_ns.data.rays import focal_length, pixel_rays
 from consistent4d_ns.toy.creature import RADIUS, Part, creature
 
 LIGHT = (0.45, -0.35, 0.82)
@@ -22,9 +22,9 @@ CHUNK = 1 << 18
 
 def render(
     poses: Float[Tensor, "views 3 4"],
-    fovy: Float[Tensor, "views"] | float,
+    fovy: Float[Tensor, " views"] | float,
     size: int,
-    times: Float[Tensor, "views"],
+    times: Float[Tensor, " views"],
     samples_per_side: int = 3,
 ) -> Float[Tensor, "views 4 size size"]:
     """Images of the toy with premultiplied alpha, all values in [0, 1].
@@ -59,7 +59,7 @@ def _cast(
 
 def trace(
     parts: tuple[Part, ...], origin: Float[Tensor, "3"], directions: Float[Tensor, "rays 3"]
-) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays 3"]]:
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, "rays 3"]]:
     """What rays from one point outside the toy meet first.
 
     Returns:

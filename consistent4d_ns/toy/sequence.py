@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, focal_length
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.rays import focal_length
+from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.frames import frame_times
 from consistent4d_ns.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
 

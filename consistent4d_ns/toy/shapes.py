@@ -25,7 +25,7 @@ class Shape(Protocol):
         """Radius of a ball around the origin that contains the solid."""
         ...
 
-    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays"]:
+    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         """Signed distance from `points` along the unit `directions` to the entry; inf for a miss."""
         ...
 
@@ -34,7 +34,9 @@ class Shape(Protocol):
         ...
 
 
-def smaller_root(a: Float[Tensor, "rays"], b: Float[Tensor, "rays"], c: Float[Tensor, "rays"]) -> Float[Tensor, "rays"]:
+def smaller_root(
+    a: Float[Tensor, " rays"], b: Float[Tensor, " rays"], c: Float[Tensor, " rays"]
+) -> Float[Tensor, " rays"]:
     """Smaller solution t of a t^2 + 2 b t + c = 0 with a > 0; inf where there is none."""
     discriminant = b * b - a * c
     root = (-b - discriminant.clamp_min(0).sqrt()) / a
@@ -43,7 +45,7 @@ def smaller_root(a: Float[Tensor, "rays"], b: Float[Tensor, "rays"], c: Float[Te
 
 def enter_sphere(
     points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"], radius: float
-) -> Float[Tensor, "rays"]:
+) -> Float[Tensor, " rays"]:
     """Where lines (directions of any length) enter the sphere around the origin; inf for a miss."""
     a = directions.square().sum(-1)
     b = (points * directions).sum(-1)
@@ -65,7 +67,7 @@ class Ellipsoid:
     def radius(self) -> float:
         return max(self.x, self.y, self.z)
 
-    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays"]:
+    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         axes = points.new_tensor((self.x, self.y, self.z))
         return enter_sphere(points / axes, directions / axes, 1.0)
 
@@ -86,7 +88,7 @@ class Capsule:
     def radius(self) -> float:
         return self.half_length + self.thickness
 
-    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays"]:
+    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         across, along = directions[:, :2], directions[:, 2]
         # A ray along the axis meets the endless cylinder far away, on the side from which it comes: good enough below.
         a = across.square().sum(-1).clamp_min(1e-9)
@@ -120,7 +122,7 @@ class Box:
     def radius(self) -> float:
         return math.hypot(self.x, self.y, self.z)
 
-    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays"]:
+    def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         half = points.new_tensor((self.x, self.y, self.z))
         # Keeps rays parallel to a face apart from 0/0.
         speed = torch.where(directions.abs() < 1e-9, 1e-9, directions)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from consistent4d_ns.cameras import orbit_poses
-from consistent4d_ns.frames import composite_white, frame_times
+from consistent4d_ns.data.cameras import orbit_poses
+from consistent4d_ns.data.images import composite_white
+from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.toy.render import render
 from consistent4d_ns.toy.sequence import FOVY
 
@@ -28,10 +29,10 @@ class ToyTruth:
 
     def __call__(
         self,
-        elevation: Float[Tensor, "views"],
-        azimuth: Float[Tensor, "views"],
-        distance: Float[Tensor, "views"],
-        frames: Int64[Tensor, "views"],
+        elevation: Float[Tensor, " views"],
+        azimuth: Float[Tensor, " views"],
+        distance: Float[Tensor, " views"],
+        frames: Int64[Tensor, " views"],
     ) -> Float[Tensor, "views 3 size size"]:
         """White-composited images in [0, 1]; angles in degrees, distance in world units."""
         poses = orbit_poses(elevation, azimuth, distance)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, view_from
+from consistent4d_ns.data.cameras import OrbitViews, view_from
 
 FULL_SLANT = 89.9
 """Greatest elevation in degrees at which the viewer can still tell up from down."""

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Float16, Int, UInt8
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews
-from consistent4d_ns.frames import straight_colour
-from consistent4d_ns.sampling import BOX_RADIUS, OccupancyGrid
-from consistent4d_ns.videos import to_bytes
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.images import straight_colour
+from consistent4d_ns.media.pictures import to_bytes
+from consistent4d_ns.rendering.sampling import BOX_RADIUS, OccupancyGrid
 from consistent4d_ns.viewer.camera import to_scene
 
 IMAGE_PLANE = 0.3
@@ -75,7 +75,7 @@ class OccupiedCells:
 
     def __init__(self, grid: OccupancyGrid) -> None:
         self._grid = grid
-        self._shown: Bool[Tensor, "cells"] | None = None
+        self._shown: Bool[Tensor, " cells"] | None = None
 
     @property
     def share(self) -> float:

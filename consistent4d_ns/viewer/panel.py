@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from consistent4d_ns.frames import nearest_frame
+from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import viser
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.frames import nearest_frame
+from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
 
 SLIDER_STEP = 0.01

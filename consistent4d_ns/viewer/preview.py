@@ -13,8 +13,8 @@ import viser
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, relative_pose
-from consistent4d_ns.frames import nearest_frame
+from consistent4d_ns.data.cameras import OrbitViews, relative_pose
+from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.guidance.base import ViewSampler
 from consistent4d_ns.viewer.camera import looks_from
 from consistent4d_ns.viewer.elements import Button, Note, install
@@ -71,7 +71,7 @@ class Preview:
         self, view: OrbitViews, moment: float
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size 3"]]:
         """The rendering of a view at a moment in [0, 1], and a fresh sample of the prior for the nearest frame."""
-        from consistent4d_ns.videos import render_image, to_bytes
+        from consistent4d_ns.media.pictures import render_image, to_bytes
 
         imagined = self.imagine(view, moment)
         with self._lock:

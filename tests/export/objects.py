@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.runs import Run
-from tests.tiny import tiny_config, toy_folder
+from tests.support.tiny import tiny_config, toy_folder
 
 RADIUS = 0.45
 STRETCH = 1.4
@@ -31,18 +31,20 @@ class BallField(nn.Module):
         super().__init__()
         self.full = density
 
-    def density(self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]) -> Float[Tensor, "1 points"]:
+    def density(self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]) -> Float[Tensor, "1 points"]:
         scale = torch.ones_like(points)
         scale[:, 0] = 1.0 + (STRETCH - 1.0) * (times + 1.0) / 2.0
         radius = (points / scale).norm(dim=-1)
         return self.full * torch.sigmoid((RADIUS - radius) / WIDTH)[None]
 
     def forward(
-        self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]
+        self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
     ) -> tuple[Float[Tensor, "1 points"], Float[Tensor, "1 points 3"]]:
         return self.density(points, times), torch.logit(ball_colours(points), eps=1e-6)[None]
 
-    def normals(self, points: Float[Tensor, "points 3"], times: Float[Tensor, "points"]) -> Float[Tensor, "1 points 3"]:
+    def normals(
+        self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
+    ) -> Float[Tensor, "1 points 3"]:
         return nn.functional.normalize(points, dim=-1)[None]
 
 

@@ -13,12 +13,12 @@ import pytest
 from jaxtyping import Float
 from PIL import Image
 
-from consistent4d_ns.cameras import OrbitViews, orbit_views
+from consistent4d_ns.data.cameras import OrbitViews, orbit_views
 from consistent4d_ns.export.gltf import glb
 from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
+from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
-from consistent4d_ns.videos import render_image
 from tests.export.programs import blender_python, chromium, node_modules
 
 FPS, FRAMES, SIZE, FOVY = 10, 4, 96, 49.1

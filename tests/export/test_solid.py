@@ -9,7 +9,7 @@ import pytest
 import torch
 import trimesh
 
-from consistent4d_ns.cameras import orbit_views
+from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import MeshOptions, Moment, MomentOptions, SolidOptions
 from consistent4d_ns.export.sequence import exporter
@@ -21,8 +21,8 @@ from consistent4d_ns.export.solid import (
     occupied_lattice,
 )
 from consistent4d_ns.export.surface import extract, filled, large_parts, sample_evenly
+from consistent4d_ns.rendering.sampling import OccupancyGrid
 from consistent4d_ns.runs import Run
-from consistent4d_ns.sampling import OccupancyGrid
 from tests.export.objects import DENSITY, RADIUS, STRETCH, BallField, ball_run
 
 SIDE_VIEW = orbit_views(0.0, 0.0, 2.0, 49.1)

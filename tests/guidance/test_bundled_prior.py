@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from consistent4d_ns.cameras import OrbitViews, orbit_views, relative_pose
+from consistent4d_ns.data.cameras import OrbitViews, orbit_views, relative_pose
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.checksums import LIST, UNLISTED

@@ -18,7 +18,7 @@ from consistent4d_ns.guidance.diffusion import (
     ddim_timesteps,
     distillation_loss,
 )
-from tests.agreement import assert_agrees
+from tests.support.agreement import assert_agrees
 
 Golden = Callable[[str], dict[str, Tensor]]
 CONDITIONING = "zero123/conditioning_unet_vae.safetensors"

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, orbit_views, relative_pose
+from consistent4d_ns.data.cameras import OrbitViews, orbit_views, relative_pose
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
 from consistent4d_ns.guidance.diffusion import alphas_cumprod
 from consistent4d_ns.guidance.exact import ExactScoreGuidance, absolute_view

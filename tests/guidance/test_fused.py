@@ -10,8 +10,8 @@ from torch import nn
 
 from consistent4d_ns.guidance.fused import FusedNorm, fuse, shorten_cross_attention
 from consistent4d_ns.guidance.random_prior import random_networks
-from tests.agreement import assert_agrees
-from tests.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
+from tests.support.agreement import assert_agrees
+from tests.support.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
 
 
 def check_norms(device: str) -> None:

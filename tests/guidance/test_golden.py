@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.cameras import OrbitViews, orbit_views, relative_pose
+from consistent4d_ns.data.cameras import OrbitViews, orbit_views, relative_pose
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.loading import load_networks
 from consistent4d_ns.guidance.zero123 import Conditions, Zero123Guidance
-from tests.agreement import assert_agrees
 from tests.conftest import golden_path
-from tests.hash_fill import images
+from tests.support.agreement import assert_agrees
+from tests.support.hash_fill import images
 
 CONDITION = orbit_views(elevation=0.0, azimuth=0.0, distance=2.0, fovy=49.1)
 FRAMES = (0, 5, 7, 12, 31)

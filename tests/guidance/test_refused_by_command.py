@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.toy import write_sequence
-from tests.test_commands import Workplace
+from tests.cli.test_commands import Workplace
 
 OPTIONS = (
     *("--data", "toy", "--output-dir", "out", "--vis", "tensorboard"),

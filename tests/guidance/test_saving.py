@@ -22,7 +22,7 @@ from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
-from tests.agreement import assert_agrees
+from tests.support.agreement import assert_agrees
 
 NETWORKS = ("unet", "vae", "image_encoder", "projection")
 POSES = torch.tensor([[0.1, 0.5, 0.8, 0.0], [0.0, -0.7, 0.7, 0.0]])

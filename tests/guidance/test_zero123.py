@@ -18,7 +18,7 @@ from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype, runs_fused
-from tests.agreement import assert_agrees
+from tests.support.agreement import assert_agrees
 
 LEVELS, VIEWS = 2, 3
 FRAMES = torch.tensor([2, 0, 2])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from consistent4d_ns.interpolation.ifnet import IFNet
 from tests.conftest import SHARED
-from tests.hash_fill import hash_u
+from tests.support.hash_fill import hash_u
 
 
 def hash_parameter(entry: dict[str, Any]) -> Tensor:

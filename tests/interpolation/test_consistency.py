@@ -13,7 +13,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss, load_interpolator
 from consistent4d_ns.interpolation.ifnet import IFNet, Interpolation
-from tests.hash_fill import images
+from tests.support.hash_fill import images
 
 
 def golden_clip(arrays: dict[str, Tensor]) -> Tensor:

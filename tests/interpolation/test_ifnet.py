@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.interpolation.ifnet import IFNet, Interpolation, Layout, side_multiple, warp
-from tests.hash_fill import hash_u, images
+from tests.support.hash_fill import hash_u, images
 
 
 def interpolate(net: IFNet, frames: Tensor, time: float) -> Interpolation:

@@ -26,7 +26,7 @@ from consistent4d_ns.cli.demo import train
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.runs import read_config
-from tests.tiny import tiny_config, toy_folder
+from tests.support.tiny import tiny_config, toy_folder
 from tests.viewer.page import OTHER, SAME, Picture, ViewerPage, difference, new_page, started_browser
 
 STEPS = 80

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from consistent4d_ns.viewer.fair_lock import FairLock
-from tests.tiny import tiny_config, toy_folder
+from tests.support.tiny import tiny_config, toy_folder
 
 LIMIT = 60.0
 

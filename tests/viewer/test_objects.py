@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from consistent4d_ns.cameras import OrbitViews, orbit_views, pixel_rays, view_from
+from consistent4d_ns.data.cameras import OrbitViews, orbit_views, view_from
+from consistent4d_ns.data.rays import pixel_rays
 from consistent4d_ns.viewer.camera import fitting_fov
 from consistent4d_ns.viewer.objects import InputFrame, straight_alpha, surface
 

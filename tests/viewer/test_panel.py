@@ -12,7 +12,8 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from consistent4d_ns.cameras import orbit_views
+from consistent4d_ns.cli.viewer_server import free_port
+from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
@@ -25,8 +26,7 @@ from consistent4d_ns.viewer.playback import Playback
 from consistent4d_ns.viewer.preview import Preview
 from consistent4d_ns.viewer.progress import Progress, table
 from consistent4d_ns.viewer.scene import Scene
-from consistent4d_ns.viewer.serve import free_port
-from tests.tiny import tiny_pipeline, toy_folder
+from tests.support.tiny import tiny_pipeline, toy_folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,137 @@
+"""Feeds training steps: frames on the device, cameras by plan, whole images for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float16, Int64
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from torch import Tensor
+
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.data.dataset import FrameDataset
+from consistent4d_ns.data.images import composite_white, resized
+from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, plan_step
+from consistent4d_ns.data.rays import view_rays
+from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.draws import step_generator
+
+ALL_KINDS = frozenset(StepKind)
+
+
+@dataclass
+class Consistent4DDataManagerConfig(VanillaDataManagerConfig):
+    """Where frames come from and which cameras training looks through."""
+
+    _target: type = field(default_factory=lambda: Consistent4DDataManager)
+    """Class to instantiate."""
+    dataparser: FrameSequenceDataParserConfig = field(default_factory=FrameSequenceDataParserConfig)
+    """The frame sequence."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    """Which frames and cameras training steps see."""
+
+
+class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
+    """Batches are whole images: of the input view, or of novel views.
+
+    All frames stay in one tensor on the training device (float16; 32, 300 or 1000 frames at 256 pixels take 17, 157 or
+    524 MB). A batch is a dictionary with the `plan` it follows and, for the input view, `image` [rays, 3] on white and
+    the soft mask `alpha` [rays].
+    """
+
+    config: Consistent4DDataManagerConfig
+    train_dataset: FrameDataset
+    eval_dataset: FrameDataset
+
+    def setup_train(self) -> None:
+        """Bring the frames to the training device.
+
+        Raises:
+            InputError: the plan's options contradict each other, or a frame cannot be used.
+        """
+        self.config.plan.check()
+        self.seed = torch.initial_seed()
+        self._rays_per_batch = self.config.plan.image_sizes[0] ** 2
+        self.frames: Float16[Tensor, "frames 4 size size"] = self.train_dataset.rgba.to(self.device)
+
+    def setup_eval(self) -> None:
+        """Loaders of whole images: in order for `ns-eval`, at random for the training log."""
+        options: dict[str, Any] = {"input_dataset": self.eval_dataset, "device": self.device}
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(**options)
+        self.eval_dataloader = RandIndicesEvalDataloader(**options)
+
+    @cached_property
+    def input_view(self) -> OrbitViews:
+        """The input camera, one view."""
+        return self.train_dataparser_outputs.metadata["input_view"]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the sequence."""
+        return len(self.train_dataset)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second at which the sequence takes as long as it was filmed in."""
+        return self.train_dataparser_outputs.metadata["fps"]
+
+    def reference_images(self) -> Float[Tensor, "frames 3 size size"]:
+        """All frames on white, in [0, 1]."""
+        return composite_white(self.frames.float())
+
+    def plan(self, step: int, useful: frozenset[StepKind] = ALL_KINDS) -> StepPlan:
+        """What training step `step` renders, of the `useful` kinds; follows from the seed and the step alone."""
+        generator = step_generator(self.seed, step, "plan", "cpu")
+        return plan_step(self.config.plan, step, self.num_frames, self.input_view, useful, generator)
+
+    def batch(self, plan: StepPlan) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of all views of a plan, in view-major, row-major order, and what is known about them."""
+        rays = view_rays(plan.views.to(self.device), self.times(plan.frames), plan.image_size)
+        self._rays_per_batch = len(rays)
+        batch: dict[str, Any] = {"plan": plan}
+        if plan.kind is StepKind.REFERENCE:
+            rgba = resized(self.frames[plan.frames.to(self.device, non_blocking=True)].float(), plan.image_size)
+            batch["image"] = composite_white(rgba).movedim(1, -1).reshape(-1, 3)
+            batch["alpha"] = rgba[:, 3].reshape(-1)
+        return rays, batch
+
+    def times(self, frames: Int64[Tensor, " views"]) -> Float[Tensor, " views"]:
+        """Times in [0, 1] of frames, on the device: first frame 0, last frame 1."""
+        return frame_times(self.num_frames)[frames].to(self.device, non_blocking=True)
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """The batch of a training step."""
+        self.train_count += 1
+        return self.batch(self.plan(step))
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """A frame of the input view, as training sees it but without random draws."""
+        self.eval_count += 1
+        size = self.config.plan.image_sizes[self.config.plan.stage(step)]
+        frame = torch.tensor([step % self.num_frames])
+        return self.batch(StepPlan(step, StepKind.REFERENCE, frame, self.input_view, size))
+
+    def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A whole evaluation image; over a run all of them come by."""
+        return self.fixed_indices_eval_dataloader.get_camera(step % len(self.eval_dataset))
+
+    def get_train_rays_per_batch(self) -> int:
+        """Rays of the latest batch."""
+        return self._rays_per_batch
+
+    def get_eval_rays_per_batch(self) -> int:
+        """Rays of an evaluation image."""
+        return int(self.eval_dataset.cameras.height[0] * self.eval_dataset.cameras.width[0])
+
+    def get_datapath(self) -> Path:
+        """The frames' folder; camera paths made in the viewer are saved in it."""
+        data = self.config.dataparser.data
+        return data if data.is_dir() else data.parent

@@ -1,0 +1,237 @@
+"""Nerfstudio data parser for one segmented video of a fixed camera (method.md section 2).
+
+Only leaves are imported here: nerfstudio loads this module while it is itself half imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from natsort import natsorted
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
+from consistent4d_ns.data.frames import FrameList, frame_rate, list_frames
+from consistent4d_ns.data.rays import focal_length
+from consistent4d_ns.data.times import DEFAULT_FPS, frame_times
+from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
+
+META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
+"""What meta.json calls these numbers."""
+IMAGE_SIZES = (16, 4096)
+"""Accepted range of `image_size`; SSIM looks through windows of 11 pixels."""
+
+
+@dataclass
+class FrameSequenceDataParserConfig(DataParserConfig):
+    """A folder of RGBA frames, or one animated file with alpha, seen by one fixed camera at azimuth 0.
+
+    Where the folder holds `input/`, `eval_*/` and `meta.json`, the other views become the evaluation split.
+    """
+
+    _target: type = field(default_factory=lambda: FrameSequence)
+    """Target class to instantiate."""
+    data: Path = Path()
+    """Folder of PNG or WebP frames with alpha (8 or 16 bit); or a GIF, APNG, WebP, WebM or MOV file with alpha, whose
+    frames are taken as evenly spaced in time."""
+    frame_stride: int = 1
+    """Take every n-th frame."""
+    frame_count: int | None = None
+    """Take this many frames, counted after the stride; all of them when left out."""
+    fps: float | None = None
+    """Frames a second of the video as it was filmed, at which it is played and rendered; when left out that of an
+    animated file, else 16."""
+    elevation: float | None = None
+    """Degrees of the input camera above the object, -90 to 90; when left out that of meta.json, else 0."""
+    distance: float | None = None
+    """Distance of the input camera from the origin in world units, 1 to 100 (the object's box is [-1, 1]^3); when left
+    out that of meta.json, else 2."""
+    fovy: float | None = None
+    """Vertical field of view of the input camera in degrees, 1 to 179; when left out that of meta.json, else 49.1."""
+    image_size: int = 256
+    """Side in pixels at which frames are kept, 16 to 4096; training stages scale them down from it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one fixed camera saw."""
+
+    frames: FrameList
+    """The chosen frames."""
+    camera: OrbitViews
+    """Its camera: one view."""
+
+
+class FrameSequence(DataParser):
+    """Lists the frames and places the cameras; the data set decodes the frames when they are needed.
+
+    Metadata of the outputs: "frames" (tuple of FrameList, one per view), "input_view" (OrbitViews of length 1),
+    "ground_truth" (whether the evaluation split shows unseen sides) and "fps" (of the chosen frames). Times run from 0
+    (first frame) to 1 (last frame).
+    """
+
+    config: FrameSequenceDataParserConfig
+    includes_time: bool = True
+
+    def __init__(self, config: FrameSequenceDataParserConfig) -> None:
+        super().__init__(config)
+        show_input_errors_in_one_line()
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
+        """Outputs of "train" (the input view) or of "val" and "test" (the unseen views if known, else the input view).
+
+        Raises:
+            InputError: An option is out of range, or frames or meta.json cannot be used.
+        """
+        size = checked_image_size(self.config.image_size)
+        views = [self.input_view] if split == "train" else self.unseen_views or [self.input_view]
+        return DataparserOutputs(
+            image_filenames=[path for view in views for path in view.frames.paths],
+            cameras=nerfstudio_cameras(views, size),
+            scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            metadata={
+                "frames": tuple(view.frames for view in views),
+                "input_view": self.input_view.camera,
+                "ground_truth": bool(self.unseen_views),
+                "fps": self.fps,
+            },
+        )
+
+    @cached_property
+    def cameras(self) -> dict[str, dict[str, float]]:
+        """Camera of each view, by the name of its folder; empty without ground truth."""
+        folder = self.config.data
+        if not (folder / "input").is_dir():
+            return {}
+        if not (folder / "meta.json").is_file():
+            raise InputError(f"{folder} has input/ but no meta.json: add it, or give {folder / 'input'} as --data")
+        return read_cameras(folder / "meta.json")
+
+    @cached_property
+    def input_view(self) -> View:
+        """The view trained on; its camera comes from the options, then meta.json, then the defaults."""
+        options = {name: getattr(self.config, name) for name in ("elevation", "distance", "fovy")}
+        given = {name: value for name, value in options.items() if value is not None}
+        camera = {**DEFAULT_CAMERA, **self.cameras.get("input", {}), **given}
+        frames = self._list(self.config.data / "input" if self.cameras else self.config.data)
+        if frames.ignored:
+            CONSOLE.print(f"{frames.source}: ignoring what is not a frame: {', '.join(frames.ignored)}")
+        return View(frames, orbit_camera(f"the input camera of {self.config.data}", camera))
+
+    @cached_property
+    def unseen_views(self) -> list[View]:
+        """The ground-truth views besides the input view, in natural order of their folders."""
+        if not self.cameras:
+            return []
+        folder = self.config.data
+        check_folders(folder, set(self.cameras))
+        unseen = [folder / name for name in natsorted(self.cameras) if name != "input"]
+        views = [View(self._list(path), orbit_camera(str(path), self.cameras[path.name])) for path in unseen]
+        for view in views:
+            check_same_length(self.input_view.frames, view.frames)
+        return views
+
+    @cached_property
+    def fps(self) -> float:
+        """Chosen frames a second, so that they take as long as they were filmed in."""
+        filmed = self.config.fps
+        if filmed is None:
+            filmed = frame_rate(self.input_view.frames.source) or DEFAULT_FPS
+        if not (math.isfinite(filmed) and filmed > 0):
+            raise InputError(f"fps is {filmed}: use a number of frames a second above 0")
+        return filmed / self.config.frame_stride
+
+    def _list(self, path: Path) -> FrameList:
+        return list_frames(path, self.config.frame_stride, self.config.frame_count)
+
+
+def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
+    """Cameras of a meta.json by view; azimuths are relative to that of the view "input".
+
+    Raises:
+        InputError: The file is not JSON, or a camera or one of its numbers is missing.
+    """
+    try:
+        cameras = json.loads(meta.read_text(encoding="utf-8"))["cameras"]
+        read = {view: {name: float(camera[key]) for name, key in META_KEYS.items()} for view, camera in cameras.items()}
+        origin = read["input"]["azimuth"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{meta} is broken ({type(error).__name__}: {error}): it needs cameras.input and cameras.eval_*, "
+            f"each with the numbers {', '.join(META_KEYS.values())}"
+        ) from error
+    return {view: {**camera, "azimuth": camera["azimuth"] - origin} for view, camera in read.items()}
+
+
+def nerfstudio_cameras(views: list[View], size: int) -> Cameras:
+    """One camera per frame, view after view, for images of `size` x `size` pixels."""
+    lengths = torch.tensor([len(view.frames) for view in views])
+    poses = torch.cat([view.camera.poses() for view in views]).repeat_interleave(lengths, dim=0)
+    focal = torch.cat([focal_length(view.camera.fovy, size) for view in views]).repeat_interleave(lengths)[:, None]
+    times = torch.cat([frame_times(len(view.frames)) for view in views])[:, None]
+    return Cameras(
+        camera_to_worlds=poses,
+        fx=focal,
+        fy=focal,
+        cx=size / 2,
+        cy=size / 2,
+        width=size,
+        height=size,
+        camera_type=CameraType.PERSPECTIVE,
+        times=times,
+    )
+
+
+def check_folders(data: Path, cameras: set[str]) -> None:
+    """Every camera of meta.json has a folder of frames, and every `eval_*` folder a camera.
+
+    Raises:
+        InputError: One is missing.
+    """
+    for name in natsorted(cameras):
+        if not (data / name).is_dir():
+            raise InputError(f"{data / name} is missing though {data / 'meta.json'} has its camera: add its frames")
+    for folder in natsorted(data.glob("eval_*")):
+        if folder.is_dir() and folder.name not in cameras:
+            raise InputError(f"{folder} has no camera in {data / 'meta.json'}: add the camera, or move the folder away")
+
+
+def check_same_length(reference: FrameList, other: FrameList) -> None:
+    """Frames are compared by their time, so all views need the same number of them.
+
+    Raises:
+        InputError: They differ.
+    """
+    if other.available != reference.available:
+        raise InputError(
+            f"{other.source} holds {other.available} frames but {reference.source} holds {reference.available}: "
+            "give every view the same number of frames"
+        )
+
+
+def checked_image_size(size: int) -> int:
+    """The size, if frames can be kept at it.
+
+    Raises:
+        InputError: It is out of range.
+    """
+    low, high = IMAGE_SIZES
+    if not low <= size <= high:
+        raise InputError(f"image_size is {size}: use a value from {low} to {high} pixels")
+    return size
+
+
+frame_sequence = DataParserSpecification(
+    config=FrameSequenceDataParserConfig(),
+    description="RGBA frames or one animated file of an object seen by one fixed camera.",
+)

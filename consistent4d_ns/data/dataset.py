@@ -1,0 +1,65 @@
+"""The frames as nerfstudio's images: white background, alpha beside them (method.md section 2)."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, UInt8
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
+
+from consistent4d_ns.data.frames import FrameList, decode_frames
+from consistent4d_ns.data.images import composite_white
+
+_decoded: WeakValueDictionary[tuple[tuple[FrameList, ...], int], Tensor] = WeakValueDictionary()
+_decoding = threading.Lock()
+
+
+class FrameDataset(InputDataset):
+    """All frames of one split, decoded once, at the first use.
+
+    `metadata["frames"]` of the dataparser says which frames, the cameras (after `scale_factor`) at which size.
+    """
+
+    @cached_property
+    def rgba(self) -> Float16[Tensor, "frames 4 size size"]:
+        """Premultiplied RGBA of all frames, on the CPU; shared between data sets of the same frames: do not modify.
+
+        Raises:
+            InputError: A frame cannot be used (see `decode_frames`).
+        """
+        return shared_frames(self.metadata["frames"], int(self.cameras.height[0]))
+
+    def get_image_float32(self, image_idx: int) -> Float[Tensor, "size size 3"]:
+        """One frame on white, in [0, 1]."""
+        return composite_white(self.rgba[image_idx].float()).permute(1, 2, 0)
+
+    def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "size size 3"]:
+        """One frame on white, in 0..255."""
+        return (self.get_image_float32(image_idx) * 255).round().byte().numpy()
+
+    def get_metadata(self, data: dict[str, Any]) -> dict[str, Float[Tensor, "size size 1"]]:
+        """The frame's soft mask under "alpha", in [0, 1]."""
+        return {"alpha": self.rgba[data["image_idx"], 3, :, :, None].float()}
+
+
+def shared_frames(frames: tuple[FrameList, ...], image_size: int) -> Float16[Tensor, "frames 4 size size"]:
+    """Decoded frames of several lists, one after the other; kept as long as somebody holds them.
+
+    Training and evaluation use the same frames when there is no ground truth; so they are decoded and stored once. The
+    lock is for nerfstudio's image cache, which asks from several threads.
+    """
+    with _decoding:
+        rgba = _decoded.get((frames, image_size))
+        if rgba is None:
+            lengths = [len(part) for part in frames]
+            rgba = torch.empty(sum(lengths), 4, image_size, image_size, dtype=torch.float16)
+            for part, place in zip(frames, rgba.split(lengths)):
+                place.copy_(decode_frames(part, image_size))
+            _decoded[frames, image_size] = rgba
+        return rgba

@@ -1,0 +1,214 @@
+"""Which frames and cameras a training step sees: pure functions of the configuration and random draws.
+
+The four kinds of steps are those of method.md section 2.2; where upstream's choices shift the balance of the method
+(quirks 6, 7, 8, 11, 12 of section 11) there is a field to choose with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.errors import InputError
+
+
+class StepKind(Enum):
+    """What a training step renders."""
+
+    REFERENCE = "reference"
+    """One frame from the input camera, to be fitted."""
+    INDEPENDENT = "independent"
+    """One frame from independent cameras, to be distilled."""
+    AZIMUTHS = "azimuths"
+    """One frame from cameras on an arc of equal steps: distilled, and consistent in space."""
+    TIMES = "times"
+    """Frames in equal steps of time from one camera: distilled, and consistent in time."""
+    IDENTICAL = "identical"
+    """One frame from one camera, repeated: distilled with different noise (upstream only, quirk 7)."""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the images form a sequence that can be interpolated."""
+        return self in (StepKind.AZIMUTHS, StepKind.TIMES)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Frames and cameras of one training step."""
+
+    step: int
+    """Training step, 0-based."""
+    kind: StepKind
+    """What is rendered."""
+    frames: Int64[Tensor, " views"]
+    """Frame of each view."""
+    views: OrbitViews
+    """Camera of each view."""
+    image_size: int
+    """Side of the images in pixels."""
+
+
+@dataclass
+class PlanConfig:
+    """How frames and cameras of training steps are chosen."""
+
+    stage_steps: tuple[int, ...] = (0, 5000)
+    """Steps at which the stages of training begin; the first is 0."""
+    image_sizes: tuple[int, ...] = (64, 256)
+    """Side of reference and novel-view images in pixels, per stage."""
+    views: tuple[int, ...] = (4, 1)
+    """Novel views of a distillation step, per stage."""
+    clip_views: tuple[int, ...] = (4, 1)
+    """Views of a step with consecutive azimuths or times, per stage. The consistency loss needs at least 3, so 1 turns
+    it off for that stage as upstream does at 256 pixels (quirk 6)."""
+    reference_every: int = 2
+    """Every how many steps the input view is fitted; the steps between distil (method.md section 8, n_ref)."""
+    independent: float = 0.5
+    """Share of distillation steps with one frame and independent cameras."""
+    azimuths: float = 0.125
+    """Share with one frame and consecutive azimuths."""
+    times: float = 0.125
+    """Share with one camera and consecutive frames."""
+    identical: float = 0.25
+    """Share of upstream's identical views (one frame, one camera, repeated), treated as `identical_views` says."""
+    identical_views: Literal["independent", "identical"] = "independent"
+    """What becomes of the `identical` share: `independent` gives those steps independent cameras, `identical` keeps
+    upstream's behaviour (quirk 7)."""
+    elevation_range: tuple[float, float] = (-10.0, 60.0)
+    """Elevations of novel views in degrees."""
+    elevation_distribution: Literal["uniform", "sphere", "upstream"] = "uniform"
+    """`uniform` in degrees and `sphere` (uniform in solid angle) draw per view; `upstream` flips one coin per batch
+    between uniform and a narrower law, which reaches only -6.4 to 41.8 of the default range (quirks 11 and 12)."""
+    azimuth_range: tuple[float, float] = (-180.0, 180.0)
+    """Azimuths of novel views in degrees, relative to the input view."""
+    azimuth_step_range: tuple[float, float] = (5.0, 15.0)
+    """Degrees between consecutive azimuths, one draw per step."""
+    time_step: float = 1.0 / 16.0
+    """Time between consecutive frames of a clip as a fraction of the sequence, rounded down to whole frames, at least
+    one frame and short enough for the clip to fit (upstream crashes below 16 frames, quirk 9)."""
+    frame_reach: Literal["all", "upstream"] = "all"
+    """`all`: every frame can be drawn; `upstream` never draws the last ones for clips (quirk 8)."""
+
+    def check(self) -> None:
+        """Raises: InputError: values that contradict each other."""
+        lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
+        if len(lengths) != 1:
+            raise InputError("stage-steps, image-sizes, views and clip-views must name the same number of stages.")
+        if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
+            raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
+        if min(*self.image_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
+            raise InputError("image-sizes, views, clip-views and reference-every must be at least 1.")
+        if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
+            raise InputError("the shares independent, azimuths, times and identical must be >= 0 and not all 0.")
+
+    @property
+    def shares(self) -> dict[StepKind, float]:
+        """Share of each kind among distillation steps (not normalised)."""
+        kinds = (StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES, StepKind.IDENTICAL)
+        return dict(zip(kinds, (self.independent, self.azimuths, self.times, self.identical)))
+
+    def stage(self, step: int) -> int:
+        """Index of the stage that `step` belongs to."""
+        return sum(step >= begin for begin in self.stage_steps) - 1
+
+
+def plan_step(
+    config: PlanConfig,
+    step: int,
+    num_frames: int,
+    input_view: OrbitViews,
+    useful: frozenset[StepKind],
+    generator: torch.Generator,
+) -> StepPlan:
+    """Choose what training step `step` renders.
+
+    Args:
+        config: The rules.
+        step: Training step, 0-based.
+        num_frames: Frames of the sequence.
+        input_view: The input camera; novel views keep its distance and field of view.
+        useful: Kinds from which anything can be learned; where none of the distillation kinds is, the input view is
+            fitted instead.
+        generator: CPU generator of this step.
+    """
+    stage = config.stage(step)
+    size = config.image_sizes[stage]
+    kind = draw_kind(config, step, useful, generator)
+    if kind is StepKind.REFERENCE:
+        frame = torch.randint(num_frames, (1,), generator=generator)
+        return StepPlan(step, kind, frame, input_view, size)
+    count = config.clip_views[stage] if kind.is_clip else config.views[stage]
+    frames = draw_frames(config, kind, num_frames, count, generator)
+    views = draw_views(config, kind, len(frames), input_view, generator)
+    return StepPlan(step, kind, frames, views, size)
+
+
+def draw_kind(config: PlanConfig, step: int, useful: frozenset[StepKind], generator: torch.Generator) -> StepKind:
+    """Reference on every `reference_every`-th step, else one of the useful kinds by its share."""
+    shares = {kind: share for kind, share in config.shares.items() if kind in useful and share > 0}
+    if step % config.reference_every == 0 or not shares:
+        return StepKind.REFERENCE
+    chosen = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=generator)
+    kind = list(shares)[int(chosen)]
+    if kind is StepKind.IDENTICAL and config.identical_views == "independent":
+        return StepKind.INDEPENDENT
+    return kind
+
+
+def clip_stride(time_step: float, num_frames: int, count: int) -> int:
+    """Frames between the members of a clip of `count` frames."""
+    longest = (num_frames - 1) // max(1, count - 1)
+    return max(1, min(int(num_frames * time_step), longest))
+
+
+def draw_frames(
+    config: PlanConfig, kind: StepKind, num_frames: int, count: int, generator: torch.Generator
+) -> Int64[Tensor, " views"]:
+    """Frames of the views: consecutive for a clip in time (at most all there are), else one frame for all."""
+    if kind is not StepKind.TIMES:
+        return torch.randint(num_frames, (1,), generator=generator).expand(count)
+    count = min(count, num_frames)
+    stride = clip_stride(config.time_step, num_frames, count)
+    span = stride * (count - 1 if config.frame_reach == "all" else count)
+    start = torch.randint(max(1, num_frames - span), (1,), generator=generator)
+    return start + stride * torch.arange(count)
+
+
+def draw_views(
+    config: PlanConfig, kind: StepKind, count: int, input_view: OrbitViews, generator: torch.Generator
+) -> OrbitViews:
+    """Cameras of a distillation step; azimuths may run past 180 degrees (they are not wrapped)."""
+    independent = count if kind is StepKind.INDEPENDENT else 1
+    elevation = draw_elevations(config, independent, generator).expand(count)
+    azimuth = _uniform(config.azimuth_range, independent, generator).expand(count)
+    if kind is StepKind.AZIMUTHS:
+        azimuth = azimuth + _uniform(config.azimuth_step_range, 1, generator) * torch.arange(count)
+    distance, fovy = input_view.distance[:1].expand(count), input_view.fovy[:1].expand(count)
+    return OrbitViews(elevation, azimuth + input_view.azimuth[:1], distance, fovy)
+
+
+def draw_elevations(config: PlanConfig, count: int, generator: torch.Generator) -> Float[Tensor, " views"]:
+    """Elevations in degrees by the configured law."""
+    low, high = config.elevation_range
+    law = config.elevation_distribution
+    if law == "upstream":
+        law = "uniform" if torch.rand(1, generator=generator) < 0.5 else "narrow"
+    if law == "uniform":
+        return _uniform((low, high), count, generator)
+    if law == "sphere":
+        sines = (math.sin(math.radians(low)), math.sin(math.radians(high)))
+        return torch.rad2deg(torch.asin(_uniform(sines, count, generator)))
+    # Upstream takes percentages of the angle for percentages of the sphere.
+    return torch.rad2deg(torch.asin(_uniform((low / 90.0, high / 90.0), count, generator)))
+
+
+def _uniform(bounds: Sequence[float], count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+    return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=generator)

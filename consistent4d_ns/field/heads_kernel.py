@@ -1,0 +1,269 @@
+"""The heads of a K-planes level as a pair of Triton kernels: raw density, raw colour and gradient of the density.
+
+The backward pass computes the hidden layers again instead of keeping them, so that features and Jacobian are read once
+and their gradients written once. Its programs go from block to block and add up gradients of weights in registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from consistent4d_ns.field.types import HeadValues, HeadWeights
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the kernels are laid out on the device; changes nothing but the time taken."""
+
+    forward_block: int = 64
+    """Samples per program of the forward pass."""
+    forward_warps: int = 4
+    """Warps per program of the forward pass."""
+    backward_block: int = 32
+    """Samples that a program of the backward pass takes at a time."""
+    backward_warps: int = 4
+    """Warps per program of the backward pass."""
+    backward_programs: int = 792
+    """Programs of the backward pass at most, each of which writes gradients of all weights."""
+    precision: Literal["ieee", "tf32x3"] = "ieee"
+    """How float32 is multiplied: in the general units, or in three products of tensor cores, nearly as precise."""
+
+
+LAUNCH = Launch()
+
+
+def fused_head_values(
+    density: HeadWeights,
+    colour: HeadWeights | None,
+    features: Float[Tensor, "points channels"],
+    jacobian: Float[Tensor, "points 3 channels"] | None,
+) -> HeadValues:
+    """See `heads.head_values`; `density` and `colour` are the weights of the heads."""
+    weights = (*density, *(colour or (None, None)))
+    return HeadValues(*_Heads.apply(features, jacobian, *weights))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class _Heads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, jacobian: Tensor | None, *weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        inputs = tuple(None if tensor is None else tensor.contiguous() for tensor in (features, jacobian, *weights))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs)
+        count, block = len(features), LAUNCH.forward_block
+        results = (
+            features.new_empty(count),
+            None if weights[-1] is None else features.new_empty(count, 3),
+            None if jacobian is None else features.new_empty(count, 3),
+        )
+        _run(_forward, _blocks(count, block), (*inputs, *results), block, num_warps=LAUNCH.forward_warps)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        features, jacobian, first, last, colour_first, colour_last = ctx.saved_tensors
+        of_density, of_colour, of_gradient = given = tuple(None if g is None else g.contiguous() for g in gradients)
+        block = LAUNCH.backward_block
+        programs = min(_blocks(len(features), block), LAUNCH.backward_programs)
+
+        def partial(weights: Tensor, *through: Tensor | None) -> Tensor | None:
+            return None if _none(*through) else features.new_empty(programs, *weights.shape)
+
+        results = (
+            None if _none(of_density, of_colour) else torch.empty_like(features),
+            None if of_gradient is None else torch.empty_like(jacobian),
+            partial(first, of_density, of_gradient),
+            partial(colour_first, of_colour),
+            partial(colour_last, of_colour),
+        )
+        # Loads ahead of time (more stages) would need the registers of another program.
+        options = {"num_warps": LAUNCH.backward_warps, "num_stages": 1}
+        _run(_backward, programs, (*ctx.saved_tensors, *given, *results), block, **options)
+        shared, *of_colour_weights = (None if part is None else part.sum(dim=0) for part in results[2:])
+        of_weights = (None, None) if shared is None else (last.T * shared, (first * shared).sum(dim=1)[None])
+        return *results[:2], *of_weights, *of_colour_weights
+
+
+def _none(*tensors: Tensor | None) -> bool:
+    return all(tensor is None for tensor in tensors)
+
+
+def _blocks(count: int, block: int) -> int:
+    return -(-count // block)
+
+
+def _run(kernel: Any, programs: int, tensors: tuple[Tensor | None, ...], block: int, **options: int) -> None:
+    """Launches a kernel; the tensors start with the inputs of `_Heads.forward`."""
+    features, first = cast(Tensor, tensors[0]), cast(Tensor, tensors[2])
+    hidden, width = first.shape
+    # What `tl.dot` multiplies has at least 16 rows and columns.
+    lanes, units = (max(16, triton.next_power_of_2(size)) for size in (width, hidden))
+    with torch.cuda.device_of(features):
+        kernel[(programs,)](*tensors, len(features), width, hidden, lanes, units, block, LAUNCH.precision, **options)
+
+
+@triton.jit
+def _matrix(weights, row, column, rows: tl.constexpr, columns: tl.constexpr):
+    """Weights with zeros around them."""
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    return tl.load(weights + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _row(weights, row, column, columns: tl.constexpr):
+    """One row of weights, [1, columns and more]."""
+    return tl.load(weights + row * columns + column, mask=column < columns, other=0.0)[None, :]
+
+
+@triton.jit(do_not_specialize=["count"])
+def _forward(
+    features, jacobian, density_first, density_last, colour_first, colour_last, density, colour, gradient, count,
+    width: tl.constexpr, hidden: tl.constexpr, lanes: tl.constexpr, units: tl.constexpr, block: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Writes what the heads say about a block of samples.
+
+    Args:
+        features: [count, width] float32.
+        jacobian: [count, 3, width] float32; None without `gradient`.
+        density_first: [hidden, width] float32.
+        density_last: [1, hidden] float32.
+        colour_first: [hidden, width] float32; None without `colour`.
+        colour_last: [3, hidden] float32; None without `colour`.
+        density: [count] float32, a result.
+        colour: [count, 3] float32, a result, or None.
+        gradient: [count, 3] float32, a result, or None.
+        count: Samples.
+        width: Channels.
+        hidden: Hidden units.
+        lanes, units: The next powers of two, 16 at least.
+        block: Samples per program.
+        precision: See `Launch`.
+    """
+    sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    lane = tl.arange(0, lanes)
+    unit = tl.arange(0, units)
+    within = sample < count
+    there = within[:, None] & (lane[None, :] < width)
+    looked = tl.load(features + sample[:, None] * width + lane[None, :], mask=there, other=0.0)
+    first = _matrix(density_first, unit, lane, hidden, width)
+    last = _row(density_last, 0, unit, hidden)
+    before = tl.dot(looked, tl.trans(first), input_precision=precision)
+    tl.store(density + sample, tl.sum(tl.maximum(before, 0.0) * last, axis=1), mask=within)
+    if gradient is not None:
+        slope = tl.dot(tl.where(before > 0.0, last, 0.0), first, input_precision=precision)
+        for axis in tl.static_range(3):
+            place = (3 * sample + axis)[:, None] * width + lane[None, :]
+            along = tl.load(jacobian + place, mask=there, other=0.0)
+            tl.store(gradient + 3 * sample + axis, tl.sum(along * slope, axis=1), mask=within)
+    if colour is not None:
+        first = _matrix(colour_first, unit, lane, hidden, width)
+        after = tl.maximum(tl.dot(looked, tl.trans(first), input_precision=precision), 0.0)
+        for output in tl.static_range(3):
+            value = tl.sum(after * _row(colour_last, output, unit, hidden), axis=1)
+            tl.store(colour + 3 * sample + output, value, mask=within)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _backward(
+    features, jacobian, density_first, density_last, colour_first, colour_last, of_density, of_colour, of_gradient,
+    of_features, of_jacobian, of_density_weights, of_colour_first, of_colour_last, count,
+    width: tl.constexpr, hidden: tl.constexpr, lanes: tl.constexpr, units: tl.constexpr, block: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Writes gradients of features and Jacobian, and per program its samples' share in those of the weights.
+
+    Let A be the active hidden units of the density, f its gradient, g that of its derivatives along x, y, z, and
+
+        v = f features + g . Jacobian.
+
+    All that flows into the weights of the density is that of A (first v) . last, so M = A^T v is enough: the gradients
+    are last^T M and (first M) summed over channels, both products of single entries.
+
+    Args:
+        features, jacobian, density_first, density_last, colour_first, colour_last: As for `_forward`.
+        of_density, of_colour, of_gradient: Gradients of its results, or None.
+        of_features: [count, width] float32, a result, or None where neither density nor colour have a gradient.
+        of_jacobian: [count, 3, width] float32, a result, or None without `of_gradient`.
+        of_density_weights: [programs, hidden, width] float32, M, or None where only colour has a gradient.
+        of_colour_first: [programs, hidden, width] float32, a result, or None without `of_colour`.
+        of_colour_last: [programs, 3, hidden] float32, a result, or None without `of_colour`.
+        count, width, hidden, lanes, units, precision: As for `_forward`.
+        block: Samples that a program takes at a time.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, lanes)
+    unit = tl.arange(0, units)
+    if of_density_weights is not None:
+        first = _matrix(density_first, unit, lane, hidden, width)
+        last = _row(density_last, 0, unit, hidden)
+    if of_colour is not None:
+        into_colour = _matrix(colour_first, unit, lane, hidden, width)
+        red = _row(colour_last, 0, unit, hidden)
+        green = _row(colour_last, 1, unit, hidden)
+        blue = _row(colour_last, 2, unit, hidden)
+    shared = tl.zeros((units, lanes), dtype=tl.float32)
+    of_into_colour = tl.zeros((units, lanes), dtype=tl.float32)
+    # Summed over samples after the last block only.
+    of_red = tl.zeros((block, units), dtype=tl.float32)
+    of_green = tl.zeros((block, units), dtype=tl.float32)
+    of_blue = tl.zeros((block, units), dtype=tl.float32)
+    for start in range(program * block, count, tl.num_programs(0) * block):
+        sample = start + tl.arange(0, block)
+        within = sample < count
+        there = within[:, None] & (lane[None, :] < width)
+        place = sample[:, None] * width + lane[None, :]
+        looked = tl.load(features + place, mask=there, other=0.0)
+        of_looked = tl.zeros((block, lanes), dtype=tl.float32)
+        if of_density_weights is not None:
+            before = tl.dot(looked, tl.trans(first), input_precision=precision)
+            slope = tl.dot(tl.where(before > 0.0, last, 0.0), first, input_precision=precision)
+            into = tl.zeros((block, lanes), dtype=tl.float32)
+            if of_density is not None:
+                of_value = tl.load(of_density + sample, mask=within, other=0.0)[:, None]
+                of_looked += of_value * slope
+                into += of_value * looked
+            if of_gradient is not None:
+                for axis in tl.static_range(3):
+                    entry = (3 * sample + axis)[:, None] * width + lane[None, :]
+                    of_slope = tl.load(of_gradient + 3 * sample + axis, mask=within, other=0.0)[:, None]
+                    into += of_slope * tl.load(jacobian + entry, mask=there, other=0.0)
+                    tl.store(of_jacobian + entry, of_slope * slope, mask=there)
+            active = tl.where(before > 0.0, 1.0, 0.0)
+            shared = tl.dot(tl.trans(active), into, acc=shared, input_precision=precision)
+        if of_colour is not None:
+            before = tl.dot(looked, tl.trans(into_colour), input_precision=precision)
+            after = tl.maximum(before, 0.0)
+            r = tl.load(of_colour + 3 * sample, mask=within, other=0.0)[:, None]
+            g = tl.load(of_colour + 3 * sample + 1, mask=within, other=0.0)[:, None]
+            b = tl.load(of_colour + 3 * sample + 2, mask=within, other=0.0)[:, None]
+            of_red += r * after
+            of_green += g * after
+            of_blue += b * after
+            of_before = tl.where(before > 0.0, r * red + g * green + b * blue, 0.0)
+            of_looked += tl.dot(of_before, into_colour, input_precision=precision)
+            of_into_colour = tl.dot(tl.trans(of_before), looked, acc=of_into_colour, input_precision=precision)
+        if of_features is not None:
+            tl.store(of_features + place, of_looked, mask=there)
+    entry = (program * hidden + unit[:, None]) * width + lane[None, :]
+    inside = (unit[:, None] < hidden) & (lane[None, :] < width)
+    if of_density_weights is not None:
+        tl.store(of_density_weights + entry, shared, mask=inside)
+    if of_colour is not None:
+        tl.store(of_colour_first + entry, of_into_colour, mask=inside)
+        row = of_colour_last + program * 3 * hidden + unit
+        tl.store(row, tl.sum(of_red, axis=0), mask=unit < hidden)
+        tl.store(row + hidden, tl.sum(of_green, axis=0), mask=unit < hidden)
+        tl.store(row + 2 * hidden, tl.sum(of_blue, axis=0), mask=unit < hidden)

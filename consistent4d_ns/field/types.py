@@ -1,0 +1,33 @@
+"""What planes, heads and their kernels agree on: the order of the planes, weights and values of the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+AXIS_PAIRS = tuple(combinations(range(4), 2))
+"""Axes (x, y, z, t = 0..3) of the six planes: xy, xz, xt, yz, yt, zt."""
+TIME_AXIS = 3
+PlaneReduction = Literal["product", "hybrid"]
+"""`product` multiplies all six planes; `hybrid` is (xy + xz + yz) * xt * yt * zt."""
+Planes = Sequence[Float[Tensor, "1 channels rows columns"]]
+"""Six planes in the order of `AXIS_PAIRS`: columns run along the first axis of a pair, rows along the second."""
+HeadImplementation = Literal["torch", "tcnn"]
+"""The parameters of one mean nothing to the other."""
+HeadWeights = tuple[Float[Tensor, "hidden channels"], Float[Tensor, "outputs hidden"]]
+"""Of a head of torch: to and from the hidden layer."""
+
+
+class HeadValues(NamedTuple):
+    """What the heads of a level say about some points."""
+
+    density: Float[Tensor, " points"]
+    """Its share of the raw density."""
+    colour: Float[Tensor, "points 3"] | None
+    """Its share of the raw colour features."""
+    gradient: Float[Tensor, "points 3"] | None
+    """Derivatives of its share of the raw density along x, y, z."""

@@ -1,0 +1,103 @@
+"""What a training run leaves in its folder beside checkpoints: its losses, their plot, a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.outputs import new_file
+from consistent4d_ns.record.history import LossHistory, plot_losses
+
+if TYPE_CHECKING:
+    from consistent4d_ns.pipeline import Consistent4DPipeline
+
+HISTORY = "losses.jsonl"
+"""Every term of every step."""
+PLOT = "losses.png"
+"""The same, drawn."""
+SHEET = "contact_sheet.png"
+"""The input and the object from all sides, at several moments."""
+FLUSH_EVERY = 100
+"""Steps between writes of the history."""
+
+
+class TrainingReport:
+    """Keeps the history of a run and draws it at the end. A full disk costs the pictures, not the training."""
+
+    def __init__(self, pipeline: Consistent4DPipeline, config: TrainerConfig) -> None:
+        """
+        Args:
+            pipeline: What is trained.
+            config: Names the run's folder, and the run that it goes on from, whose history is carried on.
+        """
+        self.pipeline = pipeline
+        self.folder = config.get_base_dir()
+        previous = previous_run(config)
+        self.history = LossHistory(self.folder / HISTORY, previous and previous / HISTORY)
+
+    def callbacks(self) -> list[TrainingCallback]:
+        """What the trainer has to call."""
+        return [
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.record),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.finish),
+        ]
+
+    def record(self, step: int) -> None:
+        """Remember the terms of a step.
+
+        Raises:
+            InputError: at the first step, the history to go on from cannot be read.
+        """
+        self.history.record(step, self.pipeline.step_terms)
+        if (step + 1) % FLUSH_EVERY == 0:
+            with say_what_fails():
+                self.history.flush()
+
+    def finish(self, step: int) -> None:
+        """Write the history and draw everything."""
+        with say_what_fails():
+            self.history.flush()
+            self.draw_losses()
+        with say_what_fails():
+            self.draw_sheet()
+
+    def draw_losses(self) -> None:
+        """Plot the history, with the beginning of each resolution stage."""
+        plan = self.pipeline.datamanager.config.plan
+        stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes) if step > 0}
+        with new_file(self.folder / PLOT, overwrite=True) as file:
+            plot_losses(self.history.rows, stages, file)
+
+    def draw_sheet(self) -> None:
+        """Render the contact sheet."""
+        from PIL import Image
+
+        from consistent4d_ns.media.pictures import run_sheet
+
+        self.pipeline.eval()
+        sheet = run_sheet(self.pipeline.model, self.pipeline.datamanager)
+        with new_file(self.folder / SHEET, overwrite=True) as file:
+            Image.fromarray(sheet).save(file)
+
+
+@contextmanager
+def say_what_fails() -> Iterator[None]:
+    """Print an `InputError` and go on: the run's result is in its checkpoints."""
+    try:
+        yield
+    except InputError as error:
+        CONSOLE.print(f"warning: {error}", style="yellow", markup=False)
+
+
+def previous_run(config: TrainerConfig) -> Path | None:
+    """Folder of the run that a run goes on from."""
+    if config.load_checkpoint is not None:
+        return config.load_checkpoint.parent.parent
+    return None if config.load_dir is None else config.load_dir.parent

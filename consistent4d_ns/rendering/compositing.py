@@ -1,0 +1,84 @@
+"""Volume rendering of packed samples, all cascade levels at once: pure functions (method.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from consistent4d_ns.device import kernels
+from consistent4d_ns.rendering.sampling import PackedSamples
+
+
+@dataclass(frozen=True)
+class Composite:
+    """What the samples of each ray add up to, on every level, and with which weights."""
+
+    weights: Float[Tensor, "levels samples"]
+    """Weight of each sample (see `render_weights`)."""
+    accumulation: Float[Tensor, "levels rays"]
+    """Sum of the weights: opacity in [0, 1]."""
+    colour: Float[Tensor, "levels rays 3"]
+    """Weighted sum of the colours, before any background."""
+    expected_depth: Float[Tensor, "levels rays"]
+    """Weighted sum of the distances, not divided by the accumulation."""
+
+
+def composite(
+    density: Float[Tensor, "levels samples"], features: Float[Tensor, "levels samples 3"], samples: PackedSamples
+) -> Composite:
+    """Volume-render samples of density and colour sigmoid(features) (method.md section 4)."""
+    if kernels.usable(density):
+        from consistent4d_ns.rendering import compositing_kernel as rendering_kernel
+
+        return Composite(*rendering_kernel.composite(density, features, samples.starts, samples.offsets, samples.step))
+    weights = render_weights(density, samples)
+    return Composite(
+        weights,
+        accumulate(weights, samples),
+        accumulate(weights[..., None] * torch.sigmoid(features), samples),
+        accumulate(weights * samples.mids, samples),
+    )
+
+
+def sum_before(values: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:
+    """Sum over the samples that come before each sample on its own ray.
+
+    One running sum over all rays minus its value at the ray's first sample; in float64, because the running sum grows
+    with the number of rays while the differences stay small.
+    """
+    running = values.double().cumsum(dim=-1) - values
+    return (running - running[:, samples.offsets[samples.ray_indices]]).to(values.dtype)
+
+
+def render_weights(density: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:
+    """Weight T (1 - exp(-sigma h)) of each sample in its ray's colour, T the transmittance before it."""
+    optical = density * samples.step
+    transmittance = torch.exp(-sum_before(optical, samples))
+    return transmittance * -torch.expm1(-optical)
+
+
+def accumulate(
+    values: Float[Tensor, "levels samples *channels"], samples: PackedSamples
+) -> Float[Tensor, "levels rays *channels"]:
+    """Sum of values along each ray; 0 for rays without samples."""
+    total = values.new_zeros((values.shape[0], samples.num_rays, *values.shape[2:]))
+    return total.index_add(1, samples.ray_indices, values)
+
+
+def normalised_depth(
+    expected_depth: Float[Tensor, "*rays"], accumulation: Float[Tensor, "*rays"], far: Float[Tensor, "*rays"] | float
+) -> Float[Tensor, "*rays"]:
+    """Depth of what is seen: the weighted mean distance, and `far` where a ray meets next to nothing."""
+    visible = accumulation > 1e-2
+    depth = expected_depth / accumulation.clamp(min=1e-2)
+    return torch.where(visible, depth, torch.as_tensor(far, dtype=depth.dtype, device=depth.device).expand_as(depth))
+
+
+def depth_variance(
+    weights: Float[Tensor, "levels samples"], depth: Float[Tensor, "levels rays"], samples: PackedSamples
+) -> Float[Tensor, "levels rays"]:
+    """Spread sum w (t - depth)^2 of each ray's weight around a depth, in squared world units."""
+    return accumulate(weights * (samples.mids - depth[:, samples.ray_indices]).square(), samples)

@@ -1,0 +1,173 @@
+"""Compositing of packed samples as a pair of Triton kernels: `compositing.composite` with its gradient.
+
+Each thread walks along one ray at one level. Forward it carries the optical depth before the sample. Backward it comes
+from the far end and carries what lies behind: with weights w, transmittance T, colours c, distances t and
+
+    q = dL/dw + dL/d accumulation + dL/d colour . c + dL/d expected depth * t,
+
+the gradient in the optical depth of sample i is q_i T_(i+1) - sum over j > i of q_j w_j, where T_(i+1) is the
+transmittance behind the last sample plus the weights in between. So nothing but weights and features is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+RAYS = 64
+"""Rays of one program."""
+
+
+@triton.jit
+def _absorbed(optical):
+    """1 - exp(-optical), exact where it is small."""
+    series = 1.0 - optical / 6.0 * (1.0 - optical / 7.0)
+    series = 1.0 - optical / 4.0 * (1.0 - optical / 5.0 * series)
+    series = optical * (1.0 - optical / 2.0 * (1.0 - optical / 3.0 * series))
+    return tl.where(optical < 0.25, series, 1.0 - tl.exp(-optical))
+
+
+@triton.jit(do_not_specialize=["samples"])
+def _forward(
+    density, features, starts, offsets, weights, accumulation, colour, depth, behind, rays, samples, step,
+    block: tl.constexpr,
+):  # fmt: skip
+    """Weights of samples, and per ray and level their sums and the transmittance behind the last sample."""
+    ray = tl.program_id(0) * block + tl.arange(0, block)
+    there = ray < rays
+    begin = tl.load(offsets + ray, mask=there, other=0)
+    end = tl.load(offsets + ray + 1, mask=there, other=0)
+    level = tl.program_id(1).to(tl.int64)
+    before = tl.zeros((block,), dtype=tl.float32)
+    total = tl.zeros((block,), dtype=tl.float32)
+    red = tl.zeros((block,), dtype=tl.float32)
+    green = tl.zeros((block,), dtype=tl.float32)
+    blue = tl.zeros((block,), dtype=tl.float32)
+    distance = tl.zeros((block,), dtype=tl.float32)
+    for place in range(tl.max(end - begin, axis=0)):
+        sample = begin + place
+        inside = sample < end
+        entry = level * samples + sample
+        optical = tl.load(density + entry, mask=inside, other=0.0) * step
+        weight = tl.exp(-before) * _absorbed(optical)
+        before += optical
+        total += weight
+        red += weight * tl.sigmoid(tl.load(features + 3 * entry, mask=inside, other=0.0))
+        green += weight * tl.sigmoid(tl.load(features + 3 * entry + 1, mask=inside, other=0.0))
+        blue += weight * tl.sigmoid(tl.load(features + 3 * entry + 2, mask=inside, other=0.0))
+        distance += weight * (tl.load(starts + sample, mask=inside, other=0.0) + 0.5 * step)
+        tl.store(weights + entry, weight, mask=inside)
+    entry = level * rays + ray
+    tl.store(accumulation + entry, total, mask=there)
+    tl.store(colour + 3 * entry, red, mask=there)
+    tl.store(colour + 3 * entry + 1, green, mask=there)
+    tl.store(colour + 3 * entry + 2, blue, mask=there)
+    tl.store(depth + entry, distance, mask=there)
+    tl.store(behind + entry, tl.exp(-before), mask=there)
+
+
+@triton.jit(do_not_specialize=["samples"])
+def _backward(
+    features, starts, offsets, weights, behind, of_weights, of_accumulation, of_colour, of_depth, of_density,
+    of_features, rays, samples, step, block: tl.constexpr,
+):  # fmt: skip
+    """Gradients `of_density` and `of_features` from those of the results; `of_weights` may be None."""
+    ray = tl.program_id(0) * block + tl.arange(0, block)
+    there = ray < rays
+    begin = tl.load(offsets + ray, mask=there, other=0)
+    end = tl.load(offsets + ray + 1, mask=there, other=0)
+    level = tl.program_id(1).to(tl.int64)
+    entry = level * rays + ray
+    transmittance = tl.load(behind + entry, mask=there, other=0.0)
+    of_total = tl.load(of_accumulation + entry, mask=there, other=0.0)
+    of_red = tl.load(of_colour + 3 * entry, mask=there, other=0.0)
+    of_green = tl.load(of_colour + 3 * entry + 1, mask=there, other=0.0)
+    of_blue = tl.load(of_colour + 3 * entry + 2, mask=there, other=0.0)
+    of_distance = tl.load(of_depth + entry, mask=there, other=0.0)
+    later = tl.zeros((block,), dtype=tl.float32)
+    for place in range(tl.max(end - begin, axis=0)):
+        sample = end - 1 - place
+        inside = sample >= begin
+        entry = level * samples + sample
+        weight = tl.load(weights + entry, mask=inside, other=0.0)
+        red = tl.sigmoid(tl.load(features + 3 * entry, mask=inside, other=0.0))
+        green = tl.sigmoid(tl.load(features + 3 * entry + 1, mask=inside, other=0.0))
+        blue = tl.sigmoid(tl.load(features + 3 * entry + 2, mask=inside, other=0.0))
+        of_weight = of_total + of_red * red + of_green * green + of_blue * blue
+        of_weight += of_distance * (tl.load(starts + sample, mask=inside, other=0.0) + 0.5 * step)
+        if of_weights is not None:
+            of_weight += tl.load(of_weights + entry, mask=inside, other=0.0)
+        tl.store(of_density + entry, (of_weight * transmittance - later) * step, mask=inside)
+        tl.store(of_features + 3 * entry, weight * of_red * red * (1.0 - red), mask=inside)
+        tl.store(of_features + 3 * entry + 1, weight * of_green * green * (1.0 - green), mask=inside)
+        tl.store(of_features + 3 * entry + 2, weight * of_blue * blue * (1.0 - blue), mask=inside)
+        transmittance += weight
+        later += weight * of_weight
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, density: Tensor, features: Tensor, starts: Tensor, offsets: Tensor, step: float
+    ) -> tuple[Tensor, ...]:
+        density, features = density.contiguous(), features.contiguous()
+        levels, rays = len(density), len(offsets) - 1
+        weights = torch.empty_like(density)
+        accumulation, depth, behind = density.new_empty(3, levels, rays).unbind()
+        results = weights, accumulation, density.new_empty(levels, rays, 3), depth
+        _launch(_forward, levels, rays, density, features, starts, offsets, *results, behind, step=step)
+        ctx.step = step
+        ctx.save_for_backward(features, starts, offsets, weights, behind)
+        ctx.set_materialize_grads(False)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        of_weights, *of_sums = gradients
+        features, *_, weights, behind = ctx.saved_tensors
+        shapes = behind.shape, (*behind.shape, 3), behind.shape
+        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes)]
+        given = None if of_weights is None else of_weights.contiguous()
+        results = torch.empty_like(weights), torch.empty_like(features)
+        _launch(_backward, *behind.shape, *ctx.saved_tensors, given, *sums, *results, step=ctx.step)
+        return *results, None, None, None
+
+
+def _launch(kernel: Any, levels: int, rays: int, first: Tensor, *others: Tensor | None, step: float) -> None:
+    if rays:
+        tensors, samples = (first, *others), first.shape[1]
+        with torch.cuda.device_of(first):
+            kernel[(triton.cdiv(rays, RAYS), levels)](*tensors, rays, samples, step, RAYS, num_warps=RAYS // 32)
+
+
+def composite(
+    density: Float[Tensor, "levels samples"],
+    features: Float[Tensor, "levels samples 3"],
+    starts: Float[Tensor, " samples"],
+    offsets: Int64[Tensor, " rays+1"],
+    step: float,
+) -> tuple[
+    Float[Tensor, "levels samples"],
+    Float[Tensor, "levels rays"],
+    Float[Tensor, "levels rays 3"],
+    Float[Tensor, "levels rays"],
+]:
+    """Weights, accumulation, colour and expected depth in float32 (see `rendering.Composite`).
+
+    Args:
+        density: Densities of the samples.
+        features: Raw colour features; their sigmoid is the colour.
+        starts: Distances at which the samples' segments begin.
+        offsets: Where each ray's samples begin, and the number of samples.
+        step: Length of every segment.
+    """
+    return _Composite.apply(density, features, starts, offsets, step)  # pyright: ignore[reportReturnType]

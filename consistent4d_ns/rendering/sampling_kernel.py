@@ -1,0 +1,149 @@
+"""The ray lattice thinned by an occupancy grid, as a Triton kernel: `sampling.lattice_samples` for a grid.
+
+Each thread walks along one ray, twice: first to count its samples, then to write them where those of the rays before
+it end. Products and sums are rounded one by one, as torch rounds them, so that the same samples are found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+RAYS = 64
+"""Rays of one program."""
+
+
+@triton.jit
+def _enters(origin, direction):
+    """Distance from which on a coordinate is in [-1, 1], if ever (see `sampling.box_interval`)."""
+    parallel = tl.abs(direction) < 1e-12
+    safe = tl.where(parallel, 1.0, direction)
+    crossed = tl.minimum(tl.div_rn(-1.0 - origin, safe), tl.div_rn(1.0 - origin, safe))
+    return tl.where(parallel, tl.where(tl.abs(origin) > 1.0, float("inf"), -float("inf")), crossed)
+
+
+@triton.jit
+def _leaves(origin, direction):
+    """Distance up to which a coordinate is in [-1, 1], if ever."""
+    parallel = tl.abs(direction) < 1e-12
+    safe = tl.where(parallel, 1.0, direction)
+    crossed = tl.maximum(tl.div_rn(-1.0 - origin, safe), tl.div_rn(1.0 - origin, safe))
+    return tl.where(parallel, tl.where(tl.abs(origin) > 1.0, -float("inf"), float("inf")), crossed)
+
+
+@triton.jit
+def _cell(coordinate, resolution):
+    scaled = (coordinate + 1.0) * (0.5 * resolution)
+    return tl.minimum(tl.maximum(scaled.to(tl.int32), 0), resolution - 1)
+
+
+@triton.jit
+def _walk(
+    origins, directions, jitter, nears, fars, occupied, offsets, counts, ray_indices, starts, points, rays, resolution,
+    step, writes: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Writes the number of samples of each ray, or, where `writes`, the samples from `offsets` on.
+
+    Args:
+        origins: [rays, 3] float32.
+        directions: [rays, 3] float32.
+        jitter: [rays] float32 or None.
+        nears: [rays] float32 or None.
+        fars: [rays] float32 or None.
+        occupied: [resolution^3] uint8.
+        offsets: [rays + 1] int64, read where `writes`.
+        counts: [rays] int64, written unless `writes`.
+        ray_indices: [samples] int64, written where `writes`; so are `starts` [samples] and `points` [samples, 3].
+        rays: Number of rays.
+        resolution: Cells per side.
+        step: Length of a segment.
+        writes: Which of the two passes this is.
+        block: Rays of one program.
+    """
+    ray = tl.program_id(0) * block + tl.arange(0, block)
+    there = ray < rays
+    x = tl.load(origins + 3 * ray, mask=there, other=2.0)
+    y = tl.load(origins + 3 * ray + 1, mask=there, other=2.0)
+    z = tl.load(origins + 3 * ray + 2, mask=there, other=2.0)
+    along_x = tl.load(directions + 3 * ray, mask=there, other=0.0)
+    along_y = tl.load(directions + 3 * ray + 1, mask=there, other=0.0)
+    along_z = tl.load(directions + 3 * ray + 2, mask=there, other=0.0)
+    near = tl.full((block,), -float("inf"), dtype=tl.float32)
+    far = tl.full((block,), float("inf"), dtype=tl.float32)
+    if nears is not None:
+        near = tl.load(nears + ray, mask=there, other=0.0)
+    if fars is not None:
+        far = tl.load(fars + ray, mask=there, other=0.0)
+    near = tl.maximum(near, tl.maximum(_enters(x, along_x), tl.maximum(_enters(y, along_y), _enters(z, along_z))))
+    far = tl.minimum(far, tl.minimum(_leaves(x, along_x), tl.minimum(_leaves(y, along_y), _leaves(z, along_z))))
+    shift = tl.zeros((block,), dtype=tl.float32)
+    if jitter is not None:
+        shift = tl.load(jitter + ray, mask=there, other=0.0) * step
+    # One more on either side against rounding.
+    meets = far >= near
+    first = tl.where(meets, tl.maximum(tl.floor((near - shift) / step - 0.5), 0.0), 0.0)
+    last = tl.where(meets, tl.ceil((far - shift) / step - 0.5), -1.0)
+    found = tl.zeros((block,), dtype=tl.int64)
+    if writes:
+        found = tl.load(offsets + ray, mask=there, other=0)
+    for place in range(tl.max(last - first, axis=0).to(tl.int32) + 1):
+        start = shift + (first + place) * step
+        mid = start + 0.5 * step
+        at_x = x + along_x * mid
+        at_y = y + along_y * mid
+        at_z = z + along_z * mid
+        keep = (first + place <= last) & (mid >= near) & (mid <= far)
+        keep = keep & (tl.abs(at_x) <= 1.0) & (tl.abs(at_y) <= 1.0) & (tl.abs(at_z) <= 1.0)
+        cell = (_cell(at_x, resolution) * resolution + _cell(at_y, resolution)) * resolution + _cell(at_z, resolution)
+        keep = keep & (tl.load(occupied + cell, mask=keep, other=0) != 0)
+        if writes:
+            tl.store(ray_indices + found, ray.to(tl.int64), mask=keep)
+            tl.store(starts + found, start, mask=keep)
+            tl.store(points + 3 * found, at_x, mask=keep)
+            tl.store(points + 3 * found + 1, at_y, mask=keep)
+            tl.store(points + 3 * found + 2, at_z, mask=keep)
+        found += keep.to(tl.int64)
+    if not writes:
+        tl.store(counts + ray, found, mask=there)
+
+
+def grid_samples(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    step: float,
+    jitter: Float[Tensor, " rays"] | None,
+    occupied: Bool[Tensor, " cells"],
+    resolution: int,
+    nears: Float[Tensor, " rays"] | None = None,
+    fars: Float[Tensor, " rays"] | None = None,
+) -> tuple[Int64[Tensor, " samples"], Float[Tensor, " samples"], Float[Tensor, "samples 3"], Int64[Tensor, " rays+1"]]:
+    """Ray, start and mid point of each sample in an occupied cell, and where each ray's samples begin.
+
+    The fields of `sampling.PackedSamples`, in float32; the arguments are those of `sampling.lattice_samples` and the
+    grid's cells. Waits for the device once, for the number of samples.
+    """
+    rays = len(origins)
+    given = [None if t is None else t.contiguous() for t in (origins, directions, jitter, nears, fars)]
+    offsets = torch.zeros(rays + 1, dtype=torch.int64, device=origins.device)
+    counts = offsets.new_empty(rays)
+
+    def walk(*results: Tensor | None) -> None:
+        if rays:
+            kernel: Any = _walk
+            tensors = (*given, occupied.view(torch.uint8), offsets, counts, *results)
+            sizes = (rays, resolution, step, results[0] is not None, RAYS)
+            with torch.cuda.device_of(origins):
+                # Not fused, products and sums are rounded as torch rounds them.
+                kernel[(triton.cdiv(rays, RAYS),)](*tensors, *sizes, num_warps=RAYS // 32, enable_fp_fusion=False)
+
+    walk(None, None, None)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    total = int(offsets[-1])
+    ray_indices, starts, points = offsets.new_empty(total), origins.new_empty(total), origins.new_empty(total, 3)
+    walk(ray_indices, starts, points)
+    return ray_indices, starts, points, offsets

@@ -1,0 +1,272 @@
+"""`consistent4d export`, from a finished run to files; and what is said, in one line, when that cannot be done."""
+
+# pyright: reportAttributeAccessIssue=false
+# (USD's modules are filled when they are imported.)
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+import yaml
+from nerfstudio.engine.trainer import TrainerConfig
+
+from consistent4d_ns.cli.demo import train
+from consistent4d_ns.cli.main import app
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.export import files, gltf, usd
+from tests.export.test_gltf import document
+from tests.support.tiny import FRAMES, tiny_config, toy_folder
+
+SMALL = ("--resolution", "32", "--faces", "400")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Folder of a run of a few steps: still about the ball that training starts from."""
+    folder = tmp_path_factory.mktemp("export")
+    config = tiny_config(toy_folder(folder))
+    config.output_dir, config.vis, config.max_num_iterations = folder / "out", "tensorboard", 2
+    config.set_timestamp()
+    train(config)
+    return config.get_base_dir()
+
+
+def export(kind: str, config: Path, out: Path, *options: str) -> None:
+    """Run the command in this process."""
+    app.cli(args=["export", kind, str(config), str(out), *options])
+
+
+def message(kind: str, config: Path, out: Path, *options: str) -> str:
+    """What is said when it cannot be done."""
+    with pytest.raises(InputError) as raised:
+        export(kind, config, out, *options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def loaded(path: Path) -> trimesh.Trimesh:
+    mesh = trimesh.load(path, process=False)
+    assert isinstance(mesh, trimesh.Trimesh)
+    return mesh
+
+
+def visual(mesh: trimesh.Trimesh) -> Any:
+    """What a mesh is painted with."""
+    return mesh.visual
+
+
+def test_an_animated_glb_has_the_frames_of_the_source(run: Path, tmp_path: Path, capsys):
+    out = tmp_path / "object.glb"
+    export("mesh", run / "config.yml", out, *SMALL, "--texture-size", "64")
+    found = document(out.read_bytes())
+    assert len(found["meshes"]) == len(found["images"]) == FRAMES
+    ends = [found["accessors"][sampler["input"]]["max"][0] for sampler in found["animations"][0]["samplers"]]
+    assert ends == pytest.approx([FRAMES / 16] * FRAMES)
+    assert f"{FRAMES} frames, 16 a second" in capsys.readouterr().out
+    assert names(tmp_path) == ["object.glb"]
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "suffixes"),
+    [
+        ("glb", ("--colouring", "vertex"), [".glb"]),
+        ("obj", ("--texture-size", "64"), [".mtl", ".obj", ".png"]),
+        ("obj", ("--colouring", "vertex"), [".obj"]),
+        ("ply", (), [".ply"]),
+    ],
+)
+def test_a_numbered_sequence(run: Path, tmp_path: Path, format: str, options, suffixes):
+    out = tmp_path / "meshes"
+    export("mesh", run, out, *SMALL, "--format", format, "--times", "0", "0.5", *options)
+    frames = [f"frame_{frame:04d}{suffix}" for frame in range(2) for suffix in suffixes]
+    assert names(out) == sorted([*frames, "manifest.json", "sequence.json"])
+    index = json.loads((out / "sequence.json").read_text())
+    assert (index["times"], index["fps"], index["up"]) == ([0.0, 0.5], 16.0, "y" if format == "glb" else "z")
+    if format == "glb":
+        return
+    mesh = loaded(out / f"frame_0001.{format}")
+    assert 100 < len(mesh.faces) <= 400
+    assert np.abs(mesh.bounds).max() < 1.0
+    outwards = (mesh.vertex_normals * mesh.vertices).sum(axis=1) > 0
+    assert outwards.mean() > 0.9
+    assert visual(mesh).kind == ("texture" if ".png" in suffixes else "vertex")
+
+
+def test_formats_hold_the_same_shape_and_colours(run: Path, tmp_path: Path):
+    for format in ("obj", "ply"):
+        export("mesh", run, tmp_path / format, *SMALL, "--format", format, "--frames", "1", "--colouring", "vertex")
+    first, second = (loaded(tmp_path / format / f"frame_0000.{format}") for format in ("obj", "ply"))
+    np.testing.assert_allclose(first.vertices, second.vertices, atol=1e-5)
+    np.testing.assert_array_equal(visual(first).vertex_colors, visual(second).vertex_colors)
+
+
+def test_frames_take_as_long_as_the_source(run: Path, tmp_path: Path):
+    export("points", run, tmp_path / "points", "--resolution", "32", "--count", "50", "--frames", "3")
+    index = json.loads((tmp_path / "points" / "sequence.json").read_text())
+    assert index["times"] == [0.0, 0.5, 1.0]
+    assert index["fps"] == pytest.approx(16 * 3 / FRAMES)
+
+
+def test_points_have_colours_and_normals(run: Path, tmp_path: Path):
+    export("points", run, tmp_path / "points", "--resolution", "32", "--count", "500", "--times", "0")
+    header, _, body = (tmp_path / "points" / "frame_0000.ply").read_bytes().partition(b"end_header\n")
+    assert b"element vertex 500" in header
+    layout = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(c, "u1") for c in "rgba"]
+    points = np.frombuffer(body, np.dtype(layout), count=500)
+    normals = np.stack([points[name] for name in ("nx", "ny", "nz")], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1.0, atol=1e-3)
+    assert (points["a"] == 255).all()
+    assert len(np.unique(points["r"])) > 1
+
+
+def test_usd_has_a_mesh_of_its_own_at_every_time(run: Path, tmp_path: Path):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import Usd, UsdGeom
+
+    export("usd", run, tmp_path / "object.usdc", "--resolution", "32", "--faces", "400", "--frames", "3")
+    stage = Usd.Stage.Open(str(tmp_path / "object.usdc"))
+    assert UsdGeom.GetStageUpAxis(stage) == "Z"
+    assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0.0, 2.0)
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/consistent4d/mesh"))
+    colour = UsdGeom.PrimvarsAPI(mesh).GetPrimvar("displayColor")
+    for frame in range(3):
+        count = len(mesh.GetPointsAttr().Get(frame))
+        assert len(colour.Get(frame)) == count
+        indices = np.array(mesh.GetFaceVertexIndicesAttr().Get(frame))
+        assert indices.max() == count - 1
+        assert len(indices) == 3 * len(mesh.GetFaceVertexCountsAttr().Get(frame))
+        assert UsdGeom.Mesh.ValidateTopology(
+            mesh.GetFaceVertexIndicesAttr().Get(frame), mesh.GetFaceVertexCountsAttr().Get(frame), count
+        )[0]
+
+
+def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    assert "pip install 'consistent4d_ns[usd]'" in message("usd", run, tmp_path / "object.usda")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("mesh", ("--times", "0", "1.5"), ("time 1.5 of --times", "outside 0..1")),
+        ("mesh", ("--times", "-0.1"), ("time -0.1 of --times",)),
+        ("mesh", ("--times", "nan"), ("time nan of --times",)),
+        ("mesh", ("--frames", "0"), ("--frames 0", "at least 1")),
+        ("mesh", ("--frames", "2", "--times", "0"), ("--times and --frames",)),
+        ("mesh", ("--fps", "0"), ("--fps is 0",)),
+        ("mesh", ("--resolution", "8"), ("--resolution 8", "16 to 512")),
+        ("mesh", ("--resolution", "4096"), ("--resolution 4096",)),
+        ("mesh", ("--faces", "3"), ("--faces 3", "from 100")),
+        ("mesh", ("--texture-size", "1"), ("--texture-size 1", "from 64")),
+        ("mesh", ("--density", "0"), ("--density 0", "above 0")),
+        ("mesh", ("--opacity", "1"), ("--opacity 1", "less than 1")),
+        ("mesh", ("--min-part", "2"), ("--min-part 2", "0 to 1")),
+        ("mesh", ("--format", "ply", "--colouring", "texture"), ("PLY", "--colouring vertex")),
+        ("points", ("--count", "0"), ("--count 0", "from 1")),
+        ("usd", (), (".usd, .usda, .usdc",)),
+    ],
+)
+def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
+    """Told before anything is loaded: there is no run here at all."""
+    said = message(kind, tmp_path / "config.yml", tmp_path / "out", *options)
+    assert [word for word in words if word not in said] == []
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "out", "options", "words"),
+    [
+        ("mesh", "object.fbx", (), ("ends in .fbx", "NAME.glb", "--format glb, obj or ply")),
+        ("mesh", "object.glb", ("--format", "obj"), ("object.glb is one file", "give a folder")),
+        ("points", "object.ply", (), ("ends in .ply", "give a folder")),
+        ("usd", "object.glb", (), ("object.glb", ".usda")),
+    ],
+)
+def test_names_of_other_formats(tmp_path: Path, kind: str, out: str, options, words):
+    said = message(kind, tmp_path / "config.yml", tmp_path / out, *options)
+    assert [word for word in words if word not in said] == []
+
+
+def test_configurations_of_others_and_lost_checkpoints(run: Path, tmp_path: Path):
+    assert "does not exist" in message("mesh", tmp_path / "config.yml", tmp_path / "a.glb")
+    other = tmp_path / "config.yml"
+    other.write_text(yaml.dump(TrainerConfig(method_name="nerfacto")))
+    assert "is a configuration of nerfacto" in message("mesh", other, tmp_path / "a.glb")
+    (checkpoint,) = (run / "nerfstudio_models").iterdir()
+    assert "is a checkpoint: give the config.yml" in message("points", checkpoint, tmp_path / "points")
+    assert names(tmp_path) == ["config.yml"]
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
+    once = (*SMALL, "--frames", "1", "--colouring", "vertex")
+    out, folder = tmp_path / "object.glb", tmp_path / "meshes"
+    out.write_text("mine")
+    assert "exists: give another name, or --overwrite" in message("mesh", run, out)
+    assert out.read_text() == "mine"
+    export("mesh", run, out, *once, "--overwrite")
+    assert out.read_bytes()[:4] == b"glTF"
+    export("mesh", run, folder, *once)
+    assert "is not empty" in message("mesh", run, folder)
+    export("mesh", run, folder, *once, "--format", "obj", "--overwrite")
+    assert names(folder) == ["frame_0000.obj", "manifest.json", "sequence.json"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "out", "place", "function"),
+    [
+        ("mesh", "meshes", files, "encode"),
+        ("mesh", "object.glb", gltf, "png"),
+        ("points", "points", files, "ply"),
+        ("usd", "object.usda", usd, "to_linear"),
+    ],
+)
+def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind: str, out: str, place, function: str):
+    """The disk is full when the second frame comes."""
+    original, calls = getattr(place, function), []
+
+    def fill(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(place, function, fill)
+    if place is usd:
+        pytest.importorskip("pxr", reason="needs usd-core")
+    said = message(kind, run, tmp_path / out, "--resolution", "32")
+    assert "No space left on device" in said
+    assert out in said
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in message("mesh", run, tmp_path / "file" / "meshes")
+    assert "cannot write" in message("mesh", run, Path("/proc/nowhere/object.glb"))
+
+
+def test_a_field_without_anything_dense_is_named(run: Path, tmp_path: Path):
+    said = message("mesh", run, tmp_path / "object.glb", "--resolution", "32", "--density", "1000", "--opacity", "0")
+    assert "frame 0 (time 0): nothing is as dense as 1000" in said
+    assert "lower --density" in said
+    assert names(tmp_path) == []
+
+
+def test_the_command_prints_one_line(tmp_path: Path):
+    command = [str(Path(sys.executable).with_name("consistent4d")), "export", "mesh", "nowhere.yml", "object.glb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere.yml does not exist")
+    assert "Traceback" not in done.stderr

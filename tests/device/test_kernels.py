@@ -1,0 +1,29 @@
+"""Triton kernels agree with the plain functions where Triton interprets them on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from consistent4d_ns.device import kernels
+from consistent4d_ns.field.heads import make_head, runs_fused
+from tests.support.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
+
+
+@needs_triton
+@needs_interpreted_loops
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
+def test_kernel_agrees_when_interpreted(check: str) -> None:
+    run_interpreted("tests.support.kernel_agreement", f"{check}('cpu')")
+
+
+def test_kernels_are_for_cuda_devices() -> None:
+    assert not kernels.usable(torch.zeros(1))
+
+
+def test_wide_heads_and_those_of_others_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    features = torch.zeros(1, 16)
+    assert runs_fused(make_head(16, 32, 1, "torch"), features)
+    assert not runs_fused(make_head(16, 128, 1, "torch"), features)
+    assert not runs_fused(torch.nn.Identity(), features)

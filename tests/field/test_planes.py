@@ -1,0 +1,126 @@
+"""Looks at the planes of a level: derivatives against autograd's, and the kernel against both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
+from consistent4d_ns.field.types import AXIS_PAIRS, PlaneReduction
+from tests.support.interpreted import needs_triton, run_interpreted
+
+RESOLUTIONS = [(7, 6, 5, 3), (9, 4, 1, 1)]
+"""The second has axes on which nothing changes."""
+
+
+def random_planes(resolution: Sequence[int], channels: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, channels, resolution[b], resolution[a]) for a, b in AXIS_PAIRS]
+    return [torch.rand(shape, generator=generator) + 0.2 for shape in shapes]
+
+
+def random_coordinates(count: int) -> Tensor:
+    """Inside the box and outside; the first few on its border or its middle."""
+    generator = torch.Generator().manual_seed(1)
+    coordinates = torch.rand(count, 4, generator=generator) * 2.4 - 1.2
+    coordinates[:20] = torch.randint(-1, 2, (min(count, 20), 4), generator=generator).float()
+    return coordinates
+
+
+def beside_lines(coordinates: Tensor, resolution: Sequence[int], share: float = 1e-3) -> Tensor:
+    """The coordinates, at least that share of a cell away from the lines between cells, where derivatives jump."""
+    cells = (torch.tensor(resolution) - 1).clamp(min=1)
+    place = (coordinates.double() + 1.0) / 2.0 * cells
+    place = place.floor() + (place - place.floor()).clamp(share, 1.0 - share)
+    return (place / cells * 2.0 - 1.0).to(coordinates.dtype)
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("reduction", ["product", "hybrid"])
+def test_jacobian_is_the_derivative_of_the_features(resolution: Sequence[int], reduction: PlaneReduction) -> None:
+    planes = [plane.double() for plane in random_planes(resolution, 3)]
+    coordinates = random_coordinates(200)[20:].double().requires_grad_()
+    features, jacobian = plane_features_and_jacobian(planes, coordinates, reduction)
+    expected = plane_features(planes, coordinates, reduction)
+    torch.testing.assert_close(features, expected)
+    for channel in range(3):
+        (wanted,) = torch.autograd.grad(expected[:, channel].sum(), coordinates, retain_graph=True)
+        torch.testing.assert_close(jacobian[:, :, channel], wanted[:, :3])
+
+
+def test_derivatives_at_lines_and_borders() -> None:
+    """Of a plane of columns 0, 1, 3 along x: 1 and then 2 per cell, which is 1 wide."""
+    planes = [torch.ones(1, 1, 2, 3 if axes[0] == 0 else 2) for axes in AXIS_PAIRS]
+    planes[0] = torch.tensor([0.0, 1.0, 3.0]).expand(1, 1, 2, 3)
+    coordinates = torch.zeros(5, 4)
+    coordinates[:, 0] = torch.tensor([-1.01, -1.0, 0.0, 1.0, 1.01])
+    features, jacobian = plane_features_and_jacobian(planes, coordinates, "product")
+    assert features[:, 0].tolist() == [0.0, 0.0, 1.0, 3.0, 3.0]
+    assert jacobian[:, 0, 0].tolist() == [0.0, 1.0, 2.0, 2.0, 0.0]
+    assert not jacobian[:, 1:].any()
+
+
+@pytest.mark.parametrize("reduction", ["product", "hybrid"])
+def test_gradients_of_features_and_jacobian(reduction: PlaneReduction) -> None:
+    planes = [plane.double().requires_grad_() for plane in random_planes((3, 4, 2, 2), 2)]
+    coordinates = random_coordinates(27)[20:].double()
+    assert torch.autograd.gradcheck(lambda *p: plane_features_and_jacobian(p, coordinates, reduction), planes)
+
+
+def results_and_gradients(look: Any, planes: list[Tensor], *arguments: Any) -> list[Tensor]:
+    """What a function of planes returns, and gradients of a random combination of it."""
+    planes = [plane.clone().requires_grad_() for plane in planes]
+    results = look(planes, *arguments)
+    results = [results] if isinstance(results, Tensor) else list(results)
+    generator, total = torch.Generator().manual_seed(2), 0.0
+    for result in results:
+        weights = torch.randn(result.shape, generator=generator, dtype=torch.float64)
+        total = total + (result * weights.to(result)).sum()
+    assert isinstance(total, Tensor)
+    return [*(result.detach() for result in results), *torch.autograd.grad(total, planes)]
+
+
+def relative_error(results: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest relative L2 distance of any result."""
+    pairs = [(ours.double().cpu(), theirs.double().cpu()) for ours, theirs in zip(results, expected, strict=True)]
+    assert all(ours.shape == theirs.shape for ours, theirs in pairs)
+    return max(float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30)) for ours, theirs in pairs)
+
+
+def kernel_error(
+    resolution: Sequence[int], channels: int, count: int, reduction: PlaneReduction, device: str = "cpu"
+) -> float:
+    """How far the kernel is from torch in float64: values, derivatives and gradients through both or one of them."""
+    from consistent4d_ns.field.planes_kernel import fused_features, fused_features_and_jacobian
+
+    planes, coordinates = random_planes(resolution, channels), random_coordinates(count)
+    # Rounding must not decide the cell. The first few, on lines and borders, are exact in float32 as well.
+    coordinates[20:] = beside_lines(coordinates[20:], resolution)
+    doubles, moved = [plane.double() for plane in planes], [plane.to(device) for plane in planes]
+    errors = []
+    for fused, plain in (
+        (fused_features, plane_features),
+        (fused_features_and_jacobian, plane_features_and_jacobian),
+        (lambda *a: fused_features_and_jacobian(*a)[1], lambda *a: plane_features_and_jacobian(*a)[1]),
+    ):
+        expected = results_and_gradients(plain, doubles, coordinates.double(), reduction)
+        found = results_and_gradients(fused, moved, coordinates.to(device), reduction)
+        errors.append(relative_error(found, expected))
+    return max(errors)
+
+
+def assert_kernel_agrees() -> None:
+    """Interpreted: widths that are powers of two and not, blocks that are not full, no samples, several copies."""
+    for resolution in RESOLUTIONS:
+        assert kernel_error(resolution, 5, 70, "product") < 1e-5
+        assert kernel_error(resolution, 8, 70, "hybrid") < 1e-5
+    assert kernel_error(RESOLUTIONS[0], 2, 0, "product") == 0
+
+
+@needs_triton
+def test_kernel_agrees_when_interpreted() -> None:
+    run_interpreted("tests.field.test_planes", "assert_kernel_agrees()")

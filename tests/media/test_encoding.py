@@ -1,0 +1,226 @@
+"""Frames to files and back: what each format keeps, and what is left when one cannot be written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from consistent4d_ns.data.frames import decode_frames, frame_rate, list_frames
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.media import encoding
+from consistent4d_ns.media.encoding import (
+    FORMATS,
+    Format,
+    Frame,
+    check_encodable,
+    format_of,
+    offer_ffmpeg,
+    write_frames,
+)
+
+COUNT, HEIGHT, WIDTH = 10, 48, 64
+
+
+def ball(index: int) -> Frame:
+    """A soft orange ball on transparency that moves to the right."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    distance = np.hypot(y - HEIGHT / 2, x - 16 - 3 * index)
+    frame = np.full((HEIGHT, WIDTH, 4), (230, 120, 30, 0), np.uint8)
+    frame[..., 3] = np.clip((14 - distance) / 6, 0, 1) * 255
+    return frame
+
+
+FRAMES = [ball(index) for index in range(COUNT)]
+WHITE = [encoding.on_white(frame) for frame in FRAMES]
+
+
+def written(out: Path, fps: float = 8.0) -> Path:
+    write_frames(out, format_of(out), iter(FRAMES), fps)
+    return out
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+def test_on_white():
+    expected = FRAMES[0][..., :3] * (FRAMES[0][..., 3:] / 255.0) + 255.0 - FRAMES[0][..., 3:]
+    assert np.abs(WHITE[0] - expected).max() <= 0.5
+    assert (WHITE[0][0, -1] == 255).all()
+
+
+def test_mp4_is_what_ordinary_players_show(tmp_path: Path):
+    with av.open(str(written(tmp_path / "a.mp4"))) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == 8
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
+    assert len(frames) == COUNT
+    assert max(map(mean_difference, frames, WHITE)) < 3
+
+
+def test_webm_has_true_alpha(tmp_path: Path):
+    """Read back by the reader that training uses for such files."""
+    path = written(tmp_path / "a.webm", fps=12.5)
+    assert frame_rate(path) == pytest.approx(12.5)
+    decoded = decode_frames(list_frames(path), WIDTH).float()
+    assert decoded.shape == (COUNT, 4, WIDTH, WIDTH)
+    edge = (WIDTH - HEIGHT) // 2
+    for rgba, frame in zip(decoded.numpy(), FRAMES):
+        alpha = rgba[3, edge:-edge]
+        assert np.abs(alpha - frame[..., 3] / 255).max() < 0.1
+        inside = frame[..., 3] == 255
+        assert mean_difference(rgba[:3, edge:-edge].transpose(1, 2, 0)[inside] * 255, frame[inside][:, :3]) < 4
+        # Premultiplied: nothing but the object has any colour.
+        assert rgba[:3, edge:-edge][:, frame[..., 3] == 0].max() < 0.1
+
+
+@pytest.mark.parametrize("fps", [16.0, 30.0, 50.0])
+def test_gif_plays_over_and_over_at_the_right_speed(tmp_path: Path, fps: float):
+    with Image.open(written(tmp_path / "a.gif", fps)) as image:
+        assert image.info["loop"] == 0
+        assert getattr(image, "n_frames", 1) == COUNT
+        pauses, frames = [], []
+        for index in range(COUNT):
+            image.seek(index)
+            pauses.append(image.info["duration"])
+            frames.append(np.asarray(image.convert("RGB")))
+    assert sum(pauses) == pytest.approx(1000 * COUNT / fps, abs=10)
+    assert max(pauses) - min(pauses) <= 10
+    assert max(map(mean_difference, frames, WHITE)) < 6
+    assert all((frame[0, -1] == 255).all() for frame in frames)
+
+
+def test_png_frames_are_exact(tmp_path: Path):
+    folder = written(tmp_path / "frames")
+    assert sorted(file.name for file in folder.glob("*.png")) == [f"{index:05d}.png" for index in range(COUNT)]
+    assert all((np.asarray(Image.open(folder / f"{i:05d}.png")) == FRAMES[i]).all() for i in range(COUNT))
+    assert len(list_frames(folder)) == COUNT
+
+
+def test_formats_by_name():
+    names = {"a.mp4": "mp4", "b.WEBM": "webm", "c.gif": "gif", "folder": "png"}
+    assert {name: format_of(Path(name)) for name in names} == names
+    assert format_of(Path("a.mp4"), "png") == "png"
+    for name in ("a.avi", "a.png", "a.b"):
+        with pytest.raises(InputError, match=r"ends in \..*: use .mp4, .webm or .gif, a name without suffix"):
+            format_of(Path(name))
+
+
+def test_sizes_and_speeds_that_a_format_cannot_have():
+    with pytest.raises(InputError, match="mp4 needs even sides, not 63 x 48: give --size"):
+        check_encodable("mp4", 63, 48, 16)
+    with pytest.raises(InputError, match="webm needs even sides, not 64 x 49"):
+        check_encodable("webm", 64, 49, 16)
+    with pytest.raises(InputError, match="a GIF plays at most 50 frames a second, not 60"):
+        check_encodable("gif", 64, 48, 60)
+    check_encodable("gif", 63, 47, 50)
+    check_encodable("png", 63, 47, 1000)
+
+
+def test_broken_rates_survive(tmp_path: Path):
+    with av.open(str(written(tmp_path / "a.mp4", fps=30000 / 1001))) as video:
+        assert video.streams.video[0].average_rate == Fraction(30000, 1001)
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file of this process may grow beyond 4 kB; the system refuses the rest as it does on a full disk.
+
+    Not a fixture, because pytest itself may be writing to a file.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def noise() -> Iterator[Frame]:
+    """Frames that no codec makes small."""
+    for index in range(COUNT):
+        yield np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
+
+
+def refused(out: Path, kind: Format) -> str:
+    with pytest.raises(InputError) as raised:
+        write_frames(out, kind, noise(), 8.0)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, kind: Format):
+    out = tmp_path / ("frames" if kind == "png" else f"a.{kind}")
+    with small_files():
+        told = refused(out, kind)
+    assert told == f"cannot write {out}: File too large; make room, or give another place."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_full_disk_keeps_nothing(tmp_path: Path, kind: Format):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        out = disk / ("frames" if kind == "png" else f"a.{kind}")
+        assert f"cannot write {out}: No space left on device" in refused(out, kind)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_place_that_is_no_folder(tmp_path: Path, kind: Format):
+    (tmp_path / "file").write_text("theirs")
+    assert "cannot write" in refused(tmp_path / "file" / f"a.{kind}", kind)
+    assert (tmp_path / "file").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_failures_of_the_renderer_keep_nothing(tmp_path: Path, kind: Format):
+    def frames() -> Iterator[Frame]:
+        yield FRAMES[0]
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_frames(tmp_path / f"a.{kind}", kind, frames(), 8.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ffmpeg_is_offered_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    offer_ffmpeg()
+    found = shutil.which("ffmpeg")
+    assert found is not None
+    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("ffmpeg version")
+    path = os.environ["PATH"]
+    offer_ffmpeg()
+    assert os.environ["PATH"] == path
+
+
+def test_another_ffmpeg_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    offer_ffmpeg()
+    assert os.environ["PATH"] == str(tmp_path)

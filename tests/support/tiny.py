@@ -1,0 +1,94 @@
+"""A pipeline small enough for tests: real data path, real field, priors that need no weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.guidance.exact import ExactScoreGuidance
+from consistent4d_ns.interpolation.consistency import Interpolator
+from consistent4d_ns.interpolation.ifnet import IFNet
+from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d_mini, preset
+from consistent4d_ns.model import LossWeights
+from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
+from consistent4d_ns.toy import ToyTruth, write_sequence
+
+FRAMES = 9
+SIZE = 32
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor or (nested) dataclass of tensors with `function` applied to each."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: map_tensors(getattr(value, f.name), function) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def losses_and_gradients(
+    pipeline: Consistent4DPipeline, draws: StepDraws
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weighted losses and gradients of one training step."""
+    pipeline.zero_grad()
+    _, losses, _ = pipeline.training_step(draws)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in pipeline.model.field.named_parameters() if p.grad is not None}
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+def first_step(pipeline: Consistent4DPipeline, kind: StepKind) -> StepDraws:
+    """Draws of the first training step of a kind."""
+    return next(d for d in map(pipeline.draw, range(200)) if d.plan.kind is kind)
+
+
+def gradient_error(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Relative L2 distance of all gradients together."""
+    ours, theirs = (torch.cat([g.double().cpu().flatten() for g in side.values()]) for side in (gradients, expected))
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def toy_folder(parent: Path) -> Path:
+    """A toy sequence of `FRAMES` frames at `SIZE` pixels."""
+    write_sequence(parent / "toy", size=SIZE, frames=FRAMES)
+    return parent / "toy"
+
+
+def tiny_config(data: Path) -> Consistent4DTrainerConfig:
+    """The mini preset, smaller still, with every loss term switched on and no priors."""
+    config = preset(consistent4d_mini)
+    config.data = config.pipeline.datamanager.data = data
+    config.pipeline.datamanager.dataparser.image_size = SIZE
+    plan = config.pipeline.datamanager.plan
+    plan.stage_steps, plan.image_sizes, plan.views, plan.clip_views = (0, 100), (16, 32), (2, 1), (3, 3)
+    model = config.pipeline.model
+    model.grid_resolutions, model.samples_per_ray = ((8, 8, 8, 4), (16, 16, 16, 8)), 48
+    model.loss_weights = LossWeights(
+        normal_smoothness_2d=1.0, sparsity=1.0, opaqueness=1.0, depth_variance=1.0, sds=(0.1, 0.2)
+    )
+    config.pipeline.interpolation.kind = config.pipeline.guidance.kind = "none"
+    return config
+
+
+def tiny_pipeline(data: Path, priors: bool = True, device: str = "cpu") -> Consistent4DPipeline:
+    """A pipeline in training mode; `priors` attaches the exact score of the toy and an untrained interpolator."""
+    torch.manual_seed(0)
+    pipeline = tiny_config(data).pipeline.setup(device=device, test_mode="val")
+    pipeline.model.update_occupancy(0)
+    if priors:
+        attach_priors(pipeline)
+    return pipeline
+
+
+def attach_priors(pipeline: Consistent4DPipeline) -> None:
+    """The exact score of the toy and an untrained interpolator."""
+    truth = ToyTruth(size=16, frames=FRAMES)
+    pipeline.guidance = ExactScoreGuidance(truth, pipeline.datamanager.input_view, latent_size=16)
+    pipeline.interpolator = Interpolator(IFNet("residual").to(pipeline.device).requires_grad_(False))
