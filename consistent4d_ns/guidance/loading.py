@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from nerfstudio.utils.comms import is_main_process
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
@@ -48,4 +50,8 @@ def build_guidance(
     """
     if config.kind == "none":
         return None
-    return Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    if is_main_process():
+        convention, reason = guidance.camera_convention, guidance.convention_reason
+        CONSOLE.print(f"Prior {config.prior}: camera convention {convention} ({reason}).", markup=False)
+    return guidance
