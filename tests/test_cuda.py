@@ -21,7 +21,7 @@ from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
 from consistent4d_ns.interpolation.ifnet import IFNet
-from consistent4d_ns.media.camera_paths import PathOptions, InputVideo, camera_path, path_json
+from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
 from consistent4d_ns.media.pictures import nerfstudio_path, parse_panels, render_rows, run_sheet
 from consistent4d_ns.method_configs import FieldOptimizerConfig
 from tests.field.test_planes import kernel_error

@@ -125,7 +125,7 @@ def path_json(path: CameraPath) -> dict[str, Any]:
 
 
 def read_path(file: Path) -> dict[str, Any]:
-    """A camera path made in the viewer or by `path_json`, checked; all its numbers are floats. Keyframes may be missing.
+    """A camera path made in the viewer or by `path_json`, checked; its numbers are floats. It needs no keyframes.
 
     Raises:
         InputError: The file is no camera path, or its times are not within 0..1 or not given for all frames.

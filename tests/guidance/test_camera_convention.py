@@ -79,6 +79,6 @@ def test_an_unknown_convention_in_the_files_is_refused(tmp_path: Path, stored: A
     (tmp_path / "SHA256SUMS").unlink()
     config = tmp_path / "clip_camera_projection" / "config.json"
     change_json(config, camera_convention=stored)
-    with pytest.raises(InputError, match="camera_convention is .* not zero123 or stable-zero123") as error:
+    with pytest.raises(InputError, match=r"camera_convention is .* not zero123 or stable-zero123") as error:
         load_networks(str(tmp_path))
     assert str(config) in str(error.value)
