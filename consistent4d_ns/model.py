@@ -249,7 +249,7 @@ class Consistent4DModel(Model):
             camera = copy(camera)
             camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
-        return super().get_outputs_for_camera(camera, obb_box)
+        return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property
     def rays_at_once(self) -> int:
@@ -450,6 +450,17 @@ def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
     """
     count = pose.untyped_storage().nbytes() // (pose.numel() * pose.element_size())
     return pose.storage_offset() / pose.numel() / max(1, count - 1)
+
+
+def in_floating_point(camera: Cameras) -> Cameras:
+    """The camera with its pose and times in floating point.
+
+    Nerfstudio makes integer tensors of a camera path whose file has whole numbers, and cannot render those.
+    """
+    floats = copy(camera)
+    floats.camera_to_worlds = camera.camera_to_worlds.float()
+    floats.times = None if camera.times is None else camera.times.float()
+    return floats
 
 
 def per_level(name: str, values: Float[Tensor, " levels"] | Sequence[Tensor]) -> dict[str, Tensor]:

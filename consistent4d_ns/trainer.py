@@ -7,6 +7,7 @@ from typing import Any
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from consistent4d_ns.device.cuda import use_device
+from consistent4d_ns.errors import hide_nerfstudio_warnings
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 
@@ -18,6 +19,7 @@ class Consistent4DTrainer(Trainer):
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
         # The viewer, which is set up later, takes the lock from here.

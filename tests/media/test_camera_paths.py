@@ -25,6 +25,7 @@ from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.camera_paths import KINDS, InputVideo, Kind, PathOptions, camera_path, path_json, read_path
 
+CASES = Path(__file__).parent / "cases"
 READY_MADE = Path(__file__).parents[2] / "configs" / "camera_paths"
 VIDEO = InputVideo(
     frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64
@@ -250,6 +251,9 @@ def change_first(**changes: Any) -> Any:
         (lambda content: content.update(crop={"crop_center": 1}), "is no camera path .KeyError: .crop_scale"),
         (lambda content: content.update(crop=[1]), "is no camera path .AttributeError"),
         (lambda content: content.update(seconds=0), "is no camera path"),
+        (lambda content: content.update(seconds=float("inf")), "is no camera path"),
+        (change_first(fov=180), "is no camera path .no frames, or numbers out of range"),
+        (change_first(camera_to_world=["a"] * 16), "is no camera path"),
         (lambda content: content.update(render_width=4), "--size is 4 x 64"),
         (lambda content: content.update(camera_type="vr180"), "has the camera_type vr180: use perspective"),
     ],
@@ -261,6 +265,17 @@ def test_files_that_are_no_path(tmp_path: Path, change: Any, words: str):
     with pytest.raises(InputError, match=words) as raised:
         read_path(tmp_path / "path.json")
     assert "\n" not in str(raised.value)
+
+
+def test_whole_numbers_become_floats(tmp_path: Path):
+    """A path written by hand or by a program that leaves out `.0`; Nerfstudio would make integer tensors of it."""
+    (tmp_path / "path.json").write_text((CASES / "camera_path_integers.json").read_text())
+    cameras = get_path_from_json(read_path(tmp_path / "path.json"))
+    assert cameras.times is not None
+    assert (cameras.camera_to_worlds.dtype, cameras.times.dtype) == (torch.float32, torch.float32)
+    assert cameras.times.flatten().tolist() == [0, 1]
+    rays = cameras.generate_rays(camera_indices=0)
+    assert rays.origins.dtype == torch.float32
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"camera_path": 3}'])
