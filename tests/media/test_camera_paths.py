@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -185,21 +183,6 @@ def test_the_command_writes_a_file_and_keeps_what_is_there(tmp_path: Path, capsy
     assert len(read_path(out)["camera_path"]) == 3
     camera_path_command("orbit", out, options=PathOptions(frames=4), overwrite=True)
     assert len(read_path(out)["camera_path"]) == 4
-
-
-def test_the_command_line(tmp_path: Path):
-    command = [str(Path(sys.executable).with_name("consistent4d")), "camera-path"]
-    asked = [*command, "frozen-orbits", "a.json", "--times", "0", "1", "--frames", "2", "--size", "64", "48"]
-    assert subprocess.run(asked, cwd=tmp_path, timeout=120, capture_output=True).returncode == 0
-    written = read_path(tmp_path / "a.json")
-    assert [frame["render_time"] for frame in written["camera_path"]] == [0, 0, 1, 1]
-    assert (written["render_width"], written["render_height"]) == (64, 48)
-    refused = subprocess.run(
-        [*command, "orbit", "b.json", "--times", "1.5"], cwd=tmp_path, timeout=120, capture_output=True, text=True
-    )
-    assert refused.returncode == 1
-    assert refused.stderr == "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
-    assert not (tmp_path / "b.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -192,10 +190,3 @@ def test_nerfstudio_s_own_thread_renders_nothing(pipeline, monkeypatch):
     assert not theirs.is_alive()
     assert rendered == []
     assert isinstance(viewer.render_statemachines[3], Frames)
-
-
-def test_a_port_that_is_taken():
-    first = free_port("127.0.0.1", None)
-    assert free_port("127.0.0.1", first) == first
-    with pytest.raises(InputError, match=r"port 7999.*--port"):
-        free_port("192.0.2.1", 7999)
