@@ -24,7 +24,7 @@ def test_timesteps_are_the_recorded_ones_but_for_float_errors(golden_json: Calla
         found = timestep_range(GuidanceConfig(), int(step), 1000)
         assert found == exact_range(int(step))
         # The original loses a whole timestep where floating point falls just short of it.
-        assert all(ours - theirs in (0, 1) for ours, theirs in zip(found, recorded))
+        assert all(ours - theirs in (0, 1) for ours, theirs in zip(found, recorded, strict=True))
 
 
 def test_timesteps_end_at_whole_fractions() -> None:
