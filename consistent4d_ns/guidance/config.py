@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.schedules import Anneal
 
 Implementation = Literal["auto", "torch", "fused"]
-CameraConvention = Literal["zero123", "stable-zero123"]
 
 
 @dataclass
@@ -43,16 +41,9 @@ class GuidanceConfig:
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
     """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
-    auto: Stable-Zero123 if the prior's name contains "stable"."""
+    auto: what the prior's files say, else the name it was published under (see `camera_convention.py`)."""
     previews: bool = False
     """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
-
-
-def camera_convention(config: GuidanceConfig) -> CameraConvention:
-    """The convention that `config` asks for, with "auto" resolved by the last part of the prior's name."""
-    if config.camera_convention != "auto":
-        return config.camera_convention
-    return "stable-zero123" if "stable" in PurePath(config.prior).name.lower() else "zero123"
 
 
 def timestep_range(config: GuidanceConfig, step: int, num_timesteps: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Timesteps and conventions that follow from the configuration alone."""
+"""Timesteps that follow from the configuration alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention, timestep_range
+from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
 from consistent4d_ns.schedules import Anneal
 
 
@@ -38,17 +38,3 @@ def test_impossible_noise_levels_are_refused(low: float, high: float) -> None:
     config = GuidanceConfig(min_noise=Anneal(low), max_noise=Anneal(high))
     with pytest.raises(InputError, match=r"min_noise and max_noise give timesteps .* at step 7"):
         timestep_range(config, 7, 1000)
-
-
-@pytest.mark.parametrize(
-    ("prior", "asked", "expected"),
-    [
-        ("ashawkey/zero123-xl-diffusers", "auto", "zero123"),
-        ("kxic/stable-zero123", "auto", "stable-zero123"),
-        ("/models/Stable_Zero123.ckpt", "auto", "stable-zero123"),
-        ("/models/stable/zero123-xl.ckpt", "auto", "zero123"),
-        ("kxic/stable-zero123", "zero123", "zero123"),
-    ],
-)
-def test_camera_convention_follows_the_name_of_the_prior(prior: str, asked: Any, expected: str) -> None:
-    assert camera_convention(GuidanceConfig(prior=prior, camera_convention=asked)) == expected

