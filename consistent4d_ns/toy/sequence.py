@@ -18,7 +18,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
-from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
@@ -98,7 +98,7 @@ def metadata(size: int, frames: int) -> dict[str, Any]:
             "position": matrix[:3, 3].tolist(),
             "camera_to_world_opengl": matrix.tolist(),
         }
-        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices)
+        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices, strict=True)
     }
     return {
         "name": NAME,
@@ -123,9 +123,9 @@ def straight_bytes(rgba: Float[Tensor, "4 height width"]) -> UInt8[Tensor, "heig
 def _write_views(out: Path, size: int, frames: int, samples_per_side: int) -> None:
     from PIL import Image
 
-    for name, pose in zip(VIEWS, layout_views().poses().float()):
+    for name, pose in zip(VIEWS, layout_views().poses().float(), strict=True):
         (out / name).mkdir()
-        for i, time in enumerate(frame_times(frames)):
+        for i, time in enumerate(even_times(frames)):
             rgba = render(pose[None], FOVY, size, time[None], samples_per_side)[0]
             Image.fromarray(straight_bytes(rgba).contiguous().numpy()).save(out / name / f"{i}.png")
 
