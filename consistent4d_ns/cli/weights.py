@@ -15,13 +15,15 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
-from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import new_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from consistent4d_ns.cli.viewer_server import free_port
+from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.random_prior import random_networks
