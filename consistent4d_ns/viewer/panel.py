@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Panel(ViewerControl):
         from consistent4d_ns.viewer.scene import Scene
 
         data = self._pipeline.datamanager
-        self.playback, self.scene = Playback(data.num_frames, data.fps), Scene(self._pipeline)
+        self.playback, self.scene = Playback(data.frame_times), Scene(self._pipeline)
         if self._training:
             self.controls, self.progress = Controls(self._pipeline), Progress(self._pipeline)
             self.preview = Preview(self._pipeline)
@@ -113,7 +112,7 @@ class Panel(ViewerControl):
         self._remove_what_is_of_no_use()
         while True:
             moment = self.playback.tick(time.monotonic())
-            self.scene.show_frame(nearest_frame(moment, self.playback.frames))
+            self.scene.show_frame(self.playback.frame_times.nearest(moment))
             self.scene.show_cells()
             # Nerfstudio asks for frames by a value that its own slider does not reach.
             self.viewer.train_util = self.viewer.control_panel.train_util

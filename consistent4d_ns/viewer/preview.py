@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, relative_pose
-from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.guidance.base import ViewSampler
 from consistent4d_ns.viewer.camera import looks_from
 from consistent4d_ns.viewer.elements import Button, Note, install
@@ -85,7 +84,7 @@ class Preview:
         # Its own generator, so that training's draws stay what they were.
         generator = torch.Generator().manual_seed(self._asked)
         self._asked += 1
-        frame = torch.tensor([nearest_frame(moment, data.num_frames)])
+        frame = torch.tensor([data.frame_times.nearest(moment)])
         scale = self._pipeline.steering.guidance(self._pipeline.config.guidance).scale
         pose = relative_pose(view, data.input_view)
         return guidance.sample(pose, frame, scale=scale, generator=generator)[0].movedim(0, -1)

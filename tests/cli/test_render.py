@@ -22,7 +22,8 @@ from PIL import Image
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.data.frames import decode_frames, list_frames
+from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.data.listing import list_frames
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.camera_paths import PathOptions, InputVideo, camera_path, path_json
 from consistent4d_ns.media.pictures import render_image

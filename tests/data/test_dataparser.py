@@ -36,7 +36,7 @@ def write_ground_truth(folder: Path, count: int = 5) -> Path:
     keys = ("elevation_deg", "azimuth_deg", "distance", "fov_y_deg")
     for name in cameras:
         write_frames(folder / name, count)
-    meta = {"cameras": {name: dict(zip(keys, values)) for name, values in cameras.items()}}
+    meta = {"cameras": {name: dict(zip(keys, values, strict=True)) for name, values in cameras.items()}}
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
 
@@ -66,8 +66,8 @@ def edit_meta(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_frames_a_second(tmp_path: Path) -> None:
     """Skipped frames leave the duration as it was."""
     data = write_frames(tmp_path)
-    assert parse(data).metadata["fps"] == 16.0
-    assert parse(data, fps=30.0, frame_stride=2).metadata["fps"] == 15.0
+    assert parse(data).metadata["frame_times"].fps == 16.0
+    assert parse(data, fps=30.0, frame_stride=2).metadata["frame_times"].fps == 15.0
     for fps in (0.0, -1.0, math.nan, math.inf):
         assert "fps is" in message(data, fps=fps)
 
@@ -209,7 +209,7 @@ def test_real_ground_truth_cameras(shared_data: Path) -> None:
     assert len(outputs["input"].image_filenames) == 32
     assert len(outputs["eval"].image_filenames) == 6 * 32
     for part in outputs.values():
-        for path, pose in zip(part.image_filenames, part.cameras.camera_to_worlds):
+        for path, pose in zip(part.image_filenames, part.cameras.camera_to_worlds, strict=True):
             expected = torch.tensor(cameras[path.parent.name]["camera_to_world_opengl"])[:3]
             torch.testing.assert_close(pose, expected, atol=1e-5, rtol=0)
 

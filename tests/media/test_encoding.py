@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consistent4d_ns.data.frames import decode_frames, frame_rate, list_frames
+from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.data.listing import list_frames
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media import encoding
 from consistent4d_ns.media.encoding import (
@@ -158,7 +159,7 @@ def test_an_mp4_plays_while_it_loads(tmp_path: Path):
 def test_webm_has_true_alpha(tmp_path: Path):
     """Read back by the reader that training uses for such files."""
     path = written(tmp_path / "a.webm", fps=12.5)
-    assert frame_rate(path) == pytest.approx(12.5)
+    assert list_frames(path).spacing.rate == pytest.approx(12.5)
     decoded = decode_frames(list_frames(path), WIDTH).float()
     assert decoded.shape == (COUNT, 4, WIDTH, WIDTH)
     edge = (WIDTH - HEIGHT) // 2

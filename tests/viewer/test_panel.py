@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.data.cameras import orbit_views
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
@@ -59,7 +60,13 @@ def change(element: Any, value: object) -> None:
 
 
 def test_every_element_has_a_hint(pipeline):
-    parts = (Playback(6, 16.0), Scene(pipeline), Controls(pipeline), Progress(pipeline), Preview(pipeline))
+    parts = (
+        Playback(FrameTimes.even(6, 16.0)),
+        Scene(pipeline),
+        Controls(pipeline),
+        Progress(pipeline),
+        Preview(pipeline),
+    )
     found = [element for part in parts for element in elements(part)]
     assert len(found) > 20
     assert [element.name for element in found if not element.hint] == []

@@ -9,6 +9,7 @@ import pytest
 import viser
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.viewer.playback import Playback, advance
 
 
@@ -36,7 +37,7 @@ def playback(monkeypatch) -> Playback:
     """Six frames at two a second, with elements that no browser shows."""
     monkeypatch.setattr(ViewerElement, "set_visible", lambda *_: None)
     monkeypatch.setattr("consistent4d_ns.viewer.playback.install", lambda *_: None)
-    made = Playback(6, 2.0)
+    made = Playback(FrameTimes.even(6, 2.0))
     panel: Any = SimpleNamespace(time=0.0)
     server: Any = viser.ViserServer
     made.install(server, panel)
@@ -83,5 +84,5 @@ def test_paused_it_follows_the_slider(playback: Playback):
 
 
 def test_a_single_frame_cannot_be_played():
-    single = Playback(1, 16.0)
+    single = Playback(FrameTimes.even(1, 16.0))
     assert single.play.disabled
