@@ -42,7 +42,9 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     if data is not None:
         data = data.expanduser()
         if not data.exists():
-            raise InputError(f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy.")
+            raise InputError(
+                f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy."
+            )
     announce("Step 1 of 4: weights of the frame interpolation network RIFE")
     weights("rife")
     announce("Step 2 of 4: frames")

@@ -26,7 +26,9 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.camera_paths import KINDS, Kind, PathOptions, InputVideo, camera_path, path_json, read_path
 
 READY_MADE = Path(__file__).parents[2] / "configs" / "camera_paths"
-VIDEO = InputVideo(frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64)
+VIDEO = InputVideo(
+    frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64
+)
 
 
 def azimuths_and_times(kind: Kind, **options: Any) -> tuple[list[float], list[float]]:
