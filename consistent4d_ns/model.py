@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -238,16 +237,13 @@ class Consistent4DModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Images of one camera, by name; without a time it shows the moment of its place in its path.
-
-        So `ns-render interpolate`, which drops times, and a camera path without them sweep the time.
+        """Images of one camera at its time, by name.
 
         Raises:
-            InputError: its time is outside 0..1.
+            InputError: it has no time, or one outside 0..1.
         """
         if camera.times is None:
-            camera = copy(camera)
-            camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
+            raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
         return super().get_outputs_for_camera(camera, obb_box)
 
@@ -440,16 +436,6 @@ class Consistent4DModel(Model):
             normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
-
-
-def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
-    """Where in [0, 1] a camera lies in the path that it was sliced from; 0 for a camera on its own.
-
-    Nerfstudio renders a path camera by camera, each a slice of one tensor: its place in that tensor's memory is all
-    that is left of the order when there are no times.
-    """
-    count = pose.untyped_storage().nbytes() // (pose.numel() * pose.element_size())
-    return pose.storage_offset() / pose.numel() / max(1, count - 1)
 
 
 def per_level(name: str, values: Float[Tensor, " levels"] | Sequence[Tensor]) -> dict[str, Tensor]:

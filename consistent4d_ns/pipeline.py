@@ -24,6 +24,7 @@ from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.media.encoding import offer_ffmpeg
+from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level, term_name
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.steering import Steering
@@ -96,6 +97,7 @@ class Consistent4DPipeline(VanillaPipeline):
             self.load_priors(device)
         else:
             offer_ffmpeg()
+            sweep_time_along_untimed_paths()
 
     @property
     def model(self) -> Consistent4DModel:

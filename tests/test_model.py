@@ -102,15 +102,13 @@ def cameras(count: int, times: Tensor | None = None) -> Cameras:
     return Cameras(poses, 26.3, 26.3, SIDE / 2, SIDE / 2, SIDE, SIDE, times=times)
 
 
-def test_a_path_without_times_sweeps_them(model):
-    """As `ns-render` does it: the whole path goes to the device, then comes camera by camera."""
-    untimed, timed = cameras(5).to("cpu"), cameras(5, torch.linspace(0.0, 1.0, 5))
-    for index in range(5):
-        image, expected = (model.get_outputs_for_camera(path[index : index + 1])["rgb"] for path in (untimed, timed))
-        assert torch.equal(image, expected)
-    assert untimed.times is None
-    alone, first = (model.get_outputs_for_camera(path)["rgb"] for path in (cameras(1), timed[:1]))
-    assert torch.equal(alone, first)
+def test_a_copied_camera_keeps_its_time_and_one_without_is_refused(model):
+    path = cameras(5, torch.linspace(0.0, 1.0, 5)[:, None])
+    last = path[4:]
+    alone = cameras(1, torch.ones(1, 1))
+    assert torch.equal(model.get_outputs_for_camera(last)["rgb"], model.get_outputs_for_camera(alone)["rgb"])
+    with pytest.raises(InputError, match="the camera has no time: set its `times`"):
+        model.get_outputs_for_camera(cameras(5)[4:])
 
 
 @pytest.mark.parametrize("time", [-0.5, 1.5, float("nan")])
@@ -212,6 +210,7 @@ def test_only_given_draws_are_random(model, outputs):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (11, 2)])
 def test_odd_images(model, height: int, width: int):
     camera = Cameras(orbit_views(0.0, 0.0, DISTANCE, 49.1).poses(), 10.0, 10.0, width / 2, height / 2, width, height)
+    camera.times = torch.zeros(1, 1)
     for value in model.get_outputs_for_camera(camera).values():
         assert value.shape[:2] == (height, width)
 
