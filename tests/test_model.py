@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +14,12 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.renderers import background_color_override_context
 from torch import Tensor
 
+from consistent4d_ns import model as model_module
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.rays import box_exit, view_rays
 from consistent4d_ns.draws import draw_rendering
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.rendering.sampling import box_interval
 from tests.support.tiny import tiny_config, tiny_pipeline, toy_folder
@@ -147,6 +150,26 @@ def test_normals_are_unit_vectors_faded_by_opacity(outputs):
     seen = outputs["accumulation"][:, 0] > 0.5
     normals = 2.0 * outputs["normals"][seen] / outputs["accumulation"][seen] - 1.0
     assert torch.allclose(normals.norm(dim=-1), torch.ones(int(seen.sum())), atol=1e-4)
+
+
+@pytest.mark.parametrize("haze", [4.0, 6.0, 9.0])
+def test_normals_of_faint_rays_agree_with_all_samples(model, monkeypatch, haze: float):
+    """To half a grey level, though samples that hardly count are left out."""
+    field, rays = model.field, rays_at(0.5)
+    densities = type(field).forward
+
+    def thin(points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        density, features = densities(field, points, times)
+        return density * math.exp(-haze), features
+
+    monkeypatch.setattr(field, "forward", thin)
+    ours = picture(model, rays)
+    faint = (ours["accumulation"] > 1e-4) & (ours["accumulation"] < 0.1)
+    assert int(faint.sum()) > 20
+    monkeypatch.setattr(model_module, "NORMAL_SHARE", 0.0)
+    monkeypatch.setattr(model_module, "NORMAL_OPACITY", -1.0)
+    exact = picture(model, rays)
+    assert float((ours["normals"] - exact["normals"]).abs().max()) < 0.5 / 255
 
 
 def test_a_cut_image_composites_to_the_whole(outputs, model):
@@ -282,6 +305,12 @@ def test_sizes_below_one_are_named(data, name: str, value: object):
     setattr(config, name, value)
     with pytest.raises(InputError, match=rf"model\.{name.replace('_', '-')} is .*at least 1"):
         config.check()
+
+
+@pytest.mark.parametrize("channels", [(8,), (8, 8, 8)])
+def test_every_level_needs_its_channels(channels: tuple[int, ...]):
+    with pytest.raises(InputError, match=rf"2 levels of the field need as many channel counts, not {len(channels)}"):
+        CascadeKPlanes(((8, 8, 8, 4), (16, 16, 16, 8)), channels)
 
 
 def test_a_cascade_needs_levels(data):
