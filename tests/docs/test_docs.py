@@ -101,6 +101,20 @@ def test_readme_is_short():
     assert len(read("README.md").splitlines()) <= README_LINES
 
 
+def test_the_package_index_gets_text_alone():
+    """Neither pictures nor links into the repository are left by the substitutions that the build makes."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    hook = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = read("README.md")
+    assert len(re.findall(r"!\[", text)) == 5
+    for substitution in hook["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert text.startswith("# consistent4d_ns")
+    assert "![" not in text
+    assert "*The " not in text
+    assert re.findall(r"\]\((?!https?://)", text) == []
+
+
 def test_docstrings_cite_sections_that_exist():
     sections = set(re.findall(r"^#+ (\d+(?:\.\d+)?)\b", read("docs/method.md"), re.MULTILINE))
     for file in sorted((ROOT / "consistent4d_ns").rglob("*.py")):
