@@ -11,6 +11,7 @@ import yaml
 
 import consistent4d_ns
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA
+from consistent4d_ns.data.dataparser import read_cameras
 from consistent4d_ns.data.times import DEFAULT_FPS
 from consistent4d_ns.export.options import MeshOptions, SolidOptions
 from tests.docs.pages import (
@@ -227,6 +228,19 @@ def test_how_much_faster():
     here = [float(seconds) for seconds in re.findall(r"(3\d\d) s", rows["from the command to the last checkpoint"][1])]
     low, high = (int(60 * minutes / seconds) for seconds in (max(here), min(here)))
     assert f"{low} to {high} times faster" in read("docs/comparison.md")
+
+
+def test_examples_in_python_run():
+    blocks = [block for page in PAGES for block in re.findall(r"^```python\n(.*?)^```", read(page), re.DOTALL | re.M)]
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
+def test_example_of_ground_truth(tmp_path: Path):
+    (block,) = re.findall(r"^```json\n(.*?)^```", read("docs/data.md"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "meta.json").write_text(block)
+    assert read_cameras(tmp_path / "meta.json")["eval_0"]["azimuth"] == 60
 
 
 def test_version_is_the_same_everywhere():
