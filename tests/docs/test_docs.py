@@ -29,7 +29,7 @@ from tests.docs.pages import (
 from tests.docs.programs import COMMANDS, PRESETS, consistent4d, faults, help_options, ns_train, refusal
 
 README_LINES = 150
-OTHERS = {"--help", "--load-config", "--output-path", "--camera-path-filename", "--viewer.websocket-host"}
+OTHERS = {"--help", "--version", "--load-config", "--output-path", "--camera-path-filename", "--viewer.websocket-host"}
 """Options in code spans that belong to all programs, or to Nerfstudio's."""
 
 
