@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     content[-7] ^= 1
     weights.write_bytes(content)
     (folder / "empty").mkdir()
-    return Workplace(folder, os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"})
+    return Workplace(folder, os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize(
