@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +21,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
-import tests.support.commands  # noqa: F401 (sets what forked processes have already imported)
+from tests.support.forked import spawn
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -51,8 +50,8 @@ def float32_priors() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def quickly_spawned_processes() -> Iterator[None]:
-    """Fork the processes of `torch.multiprocessing.spawn` from a server that has already imported Nerfstudio."""
-    with mock.patch.object(mp, "spawn", partial(mp.start_processes, start_method="forkserver")):
+    """Start the processes of `torch.multiprocessing.spawn` as forks of a server that has imported Nerfstudio."""
+    with mock.patch.object(mp, "spawn", spawn):
         yield
 
 

@@ -32,7 +32,8 @@ from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d, consistent4d_mini
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.toy import write_sequence
-from tests.support.commands import LIMIT, executable, run_command
+from tests.support.commands import executable, run_command
+from tests.support.forked import LIMIT
 
 FRAMES = 4
 VIEWS = 6

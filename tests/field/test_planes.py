@@ -123,4 +123,4 @@ def assert_kernel_agrees() -> None:
 
 @needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
-    run_interpreted("tests.field.test_planes", "assert_kernel_agrees()")
+    run_interpreted(assert_kernel_agrees)
