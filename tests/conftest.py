@@ -55,6 +55,12 @@ def quickly_spawned_processes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def without_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs end without the plot of their losses, which takes longer to draw than a hundred steps."""
+    monkeypatch.setattr("consistent4d_ns.record.report.TrainingReport.draw_losses", lambda self: None)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """A function that loads the recorded tensors of one .safetensors or .npz file."""

@@ -12,8 +12,10 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -39,15 +41,28 @@ def run_command(
     return call_forked(_become, [str(executable(command)), *options], cwd, dict(os.environ if env is None else env))
 
 
+def run_module(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: TextIO, stderr: TextIO
+) -> subprocess.CompletedProcess[str]:
+    """Stand in for `subprocess.run` where it starts `python -m MODULE OPTIONS`."""
+    _, option, module, *options = command
+    assert option == "-m"
+    done = call_forked(_become, [module, *options], cwd, dict(env))
+    stdout.write(done.stdout)
+    stderr.write(done.stderr)
+    return done
+
+
 def _become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
-    """Turn this process into the command: its folder, environment and arguments."""
+    """Turn this process into a command: its folder, environment and arguments; a script, or a module by its name."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
     sys.argv = line
+    run = runpy.run_path if Path(line[0]).is_absolute() else partial(runpy.run_module, alter_sys=True)
     try:
-        runpy.run_path(line[0], run_name="__main__")
+        run(line[0], run_name="__main__")
     except (Exception, KeyboardInterrupt):
         # The commands print a user's errors through a hook of their own.
         sys.excepthook(*sys.exc_info())
