@@ -1,5 +1,6 @@
 # make demo       install, train on the toy, render, measure
 # make test       install the tools of development too, lint, run all tests
+# make pytest     all tests, without the linters
 # make quick      the tests that take no more than a second each
 # make coverage   all tests, and which lines they run (those run in other processes do not count)
 PYTHON ?= python3
@@ -9,12 +10,14 @@ PYTEST := $(BIN)/python -m pytest
 # Workers, each with one thread; a file's tests share a worker and with it whatever they train or start.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick coverage lint format clean
+.PHONY: demo test pytest quick coverage lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/consistent4d demo demo
 
-test: lint
+test: lint pytest
+
+pytest: $(VENV)/developing
 	$(PYTEST) $(PARALLEL)
 
 quick: $(VENV)/developing
@@ -36,7 +39,7 @@ format: $(VENV)/developing
 # Install this folder with some extras ($1): by uv, where it is at hand or pip can bring it, or else by pip.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	command -v uv || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv || true
+	command -v uv > /dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv || true
 	PATH="$$PATH:$(BIN)" uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".$1" \
 	|| $(BIN)/python -m pip install --constraint constraints.txt --editable ".$1"
 	touch $@

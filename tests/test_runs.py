@@ -14,6 +14,8 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.runs import load_run, read_config
 from tests.support.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:

@@ -75,6 +75,7 @@ def clips() -> Clips:
     return Clips(rgb, alpha)
 
 
+@pytest.mark.slow
 def test_truth_against_truth(clips):
     distance = PerceptualDistance(hashed_weights())
     by_view = four_d.measure(clips, clips, distance)
@@ -229,6 +230,7 @@ def test_the_strip_shows_the_back():
     assert four_d.strip_view(views, orbit_views(0.0, 0.0, 2.0, 49.1)) == 1
 
 
+@pytest.mark.slow
 def test_runs_leave_results_sheets_and_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(four_d.subprocess, "run", run_module)
     toy = toy_folder(tmp_path)

@@ -35,6 +35,8 @@ from consistent4d_ns.toy import write_sequence
 from tests.support.commands import executable, run_command
 from tests.support.forked import LIMIT
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 4
 VIEWS = 6
 SIZE = 32

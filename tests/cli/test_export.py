@@ -24,6 +24,8 @@ from tests.export.test_gltf import document
 from tests.support.commands import run_command
 from tests.support.tiny import FRAMES, tiny_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--resolution", "32", "--faces", "400")
 
 

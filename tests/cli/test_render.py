@@ -28,6 +28,8 @@ from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import load_run
 from tests.support.tiny import FRAMES, SIZE, tiny_run
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"frames": 3, "size": 24}
 Picture = UInt8[np.ndarray, "height width 4"]
 

@@ -13,6 +13,7 @@ from tests.support.interpreted import needs_interpreted_loops, needs_triton, run
 from tests.support.kernel_agreement import check_composite, check_heads, check_lattice
 
 
+@pytest.mark.slow
 @needs_triton
 @needs_interpreted_loops
 @pytest.mark.parametrize("check", [check_composite, check_lattice, check_heads])

@@ -73,6 +73,7 @@ def test_attention_to_one_token_needs_no_queries() -> None:
     assert_agrees("noise", noise[1], noise[0], 1e-5, relative=True)
 
 
+@pytest.mark.slow
 @needs_triton
 @needs_interpreted_loops
 @pytest.mark.parametrize(("check", "options"), [(check_norms, ()), (check_networks, (1,))])

@@ -13,6 +13,8 @@ from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.toy import write_sequence
 from tests.cli.test_commands import Workplace
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (
     *("--data", "toy", "--output-dir", "out", "--vis", "tensorboard"),
     *("--pipeline.interpolation.kind", "none"),

@@ -183,6 +183,7 @@ def test_the_command_writes_a_file_and_keeps_what_is_there(tmp_path: Path, capsy
     assert len(read_path(out)["camera_path"]) == 4
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path):
     options = ("--times", "0", "1", "--frames", "2", "--size", "64", "48")
     done = run_command("consistent4d", "camera-path", "frozen-orbits", "a.json", *options, cwd=tmp_path)

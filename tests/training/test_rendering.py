@@ -138,6 +138,7 @@ def assert_kernel_agrees() -> None:
     assert disagreement("cpu") == 0
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
     run_interpreted(assert_kernel_agrees)

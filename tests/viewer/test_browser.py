@@ -28,6 +28,8 @@ from consistent4d_ns.runs import read_config
 from tests.support.tiny import tiny_run, toy_folder
 from tests.viewer.page import OTHER, SAME, Picture, ViewerPage, difference, new_page, started_browser
 
+pytestmark = pytest.mark.slow
+
 STEPS = 80
 """Training steps of the finished run: enough for something to be seen."""
 OUTPUTS = {"rgb", "accumulation", "depth", "expected_depth", "normals"} | {
