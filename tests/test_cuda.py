@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_a_training_step(tmp_path, kind: StepKind):
     cuda.load_pipeline(cpu.state_dict(), 0)
     draws = first_step(cpu, kind)
     # Plans stay on the CPU: they say what to do, the datamanager brings it to the device.
-    moved = type(draws)(draws.plan, on_cuda(draws.rendering), on_cuda(draws.guidance))
+    moved = replace(draws, rendering=on_cuda(draws.rendering), guidance=on_cuda(draws.guidance))
     expected, expected_gradients = losses_and_gradients(cpu, draws)
     losses, gradients = losses_and_gradients(cuda, moved)
     for name, loss in losses.items():
