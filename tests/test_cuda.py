@@ -71,6 +71,13 @@ def test_kernels(check: str):
     getattr(kernel_agreement, check)("cuda")
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
+def test_kernels_on_a_device_that_is_not_the_current_one(check: str):
+    kernel_agreement = pytest.importorskip("tests.support.kernel_agreement")
+    getattr(kernel_agreement, check)("cuda:1")
+
+
 def test_training_goes_on_on_the_cpu():
     """The optimiser is another there: its state must fit all the same."""
     (theirs,) = there = [torch.nn.Parameter(torch.ones(3, device="cuda"))]

@@ -7,11 +7,12 @@ skipping blocks of triangles that miss the tile; elsewhere torch does the same i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
+
+from consistent4d_ns.device.kernels import launch
 
 TILE = 32
 """Samples along each side of a tile."""
@@ -126,6 +127,6 @@ def _search_with_triton(
     tiles = side // TILE
     # Planes as nine rows: neighbouring triangles lie next to each other.
     planes, bounds = triangles.planes.flatten(1).T.contiguous(), triangles.bounds.T.contiguous()
-    kernel: Any = rasterize_kernel.search
-    kernel[(tiles * tiles, images)](planes, bounds, starts, index, len(triangles.planes), side, TILE, BLOCK)
+    sizes = len(triangles.planes), side, TILE, BLOCK
+    launch(rasterize_kernel.search, (tiles * tiles, images), planes, bounds, starts, index, *sizes)
     return index

@@ -20,6 +20,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from consistent4d_ns.device.kernels import ceil_div, launch
+
 RAYS = 64
 """Rays of one program."""
 
@@ -143,10 +145,8 @@ class _Composite(torch.autograd.Function):
 
 
 def _launch(kernel: Any, levels: int, rays: int, first: Tensor, *others: Tensor | None, step: float) -> None:
-    if rays:
-        tensors, samples = (first, *others), first.shape[1]
-        with torch.cuda.device_of(first):
-            kernel[(triton.cdiv(rays, RAYS), levels)](*tensors, rays, samples, step, RAYS, num_warps=RAYS // 32)
+    grid, samples = (ceil_div(rays, RAYS), levels), first.shape[1]
+    launch(kernel, grid, first, *others, rays, samples, step, RAYS, num_warps=RAYS // 32)
 
 
 def composite(
