@@ -106,7 +106,7 @@ def test_field_without_gradients_for_points_or_with():
     field = CascadeKPlanes(((50, 50, 50, 8), (100, 100, 100, 16)), (16, 16)).cuda()
     points, times = torch.rand(10_000, 3, device="cuda") * 2 - 1, torch.rand(10_000, device="cuda") * 2 - 1
     kernel, plain = field.with_normals(points, times), field.with_normals(points.clone().requires_grad_(), times)
-    for ours, theirs in zip(kernel, plain):
+    for ours, theirs in zip(kernel, plain, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
     plain[0].sum().backward()
 
@@ -162,7 +162,7 @@ def test_recorded_distillation_is_distillation(implementation: Implementation):
         kept.append(results)
     # All compared at the end: later replays must leave earlier results alone.
     for results in kept:
-        for expected, found in zip(*results):
+        for expected, found in zip(*results, strict=True):
             assert float((found - expected).norm() / expected.norm()) < (1e-3 if implementation == "torch" else 2e-2)
 
 

@@ -7,6 +7,7 @@ skipping blocks of triangles that miss the tile; elsewhere torch does the same i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -90,7 +91,7 @@ def _search_with_torch(
     triangles: ScreenTriangles, starts: Int64[Tensor, " images+1"], side: int
 ) -> Int32[Tensor, "images side side"]:
     index = torch.full((len(starts) - 1, side, side), NONE, dtype=torch.int32, device=starts.device)
-    for image, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist())):
+    for image, (begin, end) in enumerate(pairwise(starts.tolist())):
         best = triangles.planes.new_zeros(side, side)
         for some in range(begin, end, BLOCK):
             _search_block(triangles, some, min(some + BLOCK, end), best, index[image])

@@ -68,7 +68,7 @@ class KPlanesLevel(nn.Module):
 
     def reset_planes(self) -> None:
         """Static start: spatial planes uniform in (0.1, 0.5), planes with time all ones."""
-        for plane, axes in zip(self.planes, AXIS_PAIRS):
+        for plane, axes in zip(self.planes, AXIS_PAIRS, strict=True):
             if TIME_AXIS in axes:
                 nn.init.ones_(plane)
             else:
@@ -115,11 +115,13 @@ class CascadeKPlanes(nn.Module):
         implementation: HeadImplementation = "torch",
     ) -> None:
         super().__init__()
+        if len(resolutions) != len(channels):
+            raise ValueError(f"{len(resolutions)} levels of planes, but {len(channels)} numbers of channels.")
         self.blob: DensityBlob = blob
         self.has_torch_heads = implementation != "tcnn"
         self.levels = nn.ModuleList(
             KPlanesLevel(resolution, width, hidden, reduction, implementation)
-            for resolution, width in zip(resolutions, channels)
+            for resolution, width in zip(resolutions, channels, strict=True)
         )
 
     @property

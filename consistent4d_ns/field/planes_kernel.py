@@ -72,7 +72,7 @@ def _query(planes: Planes, coordinates: Tensor, reduction: PlaneReduction, with_
 
 
 def _packed(planes: Planes) -> Float[Tensor, "values channels"]:
-    in_order = sorted(zip(AXIS_PAIRS, planes), key=lambda pair: TIME_AXIS in pair[0])
+    in_order = sorted(zip(AXIS_PAIRS, planes, strict=True), key=lambda pair: TIME_AXIS in pair[0])
     return torch.cat([plane[0].permute(1, 2, 0).flatten(0, 1) for _, plane in in_order])
 
 

@@ -137,7 +137,7 @@ class _Composite(torch.autograd.Function):
         of_weights, *of_sums = gradients
         features, *_, weights, behind = ctx.saved_tensors
         shapes = behind.shape, (*behind.shape, 3), behind.shape
-        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes)]
+        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes, strict=True)]
         given = None if of_weights is None else of_weights.contiguous()
         results = torch.empty_like(weights), torch.empty_like(features)
         _launch(_backward, *behind.shape, *ctx.saved_tensors, given, *sums, *results, step=ctx.step)
