@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle, orbit_camera
-from consistent4d_ns.data.frames import MAX_SIDE
-from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, frame_times
+from consistent4d_ns.data.images import MAX_SIDE
+from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, even_times
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 
@@ -192,7 +192,7 @@ def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float],
     """Azimuths in degrees from the input view, and times, of all frames."""
     azimuth = options.azimuth or 0.0
     circle = [azimuth + turn for turn in full_circle(frames)]
-    sweep = frame_times(frames).tolist()
+    sweep = even_times(frames).tolist()
     if kind == "fixed-view":
         return [azimuth] * frames, sweep
     if kind == "orbit-in-time":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
-from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
@@ -108,7 +108,7 @@ def metadata(size: int, frames: int) -> dict[str, Any]:
             "position": matrix[:3, 3].tolist(),
             "camera_to_world_opengl": matrix.tolist(),
         }
-        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices)
+        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices, strict=True)
     }
     return {
         "name": NAME,
@@ -133,7 +133,7 @@ def straight_bytes(rgba: Float[Tensor, "4 height width"]) -> UInt8[Tensor, "heig
 def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progress: Progress) -> None:
     from PIL import Image
 
-    times = frame_times(frames)
+    times = even_times(frames)
     for name in VIEWS:
         (out / name).mkdir()
     poses = zip(VIEWS, layout_views().poses().float(), strict=True)

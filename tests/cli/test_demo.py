@@ -12,6 +12,8 @@ from consistent4d_ns.cli import demo, weights
 from consistent4d_ns.errors import InputError
 from tests.support.tiny import SIZE, toy_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trainer(tmp_path):

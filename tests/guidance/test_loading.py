@@ -51,16 +51,24 @@ def original(networks: Zero123Networks) -> dict[str, Tensor]:
     return original_tensors(networks)
 
 
-@pytest.fixture
-def folder(networks: Zero123Networks, tmp_path: Path) -> Path:
-    return hub_folder(networks, tmp_path / "prior")
+@pytest.fixture(scope="module")
+def saved(networks: Zero123Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prior as the hub has it, in `hub`, and with checksums, in `listed`."""
+    parent = tmp_path_factory.mktemp("saved")
+    hub_folder(networks, parent / "hub")
+    save_folder(networks, parent / "listed")
+    return parent
 
 
 @pytest.fixture
-def listed(networks: Zero123Networks, tmp_path: Path) -> Path:
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved / "hub", tmp_path / "prior"))
+
+
+@pytest.fixture
+def listed(saved: Path, tmp_path: Path) -> Path:
     """A folder with checksums."""
-    save_folder(networks, tmp_path / "prior")
-    return tmp_path / "prior"
+    return Path(shutil.copytree(saved / "listed", tmp_path / "prior"))
 
 
 def weights_in(part: Path) -> Path:
