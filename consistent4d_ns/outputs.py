@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
         raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
     with scratch_beside(path, remedy) as scratch:
         yield scratch / path.name
+        flush_to_disk(scratch / path.name)
         (scratch / path.name).replace(path)
 
 
@@ -82,6 +84,17 @@ def _earlier_files(path: Path, overwrite: bool) -> list[str]:
     if not (ours and inside):
         raise InputError(f"{path} holds something else than an earlier output, which is kept: give another folder.")
     return names
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's contents, or the names in a folder, are on the disk and survive a loss of power."""
+    if path.is_dir() and os.name != "posix":
+        return  # Other systems open no folders, and keep their names in order by themselves.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
