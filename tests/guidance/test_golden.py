@@ -138,7 +138,7 @@ def test_distillation(guidance: Zero123Guidance, distilled: dict[str, Tensor], c
     with torch.no_grad():
         latents = guidance.encode(rendered, draws.posterior_noise)
     assert_agrees("latents", latents[0], recorded["latents"], 1e-4, relative=True)
-    _, latent_gradient = guidance.judge(latents, guidance.view_conditions(poses, frames), draws, 5.0)
+    _, latent_gradient, _ = guidance.distil_latents(latents, guidance.view_conditions(poses, frames), draws, 5.0)
     assert_agrees("latent gradient", latent_gradient[0], recorded["latent_grad"], 1e-4, relative=True)
 
     loss = guidance.loss(rendered, poses, frames, draws, 5.0)
