@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -174,7 +175,7 @@ class Consistent4DModel(Model):
         if camera.times is None:
             raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
-        return super().get_outputs_for_camera(camera, obb_box)
+        return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property
     def rays_at_once(self) -> int:
@@ -309,3 +310,14 @@ class Consistent4DModel(Model):
             normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
+
+
+def in_floating_point(camera: Cameras) -> Cameras:
+    """The camera with its pose and times in floating point.
+
+    Nerfstudio makes integer tensors of a camera path whose file has whole numbers, and cannot render those.
+    """
+    floats = copy(camera)
+    floats.camera_to_worlds = camera.camera_to_worlds.float()
+    floats.times = None if camera.times is None else camera.times.float()
+    return floats

@@ -19,7 +19,7 @@ from consistent4d_ns.data.cameras import relative_pose
 from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
 from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
-from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
@@ -90,6 +90,7 @@ class Consistent4DPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         show_input_errors_in_one_line()
+        hide_nerfstudio_warnings()
         if test_mode == "val" and config.guidance.kind != "none":
             check_noise_levels(config.guidance)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
