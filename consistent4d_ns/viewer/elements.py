@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,15 @@ class ByHand(ViewerParameter[Any]):
 
 
 class Slider(ByHand, ViewerSlider[Any]):
-    """Nerfstudio's slider, `ByHand`."""
+    """Nerfstudio's slider, `ByHand`, whose value lies between its ends whatever a page has sent."""
+
+    def _value_within_limits(self) -> Any:
+        value = super().value
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return min(max(value, self.min), self.max)
+        return self.default_value
+
+    value = property(_value_within_limits, ViewerSlider.value.fset)
 
 
 class Checkbox(ByHand, ViewerCheckbox):

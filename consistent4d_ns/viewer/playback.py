@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -63,7 +64,7 @@ class Playback:
 
     def start(self) -> None:
         """Play, from the beginning if this is the end."""
-        if self._control_panel.time >= 1.0:
+        if self._shown_time >= 1.0:
             self._control_panel.time = 0.0
         self._begin()
         self._set_playing(True)
@@ -74,24 +75,30 @@ class Playback:
 
     def tick(self, now: float) -> float:
         """Go to the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time shown then."""
-        shown = self._control_panel.time
+        shown = self._shown_time
         if self.playing:
-            if abs(shown - self._told) > TIME_SLIDER_STEP:
+            if abs(shown - self._set) > TIME_SLIDER_STEP:
                 # Somebody dragged the time slider: play on from there.
                 self._begin(now)
             rate = self.fps * self.speed.value
             due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
             # As many digits as are nice to read; far finer than the frames.
-            self._control_panel.time = self._told = shown = round(due, 3)
+            self._control_panel.time = self._set = shown = round(due, 3)
             if over:
                 self.stop()
         self._show(shown)
         return shown
 
+    @property
+    def _shown_time(self) -> float:
+        """The time that is shown, within [0, 1] whatever a page has sent; 0 where that is no number."""
+        time = self._control_panel.time
+        return min(max(time, 0.0), 1.0) if isinstance(time, (int, float)) and math.isfinite(time) else 0.0
+
     def _begin(self, now: float | None = None) -> None:
         """Count from here and now."""
         self._since = time.monotonic() if now is None else now
-        self._from = self._told = self._control_panel.time
+        self._from = self._set = self._shown_time
 
     def _go_to(self, slider: ViewerSlider[Any]) -> None:
         self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)

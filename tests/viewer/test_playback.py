@@ -85,3 +85,15 @@ def test_paused_it_follows_the_slider(playback: Playback):
 def test_a_single_frame_cannot_be_played():
     single = Playback(1, 16.0)
     assert single.play.disabled
+
+
+@pytest.mark.parametrize("sent", [float("nan"), float("inf"), -7.0, 3.0, "fast", None])
+def test_whatever_a_page_sends_playing_goes_on(playback: Playback, sent: Any):
+    """Neither the time nor a slider is taken as it comes."""
+    start(playback, 0.0)
+    playback.speed.value = playback.frame.value = sent
+    playback._control_panel.time = sent
+    times = [playback.tick(0.1 * step) for step in range(20)]
+    assert all(0.0 <= time <= 1.0 for time in times)
+    assert 0.1 <= playback.speed.value <= 4.0
+    assert playback.frame.value in range(6)
