@@ -79,7 +79,7 @@ def test_paused_it_follows_the_slider(playback: Playback):
     playback._control_panel.time = 0.41
     assert playback.tick(5.0) == playback.tick(9.0) == 0.41
     assert playback.frame.value == 2
-    assert playback.moment.value == "1.02 s of 3.00 s"
+    assert playback.elapsed.value == "1.02 s of 3.00 s"
 
 
 def test_a_single_frame_cannot_be_played():
@@ -91,7 +91,9 @@ def test_a_single_frame_cannot_be_played():
 def test_whatever_a_page_sends_playing_goes_on(playback: Playback, sent: Any):
     """Neither the time nor a slider is taken as it comes."""
     start(playback, 0.0)
-    playback.speed.value = playback.frame.value = sent
+    for slider in (playback.speed, playback.frame):
+        handle: Any = SimpleNamespace(value=sent)
+        slider.gui_handle = handle
     playback._control_panel.time = sent
     times = [playback.tick(0.1 * step) for step in range(20)]
     assert all(0.0 <= time <= 1.0 for time in times)
