@@ -15,7 +15,7 @@ from PIL import Image
 
 from consistent4d_ns.data.cameras import OrbitViews, orbit_views
 from consistent4d_ns.export.gltf import glb
-from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
 from consistent4d_ns.export.usd import write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
@@ -41,7 +41,7 @@ def file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
     """An animated GLB of the ball, compressed or not."""
     colouring: Colouring
     colouring, compress = request.param
-    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    made = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=FRAMES))
     path = tmp_path_factory.mktemp("shown") / "ball.glb"
     path.write_bytes(glb(made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS, compress=compress))
     return path
@@ -74,7 +74,7 @@ def decoded(data: bytes) -> Picture:
 def usd_file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
     """The ball as USD: with vertex colours, or packed with textures."""
     pytest.importorskip("pxr", reason="needs usd-core")
-    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    made = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=FRAMES))
     path = tmp_path_factory.mktemp("shown") / request.param
     write, colouring = (write_usdz, "texture") if path.suffix == ".usdz" else (write_usd, "vertex")
     write(path, made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS)

@@ -23,7 +23,7 @@ from nerfstudio.viewer.render_panel import populate_render_tab
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import KINDS, Kind, PathOptions, InputVideo, camera_path, path_json, read_path
+from consistent4d_ns.media.camera_paths import KINDS, InputVideo, Kind, PathOptions, camera_path, path_json, read_path
 
 READY_MADE = Path(__file__).parents[2] / "configs" / "camera_paths"
 VIDEO = InputVideo(
