@@ -95,12 +95,26 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
 
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`."""
+    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`.
+
+    Whatever is written is computed meanwhile, so another file may be the one that is refused; it is named then.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error.filename, str) and not _belongs_to(Path(error.filename), path):
+            raise InputError(f"cannot use {error.filename}: {reason}; {path} was not written.") from error
         raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
+
+
+def _belongs_to(file: Path, output: Path) -> bool:
+    """Whether a file is an output, below it, one of the folders it is in, or in its temporary folder."""
+    file, output = file.absolute(), output.absolute()
+    if output.is_relative_to(file) or file.is_relative_to(output):
+        return True
+    beside = file.relative_to(output.parent).parts if file.is_relative_to(output.parent) else ()
+    return bool(beside) and beside[0].startswith(f".{output.name}-")
 
 
 @contextmanager

@@ -119,3 +119,16 @@ def test_places_that_cannot_be_written(tmp_path: Path):
         pass
     with pytest.raises(InputError, match=r"is a folder: give the name of a file"), new_file(tmp_path, overwrite=True):
         pass
+
+
+def test_a_file_that_cannot_be_read_meanwhile_is_named(tmp_path: Path):
+    """Also when it lies beside the output."""
+    missing = tmp_path / "frames" / "0.png"
+    for output in (tmp_path / "a.glb", tmp_path / "elsewhere" / "a.glb"):
+        with pytest.raises(InputError) as raised, new_file(output):
+            missing.read_bytes()
+        assert str(raised.value) == f"cannot use {missing}: No such file or directory; {output} was not written."
+    with pytest.raises(InputError) as raised, new_file(tmp_path / "a.glb") as file:
+        (file.parent / "lost" / "part").write_bytes(b"")
+    assert "a.glb: No such file or directory; make room" in str(raised.value)
+    assert not (tmp_path / "a.glb").exists()

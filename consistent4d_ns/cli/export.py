@@ -1,4 +1,4 @@
-"""`consistent4d export`: a finished run as meshes or points for other programs."""
+"""`consistent4d export`: meshes and points of a finished run, for other programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunOptions:
     data: Path | None = None
     """Where the run's frames are now, if they were moved."""
     device: Literal["cuda", "cpu"] | None = None
-    """Where to compute; default: CUDA if there is one."""
+    """Where to compute; default: CUDA if available."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ class Common:
         """Open a run.
 
         Raises:
-            InputError: it cannot be used, or there is nothing to see.
+            InputError: it cannot be used, or the object is transparent.
         """
         announce(f"Loading {config}")
         # Seconds to import, so options and the output's place are checked before.
         from consistent4d_ns.export.sequence import exporter
         from consistent4d_ns.runs import load_run
 
-        opened = load_run(config, self.run.step, self.run.data, self.run.device)
-        announce("Looking for the density at which silhouettes agree with the volume rendering")
-        made = exporter(opened, self.solid, self.times)
-        chosen = made.solid.threshold
-        print(f"The object: density of at least {chosen.density:.3g}, lines of opacity of at least {chosen.opacity:g}.")
-        return made
+        run = load_run(config, self.run.step, self.run.data, self.run.device)
+        announce("Calibrating the density threshold of the object")
+        source = exporter(run, self.solid, self.times)
+        chosen = source.solid.threshold
+        print(f"Object: density at least {chosen.density:.3g}, opacity of lines of sight at least {chosen.opacity:g}.")
+        return source
 
 
 Config = Annotated[Path, tyro.conf.Positional]
@@ -102,7 +102,7 @@ def mesh(
         lit: Shade GLB meshes; otherwise they show their colours as they are, which contain the video's lighting.
         compress: Write GLB files with quantised vertices and WebP textures, which three.js and Blender read;
             --no-compress writes 32-bit floats and PNG, for programs that know glTF 2.0 without extensions.
-        options: How the object is made into triangles.
+        options: How the surface is triangulated and textured.
         common: What all exports share.
     """
     common.check()
@@ -111,24 +111,24 @@ def mesh(
         if format not in (None, "glb"):
             raise InputError(f"{out} is one file, --format {format} is for numbered files: give a folder.")
         with new_file(out, common.overwrite) as path:
-            made = common.open(config)
+            source = common.open(config)
             from consistent4d_ns.export.gltf import glb
 
-            meshes = progress(made.meshes(options, colouring or "texture"), "Exporting", len(made.timeline))
-            path.write_bytes(glb(meshes, made.timeline.fps, lit, compress))
-        report(out, made)
+            meshes = progress(source.meshes(options, colouring or "texture"), "Exporting", len(source.timeline))
+            path.write_bytes(glb(meshes, source.timeline.fps, lit, compress))
+        report(out, source)
         return
     format = numbered_format(out, format)
     if format == "ply" and colouring == "texture":
         raise InputError("PLY files hold no texture: give --colouring vertex, or --format obj or glb.")
     colouring = colouring or ("vertex" if format == "ply" else "texture")
     with new_folder(out, common.overwrite) as folder:
-        made = common.open(config)
+        source = common.open(config)
         from consistent4d_ns.export.files import write_meshes
 
-        meshes = progress(made.meshes(options, colouring), "Exporting", len(made.timeline))
-        write_meshes(folder, meshes, format, made.timeline, lit, compress)
-    report(out, made)
+        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
+        write_meshes(folder, meshes, format, source.timeline, lit, compress)
+    report(out, source)
 
 
 @export.command
@@ -154,11 +154,11 @@ def points(
     if out.suffix:
         raise InputError(f"{out} ends in {out.suffix}: points are written as numbered PLY files, give a folder.")
     with new_folder(out, common.overwrite) as folder:
-        made = common.open(config)
+        source = common.open(config)
         from consistent4d_ns.export.files import write_points
 
-        write_points(folder, progress(made.points(count), "Exporting", len(made.timeline)), made.timeline)
-    report(out, made)
+        write_points(folder, progress(source.points(count), "Exporting", len(source.timeline)), source.timeline)
+    report(out, source)
 
 
 @export.command
@@ -179,7 +179,7 @@ def usd(
         config: The run's config.yml, or its folder.
         out: NAME.usd, .usda, .usdc or .usdz.
         lit: Shade the mesh; otherwise it emits its colours, which contain the video's lighting.
-        options: How the object is made into triangles; only .usdz has a texture.
+        options: How the surface is triangulated; only .usdz has a texture.
         common: What all exports share.
     """
     common.check()
@@ -189,13 +189,13 @@ def usd(
         raise InputError(f"{out}: give a name that ends in {', '.join(USD_SUFFIXES)}.")
     check_usd()
     with new_file(out, common.overwrite) as path:
-        made = common.open(config)
+        source = common.open(config)
         from consistent4d_ns.export.usd import write_usd, write_usdz
 
         colouring, write = ("texture", write_usdz) if suffix == ".usdz" else ("vertex", write_usd)
-        meshes = progress(made.meshes(options, colouring), "Exporting", len(made.timeline))
-        write(path, meshes, made.timeline.fps, lit)
-    report(out, made)
+        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
+        write(path, meshes, source.timeline.fps, lit)
+    report(out, source)
 
 
 def check_usd() -> None:
@@ -218,6 +218,6 @@ def numbered_format(out: Path, format: Format | None) -> Format:
     return format or "glb"
 
 
-def report(out: Path, made: Exporter) -> None:
+def report(out: Path, source: Exporter) -> None:
     """Print what was written where."""
-    print(f"{out}: {len(made.timeline)} frames, {made.timeline.fps:g} per second.")
+    print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")

@@ -37,14 +37,14 @@ def write_points(folder: Path, clouds: Iterable[Points], timeline: Timeline) -> 
     import trimesh
 
     for frame, cloud in enumerate(clouds):
-        made = trimesh.Trimesh(
+        points = trimesh.Trimesh(
             cloud.positions,
             np.zeros((0, 3), np.int64),
             vertex_normals=cloud.normals,
             vertex_colors=opaque_bytes(cloud.colours),
             process=False,
         )
-        (folder / f"frame_{frame:04d}.ply").write_bytes(ply(made))
+        (folder / f"frame_{frame:04d}.ply").write_bytes(ply(points))
     write_index(folder, timeline, "z")
 
 
@@ -81,12 +81,12 @@ def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
     from trimesh.visual import ColorVisuals
 
     surface = mesh.surface
-    made = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
+    converted = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
     if mesh.texture is not None and mesh.uvs is not None:
-        made.visual = textured(mesh.uvs, mesh.texture, name)
+        converted.visual = textured(mesh.uvs, mesh.texture, name)
     elif mesh.colours is not None:
-        made.visual = ColorVisuals(made, vertex_colors=opaque_bytes(mesh.colours))
-    return made
+        converted.visual = ColorVisuals(converted, vertex_colors=opaque_bytes(mesh.colours))
+    return converted
 
 
 def textured(

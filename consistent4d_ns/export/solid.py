@@ -118,8 +118,8 @@ def least_optical_depth(
     take no part: they are outside anyway, and get 0.
     """
     least = torch.zeros_like(density)
-    there = density > FAINT
-    points, share = lattice.points[there], density[there] * lattice.spacing
+    dense = density > FAINT
+    points, share = lattice.points[dense], density[dense] * lattice.spacing
     side = math.ceil(2.0 * math.sqrt(3.0) * BOX_RADIUS / lattice.spacing) + 3
     found = torch.full_like(share, math.inf)
     for direction in directions:
@@ -135,7 +135,7 @@ def least_optical_depth(
             image.index_add_(0, pixel, share * weight)
         through = torch.stack([image[pixel] * weight for pixel, weight in zip(pixels, weights, strict=True)]).sum(dim=0)
         found = torch.minimum(found, through)
-    least[there] = found
+    least[dense] = found
     return least
 
 

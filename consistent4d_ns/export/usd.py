@@ -90,9 +90,9 @@ def write_usdz(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False
         stage.SetStartTimeCode(0)
         stage.SetEndTimeCode(len(nodes))
         stage.Save()
-        made = UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path))
+        packed = UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path))
         # USD does not notice when the disk is full; without its last bytes a package has no directory.
-        if not (made and zipfile.is_zipfile(path)):
+        if not (packed and zipfile.is_zipfile(path)):
             raise OSError("the package is incomplete")
 
 

@@ -253,7 +253,7 @@ def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
     ],
 )
 def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
-    """Told before anything is loaded: there is no run here at all."""
+    """Refused before anything is loaded: there is no run here at all."""
     said = message(kind, tmp_path / "config.yml", tmp_path / "out", *options)
     assert [word for word in words if word not in said] == []
     assert names(tmp_path) == []

@@ -109,8 +109,8 @@ def test_a_compressed_file_holds_the_same_mesh():
 
 
 def test_compression_makes_a_file_several_times_smaller(ball: Run):
-    made = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=1))
-    meshes = list(made.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))
+    source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=1))
+    meshes = list(source.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))
     plain, small = (len(glb(meshes, FPS, compress=compress)) for compress in (False, True))
     assert small < plain / 2.5
 
@@ -118,9 +118,9 @@ def test_compression_makes_a_file_several_times_smaller(ball: Run):
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_exactly_one_frame_is_visible_at_any_time(count: int):
     tracks = [visibility(frame, count, FPS) for frame in range(count)]
-    for moment in np.linspace(0.0, count / FPS, 50):
-        shown = [scales[np.searchsorted(times, np.float32(moment), side="right") - 1, 0] for times, scales in tracks]
-        expected = min(int(np.float32(moment) * FPS + 1e-4), count - 1)
+    for time in np.linspace(0.0, count / FPS, 50):
+        shown = [scales[np.searchsorted(times, np.float32(time), side="right") - 1, 0] for times, scales in tracks]
+        expected = min(int(np.float32(time) * FPS + 1e-4), count - 1)
         assert np.flatnonzero(shown).tolist() == [expected]
     assert all(times[0] == 0.0 and (np.diff(times) > 0).all() for times, _ in tracks)
 

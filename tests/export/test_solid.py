@@ -100,7 +100,7 @@ class Foggy(BallField):
 
 
 def opaque_radius(field: BallField, opacity: float) -> float:
-    """Distance from the centre at which lines past it absorb this share at the first moment, integrated densely."""
+    """Distance from the centre at which lines past it absorb this share at time 0, integrated densely."""
     along, past = torch.linspace(-1.0, 1.0, 2001), torch.linspace(0.0, 0.9, 901)
     points = torch.stack(torch.broadcast_tensors(along, past[:, None], torch.zeros(1)), dim=-1)
     density = field.density(points.reshape(-1, 3), torch.full((points[..., 0].numel(),), -1.0)).view(len(past), -1)
@@ -121,8 +121,8 @@ def test_fog_that_is_not_seen_is_carved_away(tmp_path):
 def test_the_threshold_is_found(tmp_path):
     """Rays are half absorbed up to a certain distance from the centre: that is where the surface should be."""
     run = ball_run(tmp_path, Foggy())
-    made = exporter(run, SolidOptions(resolution=64), TimeOptions(frames=1))
-    radii = np.linalg.norm(extract(made.solid, TimedFrame(0, 0.0), None).vertices, axis=1)
+    source = exporter(run, SolidOptions(resolution=64), TimeOptions(frames=1))
+    radii = np.linalg.norm(extract(source.solid, TimedFrame(0, 0.0), None).vertices, axis=1)
     assert radii.mean() == pytest.approx(opaque_radius(Foggy(), 0.5), abs=0.01)
     chosen = exporter(run, SolidOptions(resolution=32, density=7.0, opacity=0.2), TimeOptions(frames=1))
     assert chosen.solid.threshold == Threshold(7.0, 0.2)
@@ -134,7 +134,7 @@ def test_a_transparent_object_is_named(tmp_path):
         exporter(run, SolidOptions(resolution=32), TimeOptions())
 
 
-def test_a_moment_without_anything_is_named_with_its_frame(ball: Run):
+def test_a_time_without_anything_is_named_with_its_frame(ball: Run):
     with pytest.raises(InputError, match=r"frame 3 \(time 0\.25\): nothing is as dense as 500 .*--density"):
         extract(solid_of(ball, 32, Threshold(500.0, 0.5)), TimedFrame(3, 0.25), 1000)
 
@@ -183,13 +183,13 @@ def test_points_are_evenly_spread(ball: Run):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_finds_the_same_surface(ball: Run, tmp_path):
-    there = ball_run(tmp_path, device="cuda")
-    there.pipeline.model.occupancy.load_state_dict(ball.pipeline.model.occupancy.state_dict())
+    on_cuda = ball_run(tmp_path, device="cuda")
+    on_cuda.pipeline.model.occupancy.load_state_dict(ball.pipeline.model.occupancy.state_dict())
     options, times, mesh = SolidOptions(resolution=64), TimeOptions(times=(0.5,)), MeshOptions(500, 128)
-    first, second = (exporter(run, options, times) for run in (ball, there))
+    first, second = (exporter(run, options, times) for run in (ball, on_cuda))
     assert first.solid.threshold == second.solid.threshold
     torch.testing.assert_close(second.solid.level(0.5).cpu(), first.solid.level(0.5), atol=1e-3, rtol=1e-3)
-    (ours,), (theirs,) = (list(made.meshes(mesh, "texture")) for made in (first, second))
+    (ours,), (theirs,) = (list(source.meshes(mesh, "texture")) for source in (first, second))
     assert ours.texture is not None
     assert theirs.texture is not None
     assert np.abs(ours.texture.mean(axis=(0, 1)) - theirs.texture.mean(axis=(0, 1))).max() < 3.0

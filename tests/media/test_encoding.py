@@ -235,8 +235,8 @@ def refused(out: Path, kind: Format) -> str:
 def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, kind: Format):
     out = tmp_path / ("frames" if kind == "png" else f"a.{kind}")
     with file_limit(4096):
-        told = refused(out, kind)
-    assert told == f"cannot write {out}: File too large; make room, or give another place."
+        message = refused(out, kind)
+    assert message == f"cannot write {out}: File too large; make room, or give another place."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,8 +289,8 @@ def test_ffmpeg_is_offered_where_there_is_none(monkeypatch: pytest.MonkeyPatch, 
     offer_ffmpeg()
     found = shutil.which("ffmpeg")
     assert found is not None
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("ffmpeg version")
+    version = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("ffmpeg version")
     path = os.environ["PATH"]
     offer_ffmpeg()
     assert os.environ["PATH"] == path
