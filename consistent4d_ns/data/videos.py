@@ -110,11 +110,10 @@ def _stream(video: InputContainer) -> VideoStream:
 
 def _clock(video: InputContainer, stream: VideoStream) -> Clock:
     """Times of all frames that are shown; an edit list may hide some."""
-    packets = [p for p in video.demux(stream) if p.size and p.pts is not None and not p.is_discard]
-    packets.sort(key=lambda packet: packet.pts)
     unit = float(stream.time_base or 0)
-    starts = tuple(packet.pts * unit for packet in packets)
-    return Clock(starts, (packets[-1].duration or 0) * unit if packets else 0.0)
+    packets = (packet for packet in video.demux(stream) if packet.size and not packet.is_discard)
+    frames = sorted((p.pts * unit, (p.duration or 0) * unit) for p in packets if p.pts is not None)
+    return Clock(tuple(start for start, _ in frames), frames[-1][1] if frames else 0.0)
 
 
 def _check_complete(path: Path, clock: Clock, announced: float, nominal: float) -> None:

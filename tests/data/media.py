@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def write_video(path: Path, images: UInt8[np.ndarray, "frames h w 4"], *encoder:
     return path
 
 
-def message(path: Path | str, size: int = 32, **options: int) -> str:
+def message(path: Path | str, size: int = 32, **options: Any) -> str:
     """The one line that is said about an input."""
     with pytest.raises(InputError) as raised:
         decode_frames(list_frames(path, **options), size)
