@@ -30,13 +30,18 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
     Raises:
         InputError: `path` exists and `overwrite` is off, is a folder, or cannot be written (no permission, disk full).
     """
+    check_new_file(path, overwrite)
+    with scratch_beside(path, remedy) as scratch:
+        yield scratch / path.name
+        (scratch / path.name).replace(path)
+
+
+def check_new_file(path: Path, overwrite: bool = False) -> None:
+    """Raises: InputError: `path` exists and `overwrite` is off, or is a folder."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the name of a file.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
-    with scratch_beside(path, remedy) as scratch:
-        yield scratch / path.name
-        (scratch / path.name).replace(path)
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         InputError: `path` holds something and `overwrite` is off; holds something else than what was written earlier;
             is a file; or cannot be written (no permission, disk full).
     """
-    earlier = _earlier_files(path, overwrite)
+    earlier = check_new_folder(path, overwrite)
     with scratch_beside(path) as scratch:
         files = scratch / path.name
         files.mkdir()
@@ -64,8 +69,12 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             (files / name).replace(path / name)
 
 
-def _earlier_files(path: Path, overwrite: bool) -> list[str]:
-    """Files of an earlier output in `path`, all inside of it; none if there is nothing."""
+def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
+    """Files of an earlier output in `path`, all inside of it; none if there is nothing.
+
+    Raises:
+        InputError: `path` is a file, or holds something that may not be replaced (see `new_folder`).
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a folder.")
     if not path.exists() or not any(path.iterdir()):

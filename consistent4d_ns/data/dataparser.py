@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from natsort import natsorted
@@ -63,6 +63,8 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Vertical field of view of the input camera in degrees, 1 to 179; when omitted that of meta.json, else 49.1."""
     image_size: int = 256
     """Side in pixels at which frames are stored, 16 to 4096; training stages scale them down from it."""
+    downscale_factor: ClassVar[float | None] = None
+    """Divides `image_size`; `ns-render dataset --downscale-factor` sets it. Not a field, hence not an option."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class FrameSequence(DataParser):
         Raises:
             InputError: An option is out of range, or frames or meta.json cannot be used.
         """
-        size = checked_image_size(self.config.image_size)
+        size = checked_image_size(round(self.config.image_size / (self.config.downscale_factor or 1.0)))
         views = [self.input_view] if split == "train" else self.unseen_views or [self.input_view]
         return DataparserOutputs(
             image_filenames=[path for view in views for path in view.frames.paths],

@@ -110,10 +110,11 @@ def _stream(video: InputContainer) -> VideoStream:
 
 def _clock(video: InputContainer, stream: VideoStream) -> Clock:
     """Times of all frames that are shown; an edit list may hide some."""
+    shown = (p for p in video.demux(stream) if p.size and not p.is_discard)
+    packets = sorted((p.pts, p.duration or 0) for p in shown if p.pts is not None)
     unit = float(stream.time_base or 0)
-    packets = (packet for packet in video.demux(stream) if packet.size and not packet.is_discard)
-    frames = sorted((p.pts * unit, (p.duration or 0) * unit) for p in packets if p.pts is not None)
-    return Clock(tuple(start for start, _ in frames), frames[-1][1] if frames else 0.0)
+    starts = tuple(start * unit for start, _ in packets)
+    return Clock(starts, packets[-1][1] * unit if packets else 0.0)
 
 
 def _check_complete(path: Path, clock: Clock, announced: float, nominal: float) -> None:

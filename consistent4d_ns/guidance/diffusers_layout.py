@@ -2,7 +2,7 @@
 
 Two spellings of the camera projection exist: folder `clip_camera_projection/` with the layer `proj`, and
 `cc_projection/` with `projection`. Its `config.json` may hold `image_tokens`, the number of image-encoder tokens
-in the UNet's context (see `Zero123Networks`); without it there is one.
+in the UNet's context (see `Zero123Networks`; default: one), and `camera_convention` ("zero123" or "stable-zero123").
 Only JSON and tensors are read: Python code that some priors carry along is never run.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.camera_convention import CONVENTIONS, CameraConvention
 from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
@@ -80,18 +81,29 @@ def load_folder(folder: Path) -> Zero123Networks:
     files = {part: folder / path for part, path in weight_files(names, str(folder)).items()}
     preprocessor = folder / "feature_extractor" / "preprocessor_config.json"
     scheduler = folder / "scheduler" / "scheduler_config.json"
+    projection = _read_json(files["projection"].parent / "config.json")
     networks = Zero123Networks(
         unet=_load_unet(files["unet"]),
         vae=_load_vae(files["vae"]),
         image_encoder=_load_image_encoder(files["image_encoder"]),
         projection=_load_projection(files["projection"]),
-        image_tokens=_read_json(files["projection"].parent / "config.json").get("image_tokens", 1),
+        image_tokens=projection.get("image_tokens", 1),
         clip_mean=_read_rgb(preprocessor, "image_mean", CLIP_MEAN),
         clip_std=_read_rgb(preprocessor, "image_std", CLIP_STD),
         alphas=alphas_from_config(_read_json(scheduler), str(scheduler)),
+        camera_convention=_stored_convention(projection, files["projection"].parent),
     )
     networks.check(str(folder))
     return networks
+
+
+def _stored_convention(projection: Mapping[str, Any], folder: Path) -> CameraConvention | None:
+    """The camera convention in the configuration of the camera projection, if it holds one."""
+    stored = projection.get("camera_convention")
+    if stored is not None and stored not in CONVENTIONS:
+        known = " or ".join(CONVENTIONS)
+        raise InputError(f"{folder / 'config.json'}: camera_convention is {stored!r}, not {known}.")
+    return stored
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -7,17 +7,44 @@ keep less for their backward pass, which is to the input only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from consistent4d_ns.device.kernels import has_triton
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.config import Implementation
+
+if TYPE_CHECKING:
+    from consistent4d_ns.guidance.networks import Zero123Networks
+
 BLOCK_PIXELS, BLOCK_CHANNELS = 32, 64
 """What one program of a kernel looks at together."""
 FEW_PIXELS = 4096
 """Images up to this size are summed in smaller parts, to keep a GPU busy."""
+
+
+def runs_fused(implementation: Implementation, device: torch.device) -> bool:
+    """Whether a `GuidanceConfig.implementation` means fused networks on `device`.
+
+    Raises:
+        InputError: It asks for them where there are none.
+    """
+    possible = device.type == "cuda" and has_triton()
+    if implementation == "fused" and not possible:
+        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
+    return possible and implementation != "torch"
+
+
+def fuse_networks(networks: Zero123Networks) -> None:
+    """Replace parts of the frozen UNet and VAE encoder by faster ones of the same values, in place."""
+    for part in (networks.unet, networks.vae.encoder):
+        fuse(cast(nn.Module, part))
+    if networks.image_tokens == 1:
+        shorten_cross_attention(networks.unet)
 
 
 def fuse(network: nn.Module) -> None:

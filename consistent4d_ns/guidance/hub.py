@@ -7,6 +7,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from consistent4d_ns.errors import InputError
@@ -34,6 +35,34 @@ def missing_prior(prior: str, reason: str) -> InputError:
         "differ between priors (Stable-Zero123 is non-commercial). The small prior that comes with this package works "
         f"offline: `--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
     )
+
+
+def check_not_cache(folder: Path) -> None:
+    """Make sure that `folder` is not one of the hub's cache around priors: its root, or a repository's folder.
+
+    Raises:
+        InputError: It is; names the folders of priors, or hub ids, to give instead.
+    """
+    if (folder / "snapshots").is_dir():
+        snapshots = sorted((folder / "snapshots").iterdir(), key=lambda snapshot: snapshot.stat().st_mtime)
+        instead = [str(snapshot) for snapshot in snapshots[-1:]] + _cached_ids([folder])
+        raise InputError(_cache_message(folder, "a repository's folder in the hub's cache", instead))
+    for root in (folder, folder / "hub"):
+        repositories = sorted(root.glob("models--*--*"))
+        if repositories:
+            zero123_first = sorted(_cached_ids(repositories), key=lambda name: "zero123" not in name.lower())
+            raise InputError(_cache_message(folder, "the hub's cache", zero123_first[:3]))
+
+
+def _cached_ids(repositories: Iterable[Path]) -> list[str]:
+    """Hub ids of repositories' folders in the cache, which are named models--OWNER--NAME."""
+    names = (repository.name.split("--", 2) for repository in repositories)
+    return ["/".join(name[1:]) for name in names if len(name) == 3]
+
+
+def _cache_message(folder: Path, what: str, instead: Sequence[str]) -> str:
+    choices = f" ({' or '.join(instead)})" if instead else ""
+    return f"guidance.prior {folder}: {what}, not a prior; give a hub id, or the folder of a snapshot{choices}."
 
 
 def fetch(prior: str) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from nerfstudio.utils.comms import is_main_process
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import load_folder
-from consistent4d_ns.guidance.hub import fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.hub import check_not_cache, fetch, is_hub_id, missing_prior
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 
@@ -25,6 +27,7 @@ def load_networks(prior: str) -> Zero123Networks:
         return load_folder(bundled_prior.folder())
     path = Path(prior).expanduser()
     if path.is_dir():
+        check_not_cache(path)
         return load_folder(path)
     if path.is_file():
         return load_checkpoint(path)
@@ -48,4 +51,8 @@ def build_guidance(
     """
     if config.kind == "none":
         return None
-    return Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    if is_main_process():
+        convention, reason = guidance.camera_convention, guidance.convention_reason
+        CONSOLE.print(f"Prior {config.prior}: camera convention {convention} ({reason}).", markup=False)
+    return guidance

@@ -68,12 +68,14 @@ def _make_room(folder: Path, overwrite: bool) -> None:
 def _save_projection(networks: Zero123Networks, folder: Path, dtype: torch.dtype) -> None:
     from safetensors.torch import save_file
 
-    config = {
+    config: dict[str, Any] = {
         "_class_name": "CLIPCameraProjection",
         "embedding_dim": networks.projection.in_features - CAMERA_NUMBERS,
         "additional_embeddings": CAMERA_NUMBERS,
         "image_tokens": networks.image_tokens,
     }
+    if networks.camera_convention is not None:
+        config["camera_convention"] = networks.camera_convention
     _write_json(folder / "config.json", config)
     weights = nn.Module.to(deepcopy(networks.projection), "cpu", dtype).state_dict(prefix="proj.")
     save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})

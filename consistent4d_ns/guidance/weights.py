@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.weight_files import mistaken_for_weights
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -25,7 +26,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: The file is damaged, or not a weight file, or insists on running code.
     """
     try:
+        if (mistake := mistaken_for_weights(path)) is not None:
+            raise InputError(f"{path} {mistake}.")
         content: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: damaged, or holds Python code, which is never run; download it again or use a .safetensors copy."

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,11 +21,8 @@ from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle
 from consistent4d_ns.data.images import MAX_SIDE
 from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, even_times
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 
-Kind = Literal["orbit", "frozen-orbits", "fixed-view", "orbit-in-time", "evaluation-views"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""All round the object at one moment; the same at several moments; one view while time passes; all round while time
-passes; the four views of the paper's evaluation, one after the other, while time passes."""
 EVALUATION_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
 """Degrees from the input view of the views that the paper's figures are measured on, all at elevation 0."""
 FROZEN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -39,29 +36,7 @@ MAX_FRAMES = 100_000
 
 
 @dataclass(frozen=True)
-class PathOptions:
-    """How a path runs."""
-
-    frames: int | None = None
-    """Frames of one orbit or one passage of time; when left out as many as the video takes at `fps`."""
-    fps: float | None = None
-    """Frames a second; when left out the video's own."""
-    elevation: float | None = None
-    """Degrees above the object, -90 to 90; when left out the input camera's (evaluation-views: 0)."""
-    azimuth: float | None = None
-    """Degrees from the input view at which an orbit begins or the fixed view stands; when left out 0."""
-    distance: float | None = None
-    """World units from the object's centre, 1 to 100; when left out the input camera's."""
-    fovy: float | None = None
-    """Vertical field of view in degrees, 1 to 179; when left out the input camera's."""
-    size: int | tuple[int, int] | None = None
-    """Side of a square picture in pixels, or width and height; when left out the frames' size."""
-    times: tuple[float, ...] | None = None
-    """Moments in 0..1, of orbit (one; when left out 0) and of frozen-orbits (when left out 0 0.25 0.5 0.75 1)."""
-
-
-@dataclass(frozen=True)
-class Source:
+class InputVideo:
     """The video that a path goes with; the defaults are those of frames of which nothing else is known."""
 
     frames: int = 32
@@ -90,7 +65,7 @@ class CameraPath:
     """Pixels."""
 
 
-def camera_path(kind: Kind, options: PathOptions, source: Source) -> CameraPath:
+def camera_path(kind: Kind, options: PathOptions, source: InputVideo) -> CameraPath:
     """The path of a kind.
 
     Raises:
@@ -150,34 +125,57 @@ def path_json(path: CameraPath) -> dict[str, Any]:
 
 
 def read_path(file: Path) -> dict[str, Any]:
-    """A camera path made in the viewer or by `path_json`, checked; without keyframes a path is as good.
+    """A camera path made in the viewer or by `path_json`, checked; its numbers are floats. It needs no keyframes.
 
     Raises:
         InputError: The file is no camera path, or its times are not within 0..1 or not given for all frames.
     """
     remedy = "give a camera path as the viewer or `consistent4d camera-path` writes it"
     try:
-        path = json.loads(file.read_text(encoding="utf-8"))
-        frames = path["camera_path"]
-        poses = [(torch.tensor(frame["camera_to_world"]).reshape(4, 4), float(frame["fov"])) for frame in frames]
-        times = [float(frame["render_time"]) for frame in frames if "render_time" in frame]
-        sizes, seconds = (int(path["render_width"]), int(path["render_height"])), float(path["seconds"])
-        camera_type = str(path.get("camera_type", CAMERA_TYPES[0])).lower()
-        path["crop"] = _crop(path.get("crop"))
+        path = _normalised(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}; {remedy}.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file} is no camera path ({reason}): {remedy}.") from error
-    if camera_type not in CAMERA_TYPES:
-        raise InputError(f"{file} has the camera_type {camera_type}: use {', '.join(CAMERA_TYPES)}, or `ns-render`.")
-    if not (poses and seconds > 0 and all(bool(pose.isfinite().all()) and fov > 0 for pose, fov in poses)):
+    frames = path["camera_path"]
+    if path["camera_type"] not in CAMERA_TYPES:
+        types = ", ".join(CAMERA_TYPES)
+        raise InputError(f"{file} has the camera_type {path['camera_type']}: use {types}, or `ns-render`.")
+    if not (frames and 0 < path["seconds"] < math.inf and all(map(_is_possible, frames))):
         raise InputError(f"{file} is no camera path (no frames, or numbers out of range): {remedy}.")
+    times = [frame["render_time"] for frame in frames if "render_time" in frame]
     if len(times) not in (0, len(frames)):
         raise InputError(f"{file} has a render_time in {len(times)} of {len(frames)} frames: give it in all, or none.")
-    checked_size(sizes)
+    checked_size((path["render_width"], path["render_height"]))
     check_times(times, str(file), TIME_SLACK)
     return path
+
+
+def _normalised(path: Any) -> dict[str, Any]:
+    """A file's path with numbers of the types that Nerfstudio's reader expects; raises what broken data raises.
+
+    Nerfstudio makes tensors of the numbers as they are, and whole ones would become integer tensors.
+    """
+    return path | {
+        "camera_type": str(path.get("camera_type", CAMERA_TYPES[0])).lower(),
+        "render_width": int(path["render_width"]),
+        "render_height": int(path["render_height"]),
+        "seconds": float(path["seconds"]),
+        "crop": _crop(path.get("crop")),
+        "camera_path": [_normalised_frame(frame) for frame in path["camera_path"]],
+    }
+
+
+def _normalised_frame(frame: dict[str, Any]) -> dict[str, Any]:
+    pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(16).tolist()
+    numbers = {name: float(frame[name]) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame}
+    return frame | {"camera_to_world": pose} | numbers
+
+
+def _is_possible(frame: Mapping[str, Any]) -> bool:
+    """Whether a camera can have this pose and field of view."""
+    return all(map(math.isfinite, frame["camera_to_world"])) and 0 < frame["fov"] < 180
 
 
 def _crop(crop: Any) -> dict[str, Any] | None:
@@ -206,7 +204,7 @@ def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float],
     return circle * len(times), [time for time in times for _ in circle]
 
 
-def _view(kind: Kind, options: PathOptions, source: Source) -> OrbitViews:
+def _view(kind: Kind, options: PathOptions, source: InputVideo) -> OrbitViews:
     """The view that the path turns about the object."""
     level = {"elevation": 0.0} if kind == "evaluation-views" else {}
     options_given = {name: getattr(options, name) for name in ("elevation", "distance", "fovy")}

@@ -24,7 +24,7 @@ from consistent4d_ns.data.images import composite_white, resized, straight_colou
 from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import Source
+from consistent4d_ns.media.camera_paths import InputVideo
 from consistent4d_ns.model import Consistent4DModel
 
 INPUT = "input"
@@ -181,11 +181,11 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
     return filled(torch.cat((straight_colour(colour, alpha), alpha), dim=-1))
 
 
-def source_of(data: Consistent4DDataManager) -> Source:
+def source_of(data: Consistent4DDataManager) -> InputVideo:
     """What camera paths take from a run's video."""
     view = data.input_view
     camera = {name: float(value[0]) for name, value in vars(view).items()}
-    return Source(data.num_frames, data.fps, camera, data.frames.shape[-1])
+    return InputVideo(data.num_frames, data.fps, camera, data.frames.shape[-1])
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -33,8 +32,12 @@ from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d, consistent4d_mini
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.toy import write_sequence
+from tests.support.commands import executable, run_command
+from tests.support.forked import LIMIT
 
-FRAMES = 6
+pytestmark = pytest.mark.slow
+
+FRAMES = 4
 VIEWS = 6
 SIZE = 32
 STEPS = 40
@@ -42,8 +45,6 @@ EXTRA_STEPS = 5
 STAGE_STEP = 30
 TIMES = (0.0, 0.25, 0.5, 1.0)
 """Times of the camera path."""
-LIMIT = 300
-"""Seconds after which a command counts as hanging."""
 SMALL = (
     *("--data", "toy", "--output-dir", "out"),
     *("--pipeline.interpolation.kind", "none"),
@@ -63,11 +64,6 @@ CONFIG = "with_priors.yml"
 Picture = UInt8[np.ndarray, "height width channels"]
 
 
-def executable(command: str) -> Path:
-    """A console command of this Python installation."""
-    return Path(sys.executable).with_name(command)
-
-
 @dataclass(frozen=True)
 class Workplace:
     """A folder to run commands in."""
@@ -77,8 +73,7 @@ class Workplace:
 
     def try_run(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run one of the console commands to its end, however it ends."""
-        line = [executable(command), *options]
-        return subprocess.run(line, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=LIMIT)
+        return run_command(command, *options, cwd=self.folder, env=self.env)
 
     def run(self, command: str, *options: str) -> str:
         """Standard output of a command that must succeed."""
@@ -104,7 +99,7 @@ def place(tmp_path_factory) -> Workplace:
         "XDG_CACHE_HOME": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
     return Workplace(folder, os.environ | own)
@@ -247,7 +242,7 @@ def test_dataset_renders_every_unseen_frame(dataset: Path):
 
 
 def test_dataset_pairs_each_frame_with_its_truth(place: Workplace, dataset: Path):
-    for name in ("eval_0/0.png", "eval_3/5.png"):
+    for name in ("eval_0/0.png", f"eval_3/{FRAMES - 1}.png"):
         straight = read(place.folder / "toy" / name) / 255.0
         alpha = straight[..., 3:]
         white = ((straight[..., :3] * alpha + 1.0 - alpha) * 255.0).astype(np.uint8)

@@ -11,6 +11,8 @@ import pytest
 from consistent4d_ns.cli import demo
 from tests.support.tiny import SIZE, toy_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trainer(tmp_path):

@@ -354,6 +354,7 @@ def test_specification() -> None:
     assert frame_sequence.description
 
 
+@pytest.mark.slow
 def test_import_is_light_and_errors_are_one_line(tmp_path: Path) -> None:
     """Nerfstudio imports the parser while it imports its own data managers: those must not be needed here."""
     code = (

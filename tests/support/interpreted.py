@@ -1,16 +1,15 @@
-"""Checks of Triton kernels on the CPU, in a process of their own: Triton chooses the interpreter when imported."""
+"""Checks of Triton kernels on the CPU, in processes where Triton interprets them: it chooses when imported."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from consistent4d_ns.device.kernels import has_triton
+from tests.support.forked import call_forked
 
 
 def _arrays_of_one_are_numbers() -> bool:
@@ -29,9 +28,14 @@ needs_interpreted_loops = pytest.mark.skipif(
 """For kernels whose loops have bounds that are computed."""
 
 
-def run_interpreted(module: str, call: str) -> None:
-    """Calls a function of a test module, written with its arguments; fails with what it says."""
-    code = f"import {module}; {module}.{call}"
-    environment, root = os.environ | {"TRITON_INTERPRET": "1"}, Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+def run_interpreted(check: Callable[..., None], *arguments: Any) -> None:
+    """Call a check of kernels where they are interpreted; fails with what it prints."""
+    done = call_forked(_interpreted, check, arguments)
     assert done.returncode == 0, done.stderr
+
+
+def _interpreted(check: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import triton
+
+    assert triton.knobs.runtime.interpret, "Triton was imported as a compiler"
+    check(*arguments)
