@@ -160,7 +160,7 @@ def _decimal_seconds(parsed: list[Name]) -> dict[Name, float] | None:
     place = parsed[0].template.split("#.#")[0].count("#")
     wholes, decimals = ([name.numbers[place + i] for name in parsed] for i in (0, 1))
     width = len(decimals[0])
-    if width < 3 or any(len(part) != width for part in decimals):
+    if width < 3 or any(len(part) != width or not part.isdigit() for part in decimals):
         return None
     if len(set(wholes)) == 1 and _counts_by_one([int(part) for part in decimals]):
         return None

@@ -92,6 +92,8 @@ def _open_video(path: Path) -> InputContainer:
     if not video.streams.video:
         raise InputError(f"{path} holds no video: export it again")
     stream = _stream(video)
+    if stream is None or stream.codec_context is None:
+        raise InputError(f"{path} is in a format that FFmpeg cannot decode, or damaged: export it again")
     check_side(path, stream.height, stream.width)
     return video
 

@@ -60,7 +60,9 @@ def test_no_majority(names: tuple[str, ...]) -> None:
     assert "keep only the frames there" in text
 
 
-@pytest.mark.parametrize("pattern", ["frame_{}.png", "{}.png", "v2_{}.png", "t={}.png", "f({}).png", "frame{}.png"])
+@pytest.mark.parametrize(
+    "pattern", ["frame_{}.png", "{}.png", "v2_{}.png", "t={}.png", "f({}).png", "1.{}.png", "frame{}.png"]
+)
 def test_negative_numbers_come_first(pattern: str) -> None:
     frames = numbered(pattern, range(-3, 3))
     assert series(*sorted(frames)).names == tuple(frames)

@@ -220,6 +220,12 @@ def test_a_name_that_looks_like_a_protocol(tmp_path: Path, monkeypatch: pytest.M
     assert len(list_frames("concat:a.webm|b.webm")) == 4
 
 
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mov", clip(), *MOV)
+    path.write_bytes(path.read_bytes().replace(b"rle ", b"zzzz"))
+    assert "a.mov is in a format that FFmpeg cannot decode" in message(path)
+
+
 def test_what_counts_is_the_content_not_the_name(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.webm", clip(), *WEBM).rename(tmp_path / "a.mov")
     assert len(list_frames(path)) == 4
