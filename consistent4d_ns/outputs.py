@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
     check_new_file(path, overwrite)
     with scratch_beside(path, remedy) as scratch:
         yield scratch / path.name
+        flush_to_disk(scratch / path.name)
         (scratch / path.name).replace(path)
 
 
@@ -91,6 +93,17 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
     if not (ours and inside):
         raise InputError(f"{path} holds something else than an earlier output, which is kept: give another folder.")
     return names
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's contents, or the names in a folder, are on the disk and survive a loss of power."""
+    if path.is_dir() and os.name != "posix":
+        return  # Other systems open no folders, and keep their names in order by themselves.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

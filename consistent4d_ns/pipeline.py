@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -28,7 +27,6 @@ from consistent4d_ns.loss_weights import per_level
 from consistent4d_ns.media.encoding import offer_ffmpeg
 from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
-from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.viewer.panel import Panel
@@ -144,13 +142,10 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's, the viewer's panel, and in the main process those that write the run's losses and pictures."""
+        """Nerfstudio's, and the viewer's panel."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
-        trainer = training_callback_attributes.trainer
-        if trainer is not None and is_main_process():
-            callbacks += TrainingReport(self, trainer.config).callbacks()
         return callbacks
 
     def steer(self, **changes: Any) -> None:

@@ -115,7 +115,7 @@ def test_temporal_change_is_per_clip():
 def test_ssim_is_that_of_single_images(clips):
     one, other = clips.rgb.flatten(0, 1), clips.rgb.flip(0).flatten(0, 1)
     together = measures.ssim(one, other)
-    alone = torch.cat([measures.ssim(a[None], b[None]) for a, b in zip(one, other)])
+    alone = torch.cat([measures.ssim(a[None], b[None]) for a, b in zip(one, other, strict=True)])
     torch.testing.assert_close(together, alone)
 
 

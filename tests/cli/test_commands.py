@@ -8,13 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +29,6 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.toy import write_sequence
 from tests.support.commands import executable, run_command
-from tests.support.forked import LIMIT
 
 pytestmark = pytest.mark.slow
 
@@ -311,57 +306,6 @@ def test_a_run_leaves_its_losses_and_pictures(trained: Path):
     assert read(trained / "losses.png").shape[1] > 1000
     assert read(trained / "contact_sheet.png").shape[1] > 7 * SIZE
     assert [file.suffix for file in (trained / "nerfstudio_models").iterdir()] == [".ckpt"]
-
-
-@dataclass(frozen=True)
-class RunningViewer:
-    """`ns-viewer` that looks at the finished run."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-    """What it prints, with every module that it imports."""
-
-    def page(self) -> str:
-        """The viewer's page, once it is served."""
-        deadline = time.monotonic() + LIMIT
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
-                    return answer.read().decode()
-            except OSError:
-                time.sleep(0.2)
-        pytest.fail(f"no viewer: {self.log.read_text()[-3000:]}")
-
-
-@pytest.fixture
-def viewer(place: Workplace, trained: Path) -> Iterator[RunningViewer]:
-    """The viewer, ended after the test."""
-    port, log = free_port(), place.folder / "viewer.log"
-    options = ("--load-config", CONFIG, "--viewer.websocket-port", str(port), "--viewer.websocket-host", "127.0.0.1")
-    env = place.env | {"PYTHONPROFILEIMPORTTIME": "1"}
-    with log.open("wb") as stream:
-        command = [executable("ns-viewer"), *options]
-        process = subprocess.Popen(command, cwd=place.folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
-    yield RunningViewer(process, port, log)
-    process.kill()
-    process.wait()
-
-
-def test_the_viewer_serves_this_machine_and_loads_no_prior(viewer: RunningViewer):
-    assert "<html" in viewer.page()
-    with socket.socket() as elsewhere:
-        # Another address of this machine: answered by a server that listens on all of them.
-        assert elsewhere.connect_ex(("127.0.0.2", viewer.port)) != 0
-    told = viewer.log.read_text()
-    assert "consistent4d_ns.pipeline" in told
-    for module in (
-        "diffusers",
-        "transformers",
-        "consistent4d_ns.interpolation.ifnet",
-        "consistent4d_ns.guidance.loading",
-    ):
-        assert not re.search(rf"\| +{re.escape(module)}$", told, re.MULTILINE), module
 
 
 def test_presets_serve_this_machine_only():

@@ -98,6 +98,19 @@ def test_the_checks_find_faults():
     assert anchors("## 5.1 Model, `x` & more") == {"51-model-x-more"}
 
 
+def test_rooms_of_the_design():
+    """The page names every room and module of the package, and the layers of the import contracts."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    page = read("docs/design.md")
+    named = {name for row in table_rows(page.partition("## Directions")[0]) for name in code_spans(row[0])}
+    package = [path for path in (ROOT / "consistent4d_ns").iterdir() if path.name[0] != "_" and path.suffix != ".typed"]
+    assert named == {f"{path.name}/" if path.is_dir() else path.name for path in package}
+    contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    (block,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert block.split("\n")[:-1] == [layer.replace(" | ", ", ") for layer in layers]
+
+
 def test_readme_is_short():
     assert len(read("README.md").splitlines()) <= README_LINES
 

@@ -63,9 +63,9 @@ def _become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
     run = runpy.run_path if Path(line[0]).is_absolute() else partial(runpy.run_module, alter_sys=True)
     try:
         run(line[0], run_name="__main__")
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         # The commands print a user's errors through a hook of their own.
-        sys.excepthook(*sys.exc_info())
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
     finally:
         # A process of multiprocessing ends without these.

@@ -1,4 +1,4 @@
-"""A pipeline small enough for tests: real data path, real field, priors that need no weights."""
+"""A pipeline small enough for tests: real data and field, priors that need no weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZE = 32
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A tensor or (nested) dataclass of tensors with `function` applied to each."""
+    """A tensor, or a nested dataclass of tensors, with `function` applied to every tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -56,7 +56,7 @@ def first_step(pipeline: Consistent4DPipeline, kind: StepKind) -> StepDraws:
 
 
 def gradient_error(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Relative L2 distance of all gradients together."""
+    """Relative L2 distance between all gradients, concatenated."""
     ours, theirs = (torch.cat([g.double().cpu().flatten() for g in side.values()]) for side in (gradients, expected))
     return float((ours - theirs).norm() / theirs.norm())
 

@@ -26,7 +26,7 @@ from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.runs import read_config
 from tests.support.tiny import tiny_run, toy_folder
-from tests.viewer.page import OTHER, SAME, Picture, ViewerPage, difference, new_page, started_browser
+from tests.viewer.page import OTHER, PATIENCE, SAME, Picture, ViewerPage, difference, new_page, started_browser
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
         process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
     viewer = ViewerPage(new_page(browser, height=height))
     try:
-        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 150.0)
+        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
         yield Seen(viewer, viewer.open(port), port, log)
     finally:
