@@ -96,7 +96,7 @@ def _save_scheduler(folder: Path) -> None:
 
 
 def _preprocessing(networks: Zero123Networks) -> dict[str, Any]:
-    """What the image encoder is given (`Zero123Guidance.clip_input`), in transformers' terms."""
+    """What the image encoder is given (`conditioning.clip_input`), in transformers' terms."""
     side = networks.clip_size
     return {
         "image_processor_type": "CLIPImageProcessor",
