@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce, wraps
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -248,7 +249,7 @@ def run_steps(
             figures.samples.append(rendering.weights.shape[1])
             figures.rays.append(rendering.rgb.shape[1])
     timer.wait()
-    for figures, first, last in zip(taken, points, points[1:]):
+    for figures, (first, last) in zip(taken, pairwise(points), strict=True):
         if figures is not None:
             figures.ms.append(timer.between(first, last))
     assert torch.stack(losses).isfinite().all(), "a loss is not finite"

@@ -171,18 +171,15 @@ class Consistent4DModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Images of one camera, by name; without a time it shows the moment of its place in its path.
-
-        So `ns-render interpolate`, which drops times, and a camera path without them sweep the time.
+        """Images of one camera at its time, by name.
 
         Raises:
-            InputError: Its time is outside 0..1.
+            InputError: It has no time, or one outside 0..1.
         """
         if camera.times is None:
-            camera = copy(camera)
-            camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
+            raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
-        return super().get_outputs_for_camera(camera, obb_box)
+        return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property
     def rays_at_once(self) -> int:
@@ -319,11 +316,12 @@ class Consistent4DModel(Model):
         return (mean + 1.0) / 2.0 * accumulation[..., None]
 
 
-def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
-    """Where in [0, 1] a camera lies in the path that it was sliced from; 0 for a camera on its own.
+def in_floating_point(camera: Cameras) -> Cameras:
+    """The camera with its pose and times in floating point.
 
-    Nerfstudio renders a path camera by camera, each a slice of one tensor: its place in that tensor's memory is all
-    that is left of the order when there are no times.
+    Nerfstudio makes integer tensors of a camera path whose file has whole numbers, and cannot render those.
     """
-    count = pose.untyped_storage().nbytes() // (pose.numel() * pose.element_size())
-    return pose.storage_offset() / pose.numel() / max(1, count - 1)
+    floats = copy(camera)
+    floats.camera_to_worlds = camera.camera_to_worlds.float()
+    floats.times = None if camera.times is None else camera.times.float()
+    return floats

@@ -5,10 +5,15 @@ Each entry says what breaks if Nerfstudio changes it. Nothing of the viewer is i
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from nerfstudio.utils import writer
+from nerfstudio.utils.writer import GLOBAL_BUFFER, LocalWriter
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -171,3 +176,93 @@ def freeze_device_indicator(model: Model) -> None:
     processes to say that theirs has none either. If the name changes: an AttributeError when a model is built.
     """
     model.device_indicator_param.requires_grad_(False)
+
+
+# Opening finished runs.
+
+
+def config_being_opened() -> Path | None:
+    """The config.yml that ns-render, ns-eval, ns-viewer or ns-export is opening at this moment, if one is.
+
+    All of them call `nerfstudio.utils.eval_utils.eval_setup(config_path)`, which reads the text and does not say where
+    it came from; the frame of that call knows.
+
+    If the names change: these commands look for a run's files where it was trained, as Nerfstudio does by itself.
+    """
+    for frame in _callers():
+        if frame.f_code.co_name == "eval_setup" and frame.f_globals.get("__name__") == "nerfstudio.utils.eval_utils":
+            return frame.f_locals.get("config_path")
+    return None
+
+
+def _callers() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+# The log of a training.
+
+
+def set_total_steps(steps: int) -> None:
+    """Tell the log at how many steps training is complete (`writer.GLOBAL_BUFFER["max_iter"]`).
+
+    Nerfstudio numbers the steps of a resumed run on, yet compares them with the steps of this run alone.
+
+    If the name changes: percentage and remaining time of a resumed run are wrong.
+    """
+    GLOBAL_BUFFER["max_iter"] = steps
+
+
+def close_logs() -> None:
+    """Forget the logs of an earlier training in this process (`writer.EVENT_WRITERS`), which would be written on.
+
+    If the names change: an AttributeError when a training is set up.
+    """
+    writer.EVENT_WRITERS.clear()
+    writer.EVENT_STORAGE.clear()
+
+
+class TrainingLog(LocalWriter):
+    """The table of a training on the terminal; one line per logged step where the output is no terminal.
+
+    Nerfstudio moves the cursor up and writes its last ten rows again, whatever it writes to; and it takes the current
+    step for one to come, so that the last row says 99.9 %. Relies on `LocalWriter._consolidate_events`, `_print_stats`
+    and `stats_to_track`, and on `writer.GLOBAL_BUFFER`.
+
+    If these change: an error in the first logged step.
+    """
+
+    def write_stats_log(self, step: int) -> None:
+        """Write the row of a step, if it is one to be logged or the last."""
+        last = step + 1 == GLOBAL_BUFFER["max_iter"]
+        if not last and (step % GLOBAL_BUFFER["steps_per_log"] or step >= GLOBAL_BUFFER["max_iter"]):
+            return
+        if sys.stdout.isatty():
+            super().write_stats_log(0)  # 0 is always logged; the row shows the step of `GLOBAL_BUFFER`.
+        else:
+            latest, _ = self._consolidate_events()
+            print(self.line(latest), flush=True)
+
+    def line(self, latest: dict[str, Any]) -> str:
+        """The tracked figures of the latest step with their names, on one line."""
+        done, total = GLOBAL_BUFFER["step"] + 1, GLOBAL_BUFFER["max_iter"]
+        figures = [_figure(name, value) for name, value in latest.items() if name in self.stats_to_track]
+        return ", ".join([f"step {done} of {total} ({done / total:.2%})", *figures])
+
+    def _print_stats(self, latest_map: dict[str, Any], padding: str = " ") -> None:
+        step = GLOBAL_BUFFER["step"]
+        GLOBAL_BUFFER["step"] = step + 1  # The number of steps that are done.
+        try:
+            super()._print_stats(latest_map, padding)
+        finally:
+            GLOBAL_BUFFER["step"] = step
+
+
+def _figure(name: str, value: float) -> str:
+    """A figure with its name, in the units of Nerfstudio's table."""
+    if name.endswith("(time)"):
+        name, text = name.removesuffix(" (time)"), f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
+        return f"{name} {text}"
+    return f"{name} {writer.human_format(value).strip() if 'Rays' in name else f'{value:.4f}'}"

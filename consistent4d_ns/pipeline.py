@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -20,14 +19,14 @@ from consistent4d_ns.data.cameras import relative_pose
 from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
 from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
-from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.loss_weights import per_level
 from consistent4d_ns.media.encoding import offer_ffmpeg
+from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
-from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.viewer.panel import Panel
@@ -91,6 +90,7 @@ class Consistent4DPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         show_input_errors_in_one_line()
+        hide_nerfstudio_warnings()
         if test_mode == "val" and config.guidance.kind != "none":
             check_noise_levels(config.guidance)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
@@ -106,6 +106,7 @@ class Consistent4DPipeline(VanillaPipeline):
             self.load_priors(device)
         else:
             offer_ffmpeg()
+            sweep_time_along_untimed_paths()
 
     @property
     def model(self) -> Consistent4DModel:
@@ -142,13 +143,10 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's callbacks, the panel's, and in the main process those that record losses and images."""
+        """Nerfstudio's callbacks and the panel's."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
-        trainer = training_callback_attributes.trainer
-        if trainer is not None and is_main_process():
-            callbacks += TrainingReport(self, trainer.config).callbacks()
         return callbacks
 
     def steer(self, **changes: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -105,21 +106,28 @@ def cameras(count: int, times: Tensor | None = None) -> Cameras:
     return Cameras(poses, 26.3, 26.3, SIDE / 2, SIDE / 2, SIDE, SIDE, times=times)
 
 
-def test_a_path_without_times_sweeps_them(model):
-    """As `ns-render` does it: the whole path goes to the device, then comes camera by camera."""
-    untimed, timed = cameras(5).to("cpu"), cameras(5, torch.linspace(0.0, 1.0, 5))
-    for index in range(5):
-        image, expected = (model.get_outputs_for_camera(path[index : index + 1])["rgb"] for path in (untimed, timed))
-        assert torch.equal(image, expected)
-    assert untimed.times is None
-    alone, first = (model.get_outputs_for_camera(path)["rgb"] for path in (cameras(1), timed[:1]))
-    assert torch.equal(alone, first)
+def test_a_copied_camera_keeps_its_time_and_one_without_is_refused(model):
+    path = cameras(5, torch.linspace(0.0, 1.0, 5)[:, None])
+    last = path[4:]
+    alone = cameras(1, torch.ones(1, 1))
+    assert torch.equal(model.get_outputs_for_camera(last)["rgb"], model.get_outputs_for_camera(alone)["rgb"])
+    with pytest.raises(InputError, match="the camera has no time: set its `times`"):
+        model.get_outputs_for_camera(cameras(5)[4:])
 
 
 @pytest.mark.parametrize("time", [-0.5, 1.5, float("nan")])
 def test_times_of_cameras_are_checked(model, time: float):
     with pytest.raises(InputError, match=r"time .* of the camera is outside 0\.\.1"):
         model.get_outputs_for_camera(cameras(1, torch.tensor([time])))
+
+
+def test_cameras_of_whole_numbers_are_rendered(model):
+    """As Nerfstudio's reader makes them of a camera path with whole numbers; x, y and z are permuted."""
+    pose = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [0, 1, 0, 0]])
+    lens: dict[str, Any] = {"fx": 20.0, "fy": 20.0, "cx": SIDE / 2, "cy": SIDE / 2, "width": SIDE, "height": SIDE}
+    whole = Cameras(camera_to_worlds=pose[None], times=torch.tensor([[1]]), **lens)
+    floats = Cameras(camera_to_worlds=pose[None].float(), times=torch.tensor([[1.0]]), **lens)
+    assert torch.equal(model.get_outputs_for_camera(whole)["rgb"], model.get_outputs_for_camera(floats)["rgb"])
 
 
 def test_colours_and_opacity_are_in_range(outputs):
@@ -235,6 +243,7 @@ def test_only_given_draws_are_random(model, outputs):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (11, 2)])
 def test_odd_images(model, height: int, width: int):
     camera = Cameras(orbit_views(0.0, 0.0, DISTANCE, 49.1).poses(), 10.0, 10.0, width / 2, height / 2, width, height)
+    camera.times = torch.zeros(1, 1)
     for value in model.get_outputs_for_camera(camera).values():
         assert value.shape[:2] == (height, width)
 

@@ -69,7 +69,7 @@ class KPlanesLevel(nn.Module):
 
     def reset_planes(self) -> None:
         """Static start: spatial planes uniform in (0.1, 0.5), planes with time all ones."""
-        for plane, axes in zip(self.planes, AXIS_PAIRS):
+        for plane, axes in zip(self.planes, AXIS_PAIRS, strict=True):
             if TIME_AXIS in axes:
                 nn.init.ones_(plane)
             else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
 from consistent4d_ns.errors import InputError
@@ -12,7 +11,6 @@ from consistent4d_ns.guidance.diffusion import TIMESTEPS
 from consistent4d_ns.schedules import Anneal
 
 Implementation = Literal["auto", "torch", "fused"]
-CameraConvention = Literal["zero123", "stable-zero123"]
 
 
 @dataclass
@@ -36,7 +34,7 @@ class PriorConfig:
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
     """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
-    auto: Stable-Zero123 if the prior's name contains "stable"."""
+    auto: what the prior's files say, else the name it was published under (see `camera_convention.py`)."""
     previews: bool = False
     """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
 
@@ -53,13 +51,6 @@ class GuidanceConfig(PriorConfig):
     """Least noise level drawn, as a fraction of the noise schedule's length."""
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
     """Greatest noise level drawn, as a fraction of the noise schedule's length."""
-
-
-def camera_convention(config: PriorConfig) -> CameraConvention:
-    """The convention that `config` asks for, with "auto" resolved by the last part of the prior's name."""
-    if config.camera_convention != "auto":
-        return config.camera_convention
-    return "stable-zero123" if "stable" in PurePath(config.prior).name.lower() else "zero123"
 
 
 def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tuple[int, int]:

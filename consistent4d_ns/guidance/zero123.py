@@ -15,8 +15,9 @@ from consistent4d_ns.device.cuda import trying_no_algorithms
 from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.camera_convention import resolve_convention
 from consistent4d_ns.guidance.conditioning import Conditions, image_tokens, vae_posterior
-from consistent4d_ns.guidance.config import PriorConfig, camera_convention
+from consistent4d_ns.guidance.config import PriorConfig
 from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
 from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
 from consistent4d_ns.guidance.gradients import LossWithGradient, pull_back
@@ -52,7 +53,9 @@ class Zero123Guidance:
         self.image_size = networks.image_size
         self.latent_shape = networks.latent_shape
         self.num_timesteps = len(networks.alphas)
-        self._stable = camera_convention(config) == "stable-zero123"
+        self.camera_convention, self.convention_reason = resolve_convention(
+            config.camera_convention, config.prior, networks.camera_convention
+        )
         self._polar_angle = math.radians(90.0 - condition_elevation)
         self._dtype = network_dtype(config.precision, self.device)
         self._networks = networks
@@ -97,7 +100,7 @@ class Zero123Guidance:
     ) -> Float[Tensor, "views tokens context"]:
         """The UNet's context: each image token joined with the camera vector and projected (method.md section 5.2)."""
         cameras = poses.to(tokens)
-        if self._stable:
+        if self.camera_convention == "stable-zero123":
             cameras = torch.cat((cameras[:, :3], torch.full_like(cameras[:, 3:], self._polar_angle)), dim=-1)
         cameras = cameras[:, None].expand(-1, tokens.shape[1], -1)
         return self._networks.projection(torch.cat((tokens, cameras), dim=-1))

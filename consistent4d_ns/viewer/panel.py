@@ -11,7 +11,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from consistent4d_ns import nerfstudio_internals as internals
-from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
@@ -68,7 +67,7 @@ class Panel(ViewerControl):
         from consistent4d_ns.viewer.scene import Scene
 
         data = self._pipeline.datamanager
-        self.playback, self.scene = Playback(data.num_frames, data.fps), Scene(self._pipeline)
+        self.playback, self.scene = Playback(data.frame_times), Scene(self._pipeline)
         if self._training:
             self.controls, self.progress = Controls(self._pipeline), Progress(self._pipeline)
             self.preview = Preview(self._pipeline)
@@ -112,7 +111,7 @@ class Panel(ViewerControl):
             internals.remove_training_buttons(self.viewer)
         while True:
             now = self.playback.tick(time.monotonic())
-            self.scene.show_frame(nearest_frame(now, self.playback.frames))
+            self.scene.show_frame(self.playback.frame_times.nearest(now))
             self.scene.show_cells()
             internals.follow_train_share(self.viewer)
             time.sleep(TICK)

@@ -10,7 +10,7 @@ import viser
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.data.times import nearest_frame
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.nerfstudio_internals import TIME_SLIDER_STEP
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
 
@@ -42,16 +42,17 @@ class Playback:
     Rendering that is slower than the video skips frames: it always shows the time that is due.
     """
 
-    def __init__(self, frames: int, fps: float) -> None:
-        self.frames, self.fps = frames, fps
+    def __init__(self, frame_times: FrameTimes) -> None:
+        self.frame_times, self.fps = frame_times, frame_times.fps
         self.playing = False
+        frames = len(frame_times)
         still = frames < 2
         self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play", still)
         self.pause = Button("Pause", lambda _: self.stop(), "Stop at the current time.", "player-pause")
         self.pause.visible = False
         hint = "Frame of the input video; the Time slider also reaches times between frames."
         self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, still, cb_hook=self._go_to, hint=hint)
-        hint = f"1 is the original speed, {fps:g} frames a second; slower playback shows times between frames."
+        hint = f"1 is the original speed, {self.fps:g} frames a second; slower playback shows times between frames."
         self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, still, cb_hook=lambda _: self._begin(), hint=hint)
         self.loop = Checkbox("Loop", True, still, hint="Continue with the first frame after the last.")
         self.elapsed = Readout("Elapsed", "Seconds since the first frame, and length of the video.")
@@ -81,7 +82,7 @@ class Playback:
                 # A user moved the time slider: continue from there.
                 self._begin(now)
             rate = self.fps * self.speed.value
-            due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
+            due, over = advance(self._from, now - self._since, len(self.frame_times), rate, self.loop.value)
             # Readable in the slider's number field, and far finer than the frames.
             self._control_panel.time = self._set = shown = round(due, 3)
             if over:
@@ -101,7 +102,7 @@ class Playback:
         self._from = self._set = self._shown_time
 
     def _go_to(self, slider: ViewerSlider[Any]) -> None:
-        self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)
+        self._control_panel.time = round(self.frame_times.times[int(slider.value)], 3)
         self._begin()
 
     def _set_playing(self, playing: bool) -> None:
@@ -110,7 +111,8 @@ class Playback:
         self.pause.set_visible(playing)
 
     def _show(self, time: float) -> None:
-        frame: Any = nearest_frame(time, self.frames)
+        frame: Any = self.frame_times.nearest(time)
         if self.frame.value != frame:
             self.frame.value = frame
-        self.elapsed.show(f"{time * (self.frames - 1) / self.fps:.2f} s of {self.frames / self.fps:.2f} s")
+        frames = len(self.frame_times)
+        self.elapsed.show(f"{time * (frames - 1) / self.fps:.2f} s of {frames / self.fps:.2f} s")

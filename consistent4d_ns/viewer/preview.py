@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, relative_pose
-from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.guidance.base import ViewSampler
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.camera import view_of
@@ -85,7 +84,7 @@ class Preview:
         # A generator of its own, so that training draws the same numbers with and without samples.
         generator = torch.Generator().manual_seed(self._samples)
         self._samples += 1
-        frame = torch.tensor([nearest_frame(time, data.num_frames)])
+        frame = torch.tensor([data.frame_times.nearest(time)])
         scale = self._pipeline.settings.guidance_scale
         pose = relative_pose(view, data.input_view)
         return guidance.sample(pose, frame, scale=scale, generator=generator)[0].movedim(0, -1)

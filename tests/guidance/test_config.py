@@ -1,4 +1,4 @@
-"""Timesteps and conventions that follow from the configuration alone."""
+"""Timesteps that follow from the configuration alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.guidance.config import GuidanceConfig, camera_convention, check_noise_levels, timestep_range
+from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.schedules import Anneal
 
 
@@ -57,17 +57,3 @@ def test_schedules_that_cross_are_refused_before_training() -> None:
     check_noise_levels(GuidanceConfig(min_noise=Anneal(0.8, 0.2, 3), max_noise=Anneal(0.98, 0.2, 5)))
     with pytest.raises(InputError, match="from training step 7 on"):
         check_noise_levels(GuidanceConfig(min_noise=Anneal(0.9, begin_step=7, before=0.1), max_noise=Anneal(0.5)))
-
-
-@pytest.mark.parametrize(
-    ("prior", "asked", "expected"),
-    [
-        ("ashawkey/zero123-xl-diffusers", "auto", "zero123"),
-        ("kxic/stable-zero123", "auto", "stable-zero123"),
-        ("/models/Stable_Zero123.ckpt", "auto", "stable-zero123"),
-        ("/models/stable/zero123-xl.ckpt", "auto", "zero123"),
-        ("kxic/stable-zero123", "zero123", "zero123"),
-    ],
-)
-def test_camera_convention_follows_the_name_of_the_prior(prior: str, asked: Any, expected: str) -> None:
-    assert camera_convention(GuidanceConfig(prior=prior, camera_convention=asked)) == expected

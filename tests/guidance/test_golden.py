@@ -126,6 +126,7 @@ def test_vae_encoder_of_a_channels_last_image(guidance: Zero123Guidance, recorde
     assert_agrees("mean", ours, exact, 1e-5, relative=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["A", "B", "C"])
 def test_distillation(guidance: Zero123Guidance, distilled: dict[str, Tensor], case: str) -> None:
     """Latents, loss and gradients with the recorded random numbers."""

@@ -207,6 +207,7 @@ def test_one_unet_call_with_an_empty_first_half(
     assert torch.equal(sample[half:, 4:], guidance.conditions.latents[FRAMES].repeat(LEVELS, 1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_survives_loss_scaling(
     networks: Zero123Networks, frames: Tensor, rendered: Tensor, guidance: Zero123Guidance, precision: str
