@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from consistent4d_ns.nerfstudio_internals import import_trainer_lightly
+
+import_trainer_lightly()  # Before anything else imports it in full.
+
 from copy import deepcopy
 from typing import cast
 

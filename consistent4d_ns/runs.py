@@ -53,7 +53,7 @@ class ConfigLoader(yaml.SafeLoader):
 
     def construct_config(self, name: str, node: yaml.Node) -> Any:
         """`!!python/object:...`: a configuration with its fields."""
-        kind = self._known(name, node)
+        kind: Any = self._known(name, node)
         if not (is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
             raise self._refusal(f"{name} is not a configuration", node)
         fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
@@ -129,7 +129,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
     Raises:
         InputError: no such file, not a configuration, or that of another method.
     """
-    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
+    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
     if not path.is_file():
         raise InputError(f"{path} does not exist: {REMEDY}.")

@@ -63,7 +63,8 @@ class Consistent4DTrainer(Trainer):
             super().setup(test_mode)
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
-            self.report = TrainingReport(self.pipeline, self.config)
+            pipeline: Any = self.pipeline
+            self.report = TrainingReport(pipeline, self.config)
             self.callbacks += self.report.callbacks()
 
     def _load_checkpoint(self) -> None:
