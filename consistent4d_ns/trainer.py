@@ -22,7 +22,7 @@ from consistent4d_ns.checkpoints import (
     write_checkpoint,
 )
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport
@@ -40,6 +40,7 @@ class Consistent4DTrainer(Trainer):
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
         # The viewer, which is set up later, takes the lock from here.

@@ -12,22 +12,17 @@ import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
-from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.runs import load_run, read_config
-from tests.support.tiny import tiny_config, toy_folder
+from tests.support.tiny import tiny_run
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """Folder of a run of a few steps with two checkpoints."""
-    folder = tmp_path_factory.mktemp("runs")
-    config = tiny_config(toy_folder(folder))
-    config.output_dir, config.vis = folder / "out", "tensorboard"
-    config.max_num_iterations, config.steps_per_save, config.save_only_latest_checkpoint = 4, 2, False
-    config.set_timestamp()
-    train(config)
-    return config.get_base_dir()
+    return tiny_run(tmp_path_factory.mktemp("runs"), 4, steps_per_save=2, save_only_latest_checkpoint=False)
 
 
 @pytest.fixture

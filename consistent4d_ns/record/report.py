@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
@@ -15,9 +14,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.messages import warn
 from consistent4d_ns.outputs import new_file
 from consistent4d_ns.record.history import LossHistory, plot_losses
-
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.training_state import TrainingState
 
 HISTORY = "losses.jsonl"
 """Every term of every step."""
@@ -32,7 +29,7 @@ FLUSH_SECONDS = 1.0
 class TrainingReport:
     """Keeps the losses of a run and draws them at the end. A full disk costs the pictures, not the training."""
 
-    def __init__(self, pipeline: Consistent4DPipeline, config: TrainerConfig) -> None:
+    def __init__(self, pipeline: TrainingState, config: TrainerConfig) -> None:
         """
         Args:
             pipeline: What is trained.

@@ -38,6 +38,7 @@ def config(data: Path, out: Path, timestamp: str = "first") -> Consistent4DTrain
     return made
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_in_its_folder(data: Path, tmp_path: Path):
     trainer = train(config(data, tmp_path))
     folder = trainer.config.get_base_dir()
@@ -59,6 +60,8 @@ def test_a_run_leaves_everything_in_its_folder(data: Path, tmp_path: Path):
     assert all(file.suffix == ".ckpt" for file in (folder / "nerfstudio_models").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The history has what the step computed, before weights."""
     computed: list[dict[str, float]] = []
@@ -74,6 +77,8 @@ def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeyp
     assert [{name: value for name, value in row.items() if name != "step"} for row in rows] == computed
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_a_resumed_run_carries_the_history_on(data: Path, tmp_path: Path):
     first = train(config(data, tmp_path)).config.get_base_dir()
     again = config(data, tmp_path, "second")
@@ -172,6 +177,8 @@ def test_something_else_in_its_place_is_kept(tmp_path: Path, text: str):
     assert (tmp_path / "losses.jsonl").read_text(encoding="latin-1") == text
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_a_full_disk_costs_the_pictures_and_not_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -198,6 +205,7 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(
     assert len(read_history(folder / "losses.jsonl")) == STEPS
 
 
+@pytest.mark.slow
 def test_one_process_of_several_writes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trainer_module, "is_main_process", lambda: False)
     folder = train(config(data, tmp_path)).config.get_base_dir()
