@@ -63,13 +63,14 @@ OPTIONS = [
     ("gradient_accumulation_steps", {"field": 0}, "--gradient-accumulation-steps field is 0"),
     ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
     ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
+    ("pipeline.guidance.max_noise.end", 0.15, "max_noise"),
     ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), OPTIONS)
 def test_wrong_options_are_one_line_at_the_start(config: Any, name: str, value: Any, expected: str):
-    config.machine.device_type = "cpu"
+    config.machine.device_type, config.pipeline.guidance.kind = "cpu", "zero123"
     *owners, field = name.split(".")
     owner: Any = config
     for part in owners:
