@@ -129,7 +129,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
     Raises:
         InputError: no such file, not a configuration, or that of another method.
     """
-    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
+    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
     if not path.is_file():
         raise InputError(f"{path} does not exist: {REMEDY}.")

@@ -22,15 +22,12 @@ from consistent4d_ns.checkpoints import (
     write_checkpoint,
 )
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
+from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
-
-INTERRUPTED = 130
-"""Exit code of a program that Ctrl-C ended, as shells have it."""
 
 
 class Consistent4DTrainer(Trainer):

@@ -20,6 +20,7 @@ from consistent4d_ns.checkpoints import choose_checkpoint, list_checkpoints, res
 from consistent4d_ns.config_checks import check_config
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
+from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.option_checks import check_options
@@ -123,6 +124,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         check_options(self)
         self.pipeline.model.check()
         self.pipeline.datamanager.plan.check()
+        if self.pipeline.guidance.kind != "none":
+            check_noise_levels(self.pipeline.guidance)
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
