@@ -145,7 +145,7 @@ def time_heads(field: CascadeKPlanes, scene: Scene, options: Options, device: st
         for look in looks:
             look.grad = None
         # One query at the points, one at the shifted points.
-        answers = [*zip(looks[::2], looks[1::2])] * 2
+        answers = [*zip(looks[::2], looks[1::2], strict=True)] * 2
         with mock.patch.object(KPlanesLevel, "with_jacobian", side_effect=answers):
             new_query(field, scene).backward()
 

@@ -53,7 +53,7 @@ class PerceptualDistance:
         self, images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]
     ) -> Float[Tensor, " images"]:
         """Distance of each image in [0, 1] from its truth, at the images' own resolution (at least 32 pixels)."""
-        pairs = zip(images.split(self.batch), truth.split(self.batch))
+        pairs = zip(images.split(self.batch), truth.split(self.batch), strict=True)
         return torch.cat([self.distance(self.features(one), self.features(other)) for one, other in pairs])
 
     def features(self, images: Float[Tensor, "images 3 h w"]) -> Iterator[Float[Tensor, "images channels _ _"]]:
@@ -71,7 +71,7 @@ class PerceptualDistance:
 
     def distance(self, features: Iterator[Tensor], others: Iterator[Tensor]) -> Float[Tensor, " images"]:
         """LPIPS of two images' activations."""
-        layers = enumerate(zip(features, others))
+        layers = enumerate(zip(features, others, strict=True))
         differences = ((layer, (unit_length(one) - unit_length(other)).square()) for layer, (one, other) in layers)
         weighted = (F.conv2d(square, self.weights[f"lin{layer}.model.1.weight"]) for layer, square in differences)
         return torch.stack([values.mean(dim=(1, 2, 3)) for values in weighted]).sum(dim=0)

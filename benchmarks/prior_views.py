@@ -74,7 +74,7 @@ def sample_pairs(
     poses = views.poses(pairs.scenes, torch.zeros_like(pairs.targets), pairs.targets)
     samples = [
         guidance.sample(pose, scenes, scale=scale, generator=generator, steps=steps, temperature=temperature)
-        for pose, scenes in zip(poses.split(BATCH), pairs.scenes.split(BATCH))
+        for pose, scenes in zip(poses.split(BATCH), pairs.scenes.split(BATCH), strict=True)
     ]
     return torch.cat(samples)
 

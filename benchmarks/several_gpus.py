@@ -200,7 +200,7 @@ def time_stages(trainer: Trainer, prior: Literal["full", "small"], steps: int) -
     pipeline.train()
     plan = pipeline.datamanager.config.plan
     stages = [time_steps(trainer, begin, steps) for begin in plan.stage_steps]
-    return {"stages": [{"image_size": size} | stage for size, stage in zip(plan.image_sizes, stages)]}
+    return {"stages": [{"image_size": size} | stage for size, stage in zip(plan.image_sizes, stages, strict=True)]}
 
 
 def time_steps(trainer: Trainer, begin: int, count: int) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
     titles = ("GPUs", "pixels", "step", "median ms", "mean ms", "to the first", "samples per ray", "GiB of each GPU")
     rows, first = [titles, ("---",) * len(titles)], dict[tuple[int, str], float]()
     for result in results:
-        for stages in zip(*(rank["stages"] for rank in result["ranks"])):
+        for stages in zip(*(rank["stages"] for rank in result["ranks"]), strict=True):
             spent = stages[0]["ms"] | {"all": [ms for one in stages[0]["ms"].values() for ms in one]}
             memory = " ".join(f"{stage['peak_gib']:.1f}" for stage in stages)
             for name, ms in spent.items():

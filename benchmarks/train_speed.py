@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Annotated
@@ -86,7 +87,8 @@ def measure(method: str, options: Options) -> list[Figures]:
     optimizer = make_optimizer(config, pipeline)
     plan = config.pipeline.datamanager.plan
     figures = []
-    for begin, end, size in zip(plan.stage_steps, (*plan.stage_steps[1:], config.max_num_iterations), plan.image_sizes):
+    stages = pairwise((*plan.stage_steps, config.max_num_iterations))
+    for (begin, end), size in zip(stages, plan.image_sizes, strict=True):
         reset_peak_memory()
         kinds = run_steps(pipeline, optimizer, begin, options.steps, WARMUP)
         figures.append(Figures(method, size, peak_memory(), end - begin, kinds))

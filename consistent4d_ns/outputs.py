@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
     check_new_file(path, overwrite)
     with scratch_beside(path, remedy) as scratch:
         yield scratch / path.name
+        flush_to_disk(scratch / path.name)
         (scratch / path.name).replace(path)
 
 
@@ -93,28 +95,44 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
     return names
 
 
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's contents, or the names in a folder, are on the disk and survive a loss of power."""
+    if path.is_dir() and os.name != "posix":
+        return  # Other systems open no folders, and keep their names in order by themselves.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`.
+    """What the system refuses while `path` is written becomes an `InputError`, which names the file that failed.
 
-    Whatever is written is computed meanwhile, so another file may be the one that is refused; it is named then.
+    That is `path` (no permission, disk full), or another file that is read meanwhile.
+
+    Args:
+        path: The file or folder that is written.
+        remedy: What to do where it cannot be written.
     """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if isinstance(error.filename, str) and not _belongs_to(Path(error.filename), path):
-            raise InputError(f"cannot use {error.filename}: {reason}; {path} was not written.") from error
+        reason, failed = error.strerror or str(error), error.filename
+        if isinstance(failed, (str, bytes)) and not _belongs_to_output(Path(os.fsdecode(failed)), path):
+            raise InputError(
+                f"cannot open {os.fsdecode(failed)}: {reason}; check that it is there and may be read."
+            ) from error
         raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
 
 
-def _belongs_to(file: Path, output: Path) -> bool:
-    """Whether a file is an output, below it, one of the folders it is in, or in its temporary folder."""
-    file, output = file.absolute(), output.absolute()
-    if output.is_relative_to(file) or file.is_relative_to(output):
-        return True
-    beside = file.relative_to(output.parent).parts if file.is_relative_to(output.parent) else ()
-    return bool(beside) and beside[0].startswith(f".{output.name}-")
+def _belongs_to_output(failed: Path, path: Path) -> bool:
+    """Whether a file is `path`, in it, in its scratch folder, or one of the folders that `path` lies in."""
+    failed, path = failed.absolute(), path.absolute()
+    scratch = failed.is_relative_to(path.parent) and failed.relative_to(path.parent).parts[:1]
+    in_scratch = bool(scratch) and scratch[0].startswith(f".{path.name}-")
+    return in_scratch or failed.is_relative_to(path) or path.is_relative_to(failed)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_a_training_step(tmp_path, kind: StepKind):
     cuda.load_pipeline(cpu.state_dict(), 0)
     draws = first_step(cpu, kind)
     # Plans stay on the CPU: they say what to do, the datamanager brings it to the device.
-    moved = type(draws)(draws.plan, on_cuda(draws.rendering), on_cuda(draws.guidance))
+    moved = replace(draws, rendering=on_cuda(draws.rendering), guidance=on_cuda(draws.guidance))
     expected, expected_gradients = losses_and_gradients(cpu, draws)
     losses, gradients = losses_and_gradients(cuda, moved)
     for name, loss in losses.items():
@@ -70,6 +71,13 @@ def test_kernels(check: str):
     """Imported here because Triton comes with torch on Linux alone."""
     kernel_agreement = pytest.importorskip("tests.support.kernel_agreement")
     getattr(kernel_agreement, check)("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
+def test_kernels_on_a_device_that_is_not_the_current_one(check: str):
+    kernel_agreement = pytest.importorskip("tests.support.kernel_agreement")
+    getattr(kernel_agreement, check)("cuda:1")
 
 
 def test_training_goes_on_on_the_cpu():
@@ -100,7 +108,7 @@ def test_field_without_gradients_for_points_or_with():
     field = CascadeKPlanes(((50, 50, 50, 8), (100, 100, 100, 16)), (16, 16)).cuda()
     points, times = torch.rand(10_000, 3, device="cuda") * 2 - 1, torch.rand(10_000, device="cuda") * 2 - 1
     kernel, plain = field.with_normals(points, times), field.with_normals(points.clone().requires_grad_(), times)
-    for ours, theirs in zip(kernel, plain):
+    for ours, theirs in zip(kernel, plain, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
     plain[0].sum().backward()
 
@@ -156,7 +164,7 @@ def test_recorded_distillation_is_distillation(implementation: Implementation):
         kept.append(results)
     # All compared at the end: later replays must leave earlier results alone.
     for results in kept:
-        for expected, found in zip(*results):
+        for expected, found in zip(*results, strict=True):
             assert float((found - expected).norm() / expected.norm()) < (1e-3 if implementation == "torch" else 2e-2)
 
 

@@ -32,7 +32,7 @@ def main(
 
     columns = read(curve)
     figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, (level, title) in zip(figure.subplots(1, len(LEVELS)), LEVELS.items()):
+    for axes, (level, title) in zip(figure.subplots(1, len(LEVELS)), LEVELS.items(), strict=True):
         for name, colour in (("train", "tab:gray"), ("held_out", "tab:blue")):
             errors = columns[f"{name}_{level}"]
             axes.plot([samples / 1e6 for samples in columns["samples"]], errors, color=colour, label=name)

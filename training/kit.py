@@ -182,7 +182,7 @@ def limb(
     Returns:
         The frame at the end of the chain.
     """
-    for length, width, bend in zip(lengths, widths, bends):
+    for length, width, bend in zip(lengths, widths, bends, strict=True):
         joint = joint.turned(Y, bend)
         middle, half = joint.moved(z=-0.5 * length), 0.5 * abs(length) + 0.5 * width
         kit.add(role, middle, (width, width, half), form, present=present, side=side)

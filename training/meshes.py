@@ -104,8 +104,8 @@ def join_meshes(meshes: Sequence[Mesh], bone_counts: Sequence[int]) -> Mesh:
     vertex_starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])
     bone_starts = np.cumsum([0, *bone_counts])
     columns = {field.name: [getattr(mesh, field.name) for mesh in meshes] for field in fields(Mesh)}
-    columns["faces"] = [faces + start for faces, start in zip(columns["faces"], vertex_starts)]
-    columns["bones"] = [bones + start for bones, start in zip(columns["bones"], bone_starts)]
+    columns["faces"] = [faces + start for faces, start in zip(columns["faces"], vertex_starts, strict=True)]
+    columns["bones"] = [bones + start for bones, start in zip(columns["bones"], bone_starts, strict=True)]
     return Mesh(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
@@ -280,7 +280,7 @@ ROWS = {
 def pack(models: Mapping[str, Model]) -> bytes:
     """All models under their names: numpy arrays of small integers, and matrices, compressed together."""
     rows = [_quantised(model.mesh) for model in models.values()]
-    for row, model in zip(rows, models.values()):
+    for row, model in zip(rows, models.values(), strict=True):
         row["matrices"] = model.matrices.reshape(-1, 3, 4).astype(np.float32)
     arrays = {name: np.concatenate([row[name] for row in rows]) for name in ROWS}
     for name, count in ROWS.items():
@@ -372,8 +372,10 @@ def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, " objects"]) -> S
         weights[vertices],
     )
     split = (column.split(VERTICES_AT_ONCE) for column in columns)
-    parts = [skin(p, n, _blended(bones, shares, packed["matrices"])) for p, n, bones, shares in zip(*split)]
-    points, directions = (torch.cat(column) for column in zip(*parts))
+    parts = [
+        skin(p, n, _blended(bones, shares, packed["matrices"])) for p, n, bones, shares in zip(*split, strict=True)
+    ]
+    points, directions = (torch.cat(column) for column in zip(*parts, strict=True))
     first_vertex = torch.repeat_interleave(vertex_starts[:-1], triangle_starts.diff())
     corners = packed["faces"][triangles] + first_vertex[:, None]
     return Soups(points[corners], directions[corners], packed["colours"][triangles].float() / 255, triangle_starts)
@@ -384,7 +386,7 @@ def _blended(
 ) -> Float[Tensor, "vertices 3 4"]:
     """Weighted means of some of the matrices."""
     blended = matrices.new_zeros(len(bones), 3, 4)
-    for bone, weight in zip(bones.T, weights.T):
+    for bone, weight in zip(bones.T, weights.T, strict=True):
         blended += weight[:, None, None] * matrices.index_select(0, bone)
     return blended
 

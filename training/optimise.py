@@ -90,7 +90,7 @@ class Optimiser:
         Returns:
             Norm of the gradient; one that is not finite counts as no gradient.
         """
-        trained = [(m, p.grad) for m, p in zip(self.masters, self.parameters) if p.grad is not None]
+        trained = [(m, p.grad) for m, p in zip(self.masters, self.parameters, strict=True) if p.grad is not None]
         gradients = [gradient for _, gradient in trained]
         average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients).float()

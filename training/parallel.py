@@ -40,7 +40,7 @@ def average(tensors: Sequence[Tensor]) -> None:
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     flat /= processes()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
 
 

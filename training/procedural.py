@@ -91,7 +91,9 @@ def procedural_objects(count: int, generator: torch.Generator) -> Soups:
     """
     chosen = Draw(count, generator).index(list(LAYOUTS.values()))
     groups = [(chosen == i).nonzero()[:, 0] for i in range(len(LAYOUTS))]
-    designs = [design(layout, len(group), generator) for layout, group in zip(LAYOUTS, groups) if len(group)]
+    designs = [
+        design(layout, len(group), generator) for layout, group in zip(LAYOUTS, groups, strict=True) if len(group)
+    ]
     return tessellated(_joined(designs), torch.cat(groups))
 
 
@@ -131,7 +133,7 @@ def _joined(designs: list[Design]) -> Design:
 def tessellated(objects: Design, order: Int64[Tensor, " objects"]) -> Soups:
     """Triangles of objects, each object within 0.5 of the origin; object i takes place `order[i]` in the result."""
     pieces = [_triangles(objects, objects.parts[_places(objects.parts.level == i)], i) for i in range(len(GRIDS))]
-    positions, normals, colours, area, owners = (torch.cat(values) for values in zip(*pieces))
+    positions, normals, colours, area, owners = (torch.cat(values) for values in zip(*pieces, strict=True))
     owners = order[owners]
     kept = owners.argsort(stable=True)
     kept = kept[_places(area[kept] > SLIVER)]

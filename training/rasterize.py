@@ -7,11 +7,13 @@ skipping blocks of triangles that miss the tile; elsewhere torch does the same i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
+
+from consistent4d_ns.device.kernels import launch
 
 TILE = 32
 """Samples along each side of a tile."""
@@ -89,7 +91,7 @@ def _search_with_torch(
     triangles: ScreenTriangles, starts: Int64[Tensor, " images+1"], side: int
 ) -> Int32[Tensor, "images side side"]:
     index = torch.full((len(starts) - 1, side, side), NONE, dtype=torch.int32, device=starts.device)
-    for image, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist())):
+    for image, (begin, end) in enumerate(pairwise(starts.tolist())):
         best = triangles.planes.new_zeros(side, side)
         for some in range(begin, end, BLOCK):
             _search_block(triangles, some, min(some + BLOCK, end), best, index[image])
@@ -126,6 +128,6 @@ def _search_with_triton(
     tiles = side // TILE
     # Planes as nine rows: neighbouring triangles lie next to each other.
     planes, bounds = triangles.planes.flatten(1).T.contiguous(), triangles.bounds.T.contiguous()
-    kernel: Any = rasterize_kernel.search
-    kernel[(tiles * tiles, images)](planes, bounds, starts, index, len(triangles.planes), side, TILE, BLOCK)
+    sizes = len(triangles.planes), side, TILE, BLOCK
+    launch(rasterize_kernel.search, (tiles * tiles, images), planes, bounds, starts, index, *sizes)
     return index

@@ -72,7 +72,7 @@ def load_views(paths: Sequence[Path], device: torch.device | str) -> ViewSet:
             raise InputError(
                 f"{path}: not a readable file of views ({error}); render it again with `python -m training.views`."
             ) from error
-    images, cameras = zip(*parts)
+    images, cameras = zip(*parts, strict=True)
     return ViewSet(torch.cat(images), torch.cat(cameras, dim=1))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # On a shared machine, threads that spin while they wait for each other make every step many times slower. Has to
     # be set before torch starts its threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Otherwise the interpreter spends two seconds after the last line looking for garbage in all that was imported.
+    atexit.register(gc.freeze)
     hide_nerfstudio_warnings()
     with one_line_endings():
         from consistent4d_ns.cli.commands import app  # here, so that Ctrl-C during imports is one line too

@@ -91,18 +91,26 @@ def _majority_template(folder: str, parsed: list[Name]) -> list[Name]:
 def _counting_column(folder: str, parsed: list[Name]) -> tuple[list[Name], int]:
     """The names that agree in all numbers but one, and which number that is.
 
-    Where they agree in none, a number that is different in every name counts them (`0001_score87`).
+    A number that is different in every name counts them although others differ, too (`0001_score87`).
     """
     columns = list(zip(*(name.numbers for name in parsed), strict=True))
     distinct = [len(set(column)) for column in columns]
-    counting = len(columns) - 1 - distinct[::-1].index(max(distinct))  # Of several the last: v2_0007.
+    counting = distinct.index(max(distinct))
     keys = [name.numbers[:counting] + name.numbers[counting + 1 :] for name in parsed]
-    key, count = Counter(keys).most_common(1)[0]
-    if 2 * count > len(parsed):
-        return [name for name, its_key in zip(parsed, keys, strict=True) if its_key == key], counting
-    if max(distinct) < len(parsed):
+    common, count = Counter(keys).most_common(1)[0]
+    majority = [name for name, key in zip(parsed, keys, strict=True) if key == common]
+    if 2 * count > len(parsed) and not _fits_between(parsed, majority, counting):
+        return majority, counting
+    if distinct[counting] < len(parsed):
         raise _several_series(folder, [parsed[keys.index(key)].name for key in list(dict.fromkeys(keys))[:3]])
-    return parsed, distinct.index(max(distinct))
+    return parsed, counting
+
+
+def _fits_between(parsed: list[Name], majority: list[Name], counting: int) -> bool:
+    """Whether the names outside the majority count on within it: then they belong to the series."""
+    kept = {int(name.numbers[counting]) for name in majority}
+    others = [int(name.numbers[counting]) for name in parsed if name not in majority]
+    return bool(others) and all(min(kept) < other < max(kept) and other not in kept for other in others)
 
 
 def _several_series(folder: str, examples: Sequence[str]) -> InputError:
@@ -114,32 +122,33 @@ def _several_series(folder: str, examples: Sequence[str]) -> InputError:
 
 
 def _date_times(parsed: list[Name]) -> dict[Name, float] | None:
-    """Seconds of names that are dates with a time of day; None for all others.
+    """Seconds, from the first, of names that are dates with a time of day; None for all others.
 
     Names whose digits count up by one are frame numbers that look like dates.
     """
     matches = {name: DATE_TIME.search(PurePath(name.name).stem) for name in parsed}
-    seconds = {name: _seconds(match) for name, match in matches.items() if match}
+    moments = {name: moment for name, match in matches.items() if match and (moment := _nanoseconds(match)) is not None}
     around = {(m.string[: m.start()], m.string[m.end() :]) for m in matches.values() if m}
-    if len(seconds) < len(parsed) or None in seconds.values() or len(around) > 1:
+    if len(moments) < len(parsed) or len(around) > 1:
         return None
     if _counts_by_one([int("".join(re.findall(r"\d", m.group()))) for m in matches.values() if m]):
         return None
-    return {name: value for name, value in seconds.items() if value is not None}
+    begin = min(moments.values())
+    return {name: (moment - begin) / 1e9 for name, moment in moments.items()}
 
 
-def _seconds(match: re.Match[str]) -> float | None:
-    """A date and time as seconds since the year 1; None where there is no such date."""
+def _nanoseconds(match: re.Match[str]) -> int | None:
+    """A date and time as nanoseconds since the year 1; None where there is no such date."""
     *date, decimals = match.groups()
     try:
         moment = datetime(*(int(part) for part in date))  # type: ignore[arg-type]
     except ValueError:
         return None
-    return (moment - datetime.min) / timedelta(seconds=1) + float(f"0.{decimals or 0}")
+    return (moment - datetime.min) // timedelta(seconds=1) * 10**9 + int((decimals or "").ljust(9, "0"))
 
 
 def _decimal_seconds(parsed: list[Name]) -> dict[Name, float] | None:
-    """Seconds of names that are decimal numbers with at least three decimals; None for all others.
+    """Seconds, from the first, of names that are numbers with at least three decimals; None for all others.
 
     `shot1.0007`, `shot1.0008` are frame numbers: the part before the point stays, the other one counts up by one.
     """

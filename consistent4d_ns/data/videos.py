@@ -110,11 +110,11 @@ def _stream(video: InputContainer) -> VideoStream:
 
 def _clock(video: InputContainer, stream: VideoStream) -> Clock:
     """Times of all frames that are shown; an edit list may hide some."""
-    packets = [p for p in video.demux(stream) if p.size and p.pts is not None and not p.is_discard]
-    packets.sort(key=lambda packet: packet.pts)
+    shown = (p for p in video.demux(stream) if p.size and not p.is_discard)
+    packets = sorted((p.pts, p.duration or 0) for p in shown if p.pts is not None)
     unit = float(stream.time_base or 0)
-    starts = tuple(packet.pts * unit for packet in packets)
-    return Clock(starts, (packets[-1].duration or 0) * unit if packets else 0.0)
+    starts = tuple(start * unit for start, _ in packets)
+    return Clock(starts, packets[-1][1] * unit if packets else 0.0)
 
 
 def _check_complete(path: Path, clock: Clock, announced: float, nominal: float) -> None:

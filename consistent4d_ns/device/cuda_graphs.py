@@ -39,7 +39,7 @@ class Recording:
 
     def replay(self, inputs: Tensors) -> Tensors:
         """The function's values for other inputs of the same shapes, in memory of their own."""
-        for static, given in zip(self.inputs, inputs):
+        for static, given in zip(self.inputs, inputs, strict=True):
             static.copy_(given.detach(), non_blocking=True)
         self.graph.replay()
         return tuple(output.clone() for output in self.outputs)

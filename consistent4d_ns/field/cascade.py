@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.heads import head_values, make_head
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
 from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, HeadImplementation, HeadValues, PlaneReduction
@@ -68,7 +69,7 @@ class KPlanesLevel(nn.Module):
 
     def reset_planes(self) -> None:
         """Static start: spatial planes uniform in (0.1, 0.5), planes with time all ones."""
-        for plane, axes in zip(self.planes, AXIS_PAIRS):
+        for plane, axes in zip(self.planes, AXIS_PAIRS, strict=True):
             if TIME_AXIS in axes:
                 nn.init.ones_(plane)
             else:
@@ -103,6 +104,9 @@ class CascadeKPlanes(nn.Module):
         reduction: How six plane values become one (see `KPlanesLevel`).
         blob: Density that training starts from.
         implementation: What the heads run on.
+
+    Raises:
+        InputError: Not as many channel counts as resolutions.
     """
 
     def __init__(
@@ -115,11 +119,15 @@ class CascadeKPlanes(nn.Module):
         implementation: HeadImplementation = "torch",
     ) -> None:
         super().__init__()
+        if len(resolutions) != len(channels):
+            raise InputError(
+                f"{len(resolutions)} levels of the field need as many channel counts, not {len(channels)}."
+            )
         self.blob: DensityBlob = blob
         self.has_torch_heads = implementation != "tcnn"
         self.levels = nn.ModuleList(
             KPlanesLevel(resolution, width, hidden, reduction, implementation)
-            for resolution, width in zip(resolutions, channels)
+            for resolution, width in zip(resolutions, channels, strict=True)
         )
 
     @property

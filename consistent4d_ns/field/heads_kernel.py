@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from consistent4d_ns.device.kernels import ceil_div, launch
 from consistent4d_ns.field.types import HeadValues, HeadWeights
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchConfig:
     """How the kernels are laid out on the device; changes nothing but the time taken."""
 
     forward_block: int = 64
@@ -37,7 +38,7 @@ class Launch:
     """How float32 is multiplied: in the general units, or in three products of tensor cores, nearly as precise."""
 
 
-LAUNCH = Launch()
+LAUNCH = LaunchConfig()
 
 
 def fused_head_values(
@@ -65,7 +66,7 @@ class _Heads(torch.autograd.Function):
             None if weights[-1] is None else features.new_empty(count, 3),
             None if jacobian is None else features.new_empty(count, 3),
         )
-        _run(_forward, _blocks(count, block), (*inputs, *results), block, num_warps=LAUNCH.forward_warps)
+        _run(_forward, ceil_div(count, block), (*inputs, *results), block, num_warps=LAUNCH.forward_warps)
         return results
 
     @staticmethod
@@ -76,7 +77,7 @@ class _Heads(torch.autograd.Function):
         features, jacobian, first, last, colour_first, colour_last = ctx.saved_tensors
         of_density, of_colour, of_gradient = given = tuple(None if g is None else g.contiguous() for g in gradients)
         block = LAUNCH.backward_block
-        programs = min(_blocks(len(features), block), LAUNCH.backward_programs)
+        programs = min(ceil_div(len(features), block), LAUNCH.backward_programs)
 
         def partial(weights: Tensor, *through: Tensor | None) -> Tensor | None:
             return None if _none(*through) else features.new_empty(programs, *weights.shape)
@@ -100,30 +101,26 @@ def _none(*tensors: Tensor | None) -> bool:
     return all(tensor is None for tensor in tensors)
 
 
-def _blocks(count: int, block: int) -> int:
-    return -(-count // block)
-
-
 def _run(kernel: Any, programs: int, tensors: tuple[Tensor | None, ...], block: int, **options: int) -> None:
     """Launches a kernel; the tensors start with the inputs of `_Heads.forward`."""
     features, first = cast(Tensor, tensors[0]), cast(Tensor, tensors[2])
     hidden, width = first.shape
     # What `tl.dot` multiplies has at least 16 rows and columns.
     lanes, units = (max(16, triton.next_power_of_2(size)) for size in (width, hidden))
-    with torch.cuda.device_of(features):
-        kernel[(programs,)](*tensors, len(features), width, hidden, lanes, units, block, LAUNCH.precision, **options)
+    sizes = (len(features), width, hidden, lanes, units, block)
+    launch(kernel, (programs,), features, *tensors[1:], *sizes, LAUNCH.precision, **options)
 
 
 @triton.jit
-def _matrix(weights, row, column, rows: tl.constexpr, columns: tl.constexpr):
-    """Weights with zeros around them."""
-    inside = (row[:, None] < rows) & (column[None, :] < columns)
-    return tl.load(weights + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+def _load_matrix(weights, row, column, rows: tl.constexpr, columns: tl.constexpr):
+    """A [rows, columns] matrix, padded with zeros."""
+    mask = (row[:, None] < rows) & (column[None, :] < columns)
+    return tl.load(weights + row[:, None] * columns + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
-def _row(weights, row, column, columns: tl.constexpr):
-    """One row of weights, [1, columns and more]."""
+def _load_row(weights, row, column, columns: tl.constexpr):
+    """One row of a matrix as [1, columns], padded with zeros."""
     return tl.load(weights + row * columns + column, mask=column < columns, other=0.0)[None, :]
 
 
@@ -133,7 +130,7 @@ def _forward(
     width: tl.constexpr, hidden: tl.constexpr, lanes: tl.constexpr, units: tl.constexpr, block: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
-    """Writes what the heads say about a block of samples.
+    """Writes what the heads return for a block of samples.
 
     Args:
         features: [count, width] float32.
@@ -148,32 +145,60 @@ def _forward(
         count: Samples.
         width: Channels.
         hidden: Hidden units.
-        lanes, units: The next powers of two, 16 at least.
+        lanes, units: `width` and `hidden` rounded up to powers of two, 16 at least.
         block: Samples per program.
-        precision: See `Launch`.
+        precision: See `LaunchConfig`.
     """
+    # 64 bits: places in the results, of which there may be more than 2^31.
     sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     lane = tl.arange(0, lanes)
     unit = tl.arange(0, units)
-    within = sample < count
-    there = within[:, None] & (lane[None, :] < width)
-    looked = tl.load(features + sample[:, None] * width + lane[None, :], mask=there, other=0.0)
-    first = _matrix(density_first, unit, lane, hidden, width)
-    last = _row(density_last, 0, unit, hidden)
-    before = tl.dot(looked, tl.trans(first), input_precision=precision)
-    tl.store(density + sample, tl.sum(tl.maximum(before, 0.0) * last, axis=1), mask=within)
+    inside = sample < count
+    mask = inside[:, None] & (lane[None, :] < width)
+    x = tl.load(features + sample[:, None] * width + lane[None, :], mask=mask, other=0.0)
+    first = _load_matrix(density_first, unit, lane, hidden, width)
+    last = _load_row(density_last, 0, unit, hidden)
+    preactivation = tl.dot(x, tl.trans(first), input_precision=precision)
+    tl.store(density + sample, tl.sum(tl.maximum(preactivation, 0.0) * last, axis=1), mask=inside)
     if gradient is not None:
-        slope = tl.dot(tl.where(before > 0.0, last, 0.0), first, input_precision=precision)
+        slope = tl.dot(tl.where(preactivation > 0.0, last, 0.0), first, input_precision=precision)
         for axis in tl.static_range(3):
-            place = (3 * sample + axis)[:, None] * width + lane[None, :]
-            along = tl.load(jacobian + place, mask=there, other=0.0)
-            tl.store(gradient + 3 * sample + axis, tl.sum(along * slope, axis=1), mask=within)
+            entry = (3 * sample + axis)[:, None] * width + lane[None, :]
+            derivative = tl.load(jacobian + entry, mask=mask, other=0.0)
+            tl.store(gradient + 3 * sample + axis, tl.sum(derivative * slope, axis=1), mask=inside)
     if colour is not None:
-        first = _matrix(colour_first, unit, lane, hidden, width)
-        after = tl.maximum(tl.dot(looked, tl.trans(first), input_precision=precision), 0.0)
+        first = _load_matrix(colour_first, unit, lane, hidden, width)
+        activation = tl.maximum(tl.dot(x, tl.trans(first), input_precision=precision), 0.0)
         for output in tl.static_range(3):
-            value = tl.sum(after * _row(colour_last, output, unit, hidden), axis=1)
-            tl.store(colour + 3 * sample + output, value, mask=within)
+            value = tl.sum(activation * _load_row(colour_last, output, unit, hidden), axis=1)
+            tl.store(colour + 3 * sample + output, value, mask=inside)
+
+
+@triton.jit
+def _density_backward(
+    x, jacobian, first, last, of_density, of_gradient, of_jacobian, sample, lane, inside, mask, of_x, product,
+    width: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """Backward pass of the density and of its derivatives for one block of samples (see `_backward`).
+
+    Writes the gradient of the Jacobian. Returns `of_x`, the gradient of the features, and `product`, M, with what this
+    block adds to them.
+    """
+    preactivation = tl.dot(x, tl.trans(first), input_precision=precision)
+    slope = tl.dot(tl.where(preactivation > 0.0, last, 0.0), first, input_precision=precision)
+    v = tl.zeros(mask.shape, dtype=tl.float32)
+    if of_density is not None:
+        f = tl.load(of_density + sample, mask=inside, other=0.0)[:, None]
+        of_x += f * slope
+        v += f * x
+    if of_gradient is not None:
+        for axis in tl.static_range(3):
+            entry = (3 * sample + axis)[:, None] * width + lane[None, :]
+            g = tl.load(of_gradient + 3 * sample + axis, mask=inside, other=0.0)[:, None]
+            v += g * tl.load(jacobian + entry, mask=mask, other=0.0)
+            tl.store(of_jacobian + entry, g * slope, mask=mask)
+    active = tl.where(preactivation > 0.0, 1.0, 0.0)
+    return of_x, tl.dot(tl.trans(active), v, acc=product, input_precision=precision)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -185,12 +210,15 @@ def _backward(
 ):  # fmt: skip
     """Writes gradients of features and Jacobian, and per program its samples' share in those of the weights.
 
-    Let A be the active hidden units of the density, f its gradient, g that of its derivatives along x, y, z, and
+    For one sample let A be the diagonal matrix of the density's active hidden units (1 or 0), f the gradient of the
+    density, g that of its derivatives along x, y, z, and
 
         v = f features + g . Jacobian.
 
-    All that flows into the weights of the density is that of A (first v) . last, so M = A^T v is enough: the gradients
-    are last^T M and (first M) summed over channels, both products of single entries.
+    Density and derivatives are last A first features and last A first Jacobian, so the loss sees the weights through
+    last A first v. Where A jumps there is no derivative, elsewhere it is constant. With M = sum of A 1 v^T over all
+    samples, [hidden, width], the gradients are last^T * M (entry by entry) for `first`, and first * M summed over
+    channels for `last`. Only M needs a pass over the samples.
 
     Args:
         features, jacobian, density_first, density_last, colour_first, colour_last: As for `_forward`.
@@ -207,62 +235,51 @@ def _backward(
     lane = tl.arange(0, lanes)
     unit = tl.arange(0, units)
     if of_density_weights is not None:
-        first = _matrix(density_first, unit, lane, hidden, width)
-        last = _row(density_last, 0, unit, hidden)
+        first = _load_matrix(density_first, unit, lane, hidden, width)
+        last = _load_row(density_last, 0, unit, hidden)
     if of_colour is not None:
-        into_colour = _matrix(colour_first, unit, lane, hidden, width)
-        red = _row(colour_last, 0, unit, hidden)
-        green = _row(colour_last, 1, unit, hidden)
-        blue = _row(colour_last, 2, unit, hidden)
-    shared = tl.zeros((units, lanes), dtype=tl.float32)
-    of_into_colour = tl.zeros((units, lanes), dtype=tl.float32)
-    # Summed over samples after the last block only.
+        to_colour = _load_matrix(colour_first, unit, lane, hidden, width)
+        red = _load_row(colour_last, 0, unit, hidden)
+        green = _load_row(colour_last, 1, unit, hidden)
+        blue = _load_row(colour_last, 2, unit, hidden)
+    product = tl.zeros((units, lanes), dtype=tl.float32)
+    of_to_colour = tl.zeros((units, lanes), dtype=tl.float32)
+    # Kept per sample of a block: sums over samples need threads to exchange values, so there is one at the end.
     of_red = tl.zeros((block, units), dtype=tl.float32)
     of_green = tl.zeros((block, units), dtype=tl.float32)
     of_blue = tl.zeros((block, units), dtype=tl.float32)
     for start in range(program * block, count, tl.num_programs(0) * block):
         sample = start + tl.arange(0, block)
-        within = sample < count
-        there = within[:, None] & (lane[None, :] < width)
-        place = sample[:, None] * width + lane[None, :]
-        looked = tl.load(features + place, mask=there, other=0.0)
-        of_looked = tl.zeros((block, lanes), dtype=tl.float32)
+        inside = sample < count
+        mask = inside[:, None] & (lane[None, :] < width)
+        entry = sample[:, None] * width + lane[None, :]
+        x = tl.load(features + entry, mask=mask, other=0.0)
+        of_x = tl.zeros((block, lanes), dtype=tl.float32)
         if of_density_weights is not None:
-            before = tl.dot(looked, tl.trans(first), input_precision=precision)
-            slope = tl.dot(tl.where(before > 0.0, last, 0.0), first, input_precision=precision)
-            into = tl.zeros((block, lanes), dtype=tl.float32)
-            if of_density is not None:
-                of_value = tl.load(of_density + sample, mask=within, other=0.0)[:, None]
-                of_looked += of_value * slope
-                into += of_value * looked
-            if of_gradient is not None:
-                for axis in tl.static_range(3):
-                    entry = (3 * sample + axis)[:, None] * width + lane[None, :]
-                    of_slope = tl.load(of_gradient + 3 * sample + axis, mask=within, other=0.0)[:, None]
-                    into += of_slope * tl.load(jacobian + entry, mask=there, other=0.0)
-                    tl.store(of_jacobian + entry, of_slope * slope, mask=there)
-            active = tl.where(before > 0.0, 1.0, 0.0)
-            shared = tl.dot(tl.trans(active), into, acc=shared, input_precision=precision)
+            of_x, product = _density_backward(
+                x, jacobian, first, last, of_density, of_gradient, of_jacobian, sample, lane, inside, mask, of_x,
+                product, width, precision,
+            )  # fmt: skip
         if of_colour is not None:
-            before = tl.dot(looked, tl.trans(into_colour), input_precision=precision)
-            after = tl.maximum(before, 0.0)
-            r = tl.load(of_colour + 3 * sample, mask=within, other=0.0)[:, None]
-            g = tl.load(of_colour + 3 * sample + 1, mask=within, other=0.0)[:, None]
-            b = tl.load(of_colour + 3 * sample + 2, mask=within, other=0.0)[:, None]
-            of_red += r * after
-            of_green += g * after
-            of_blue += b * after
-            of_before = tl.where(before > 0.0, r * red + g * green + b * blue, 0.0)
-            of_looked += tl.dot(of_before, into_colour, input_precision=precision)
-            of_into_colour = tl.dot(tl.trans(of_before), looked, acc=of_into_colour, input_precision=precision)
+            preactivation = tl.dot(x, tl.trans(to_colour), input_precision=precision)
+            activation = tl.maximum(preactivation, 0.0)
+            r = tl.load(of_colour + 3 * sample, mask=inside, other=0.0)[:, None]
+            g = tl.load(of_colour + 3 * sample + 1, mask=inside, other=0.0)[:, None]
+            b = tl.load(of_colour + 3 * sample + 2, mask=inside, other=0.0)[:, None]
+            of_red += r * activation
+            of_green += g * activation
+            of_blue += b * activation
+            of_preactivation = tl.where(preactivation > 0.0, r * red + g * green + b * blue, 0.0)
+            of_x += tl.dot(of_preactivation, to_colour, input_precision=precision)
+            of_to_colour = tl.dot(tl.trans(of_preactivation), x, acc=of_to_colour, input_precision=precision)
         if of_features is not None:
-            tl.store(of_features + place, of_looked, mask=there)
+            tl.store(of_features + entry, of_x, mask=mask)
     entry = (program * hidden + unit[:, None]) * width + lane[None, :]
-    inside = (unit[:, None] < hidden) & (lane[None, :] < width)
+    mask = (unit[:, None] < hidden) & (lane[None, :] < width)
     if of_density_weights is not None:
-        tl.store(of_density_weights + entry, shared, mask=inside)
+        tl.store(of_density_weights + entry, product, mask=mask)
     if of_colour is not None:
-        tl.store(of_colour_first + entry, of_into_colour, mask=inside)
+        tl.store(of_colour_first + entry, of_to_colour, mask=mask)
         row = of_colour_last + program * 3 * hidden + unit
         tl.store(row, tl.sum(of_red, axis=0), mask=unit < hidden)
         tl.store(row + hidden, tl.sum(of_green, axis=0), mask=unit < hidden)

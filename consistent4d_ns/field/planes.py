@@ -28,7 +28,7 @@ def plane_features(
     parts = in_parts(coordinates)
     # Slices, because a list of columns would be gathered, and on a GPU copied there each time.
     pairs = (parts[..., a : b + 1 : b - a] for a, b in AXIS_PAIRS)
-    values = [sample_plane(plane, pair) for plane, pair in zip(planes, pairs)]
+    values = [sample_plane(plane, pair) for plane, pair in zip(planes, pairs, strict=True)]
     return combine(values, reduction).transpose(1, 2).flatten(0, 1)[: len(coordinates)]
 
 
@@ -45,9 +45,9 @@ def plane_features_and_jacobian(
 
         return fused_features_and_jacobian(planes, coordinates, reduction)
     parts = in_parts(coordinates)
-    values = [sample_plane(plane, parts[..., list(axes)]) for plane, axes in zip(planes, AXIS_PAIRS)]
+    values = [sample_plane(plane, parts[..., list(axes)]) for plane, axes in zip(planes, AXIS_PAIRS, strict=True)]
     derivatives: list[list[Tensor]] = [[], [], []]
-    for plane, axes, factor in zip(planes, AXIS_PAIRS, cofactors(values, reduction)):
+    for plane, axes, factor in zip(planes, AXIS_PAIRS, cofactors(values, reduction), strict=True):
         for axis in axes:
             if axis != TIME_AXIS:
                 derivatives[axis].append(plane_slope(plane, parts, axes, axis) * factor)

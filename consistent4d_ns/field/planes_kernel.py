@@ -4,11 +4,14 @@ The planes of a level are copied into one list of grid values, [values, channels
 side by side: first xy, xz, yz, then xt, yt, zt. The backward pass looks the corners up again instead of keeping them.
 """
 
+# Called from Python, a `triton.jit` function never returns; called from another it does, which pyright does not know.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import triton
@@ -16,11 +19,12 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from consistent4d_ns.device.kernels import ceil_div, launch
 from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, PlaneReduction, Planes
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchConfig:
     """How the kernels are laid out on the device; changes nothing but the time taken."""
 
     forward_block: int = 64
@@ -44,7 +48,7 @@ class Launch:
         return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // time))
 
 
-LAUNCH = Launch()
+LAUNCH = LaunchConfig()
 
 
 def fused_features(
@@ -68,7 +72,7 @@ def _query(planes: Planes, coordinates: Tensor, reduction: PlaneReduction, with_
 
 
 def _packed(planes: Planes) -> Float[Tensor, "values channels"]:
-    in_order = sorted(zip(AXIS_PAIRS, planes), key=lambda pair: TIME_AXIS in pair[0])
+    in_order = sorted(zip(AXIS_PAIRS, planes, strict=True), key=lambda pair: TIME_AXIS in pair[0])
     return torch.cat([plane[0].permute(1, 2, 0).flatten(0, 1) for _, plane in in_order])
 
 
@@ -94,22 +98,22 @@ class _Query(torch.autograd.Function):
         count, width = len(coordinates), packed.shape[1]
         features = packed.new_empty(count, width)
         jacobian = packed.new_empty((count, 3, width) if with_jacobian else 0)
-        block, kernel = LAUNCH.forward_block, cast(Any, look_up)
-        with torch.cuda.device_of(packed):
-            kernel[(triton.cdiv(count, block),)](
-                packed,
-                coordinates,
-                features,
-                jacobian,
-                count,
-                *resolution,
-                width=width,
-                lanes=triton.next_power_of_2(width),
-                block=block,
-                product=product,
-                with_jacobian=with_jacobian,
-                num_warps=LAUNCH.forward_warps,
-            )
+        launch(
+            plane_forward,
+            (ceil_div(count, LAUNCH.forward_block),),
+            packed,
+            coordinates,
+            features,
+            jacobian,
+            count,
+            *resolution,
+            width=width,
+            lanes=triton.next_power_of_2(width),
+            block=LAUNCH.forward_block,
+            product=product,
+            with_jacobian=with_jacobian,
+            num_warps=LAUNCH.forward_warps,
+        )
         return (features, jacobian) if with_jacobian else features
 
     @staticmethod
@@ -134,43 +138,72 @@ def _gradient(
     count, width = len(coordinates), packed.shape[1]
     space = nx * ny + nx * nz + ny * nz
     time = len(packed) - space
-    launch, kernel = LAUNCH, cast(Any, add_gradients)
-    space_copies, time_copies = launch.copies(space, time, width)
+    space_copies, time_copies = LAUNCH.copies(space, time, width)
     copies = packed.new_zeros(space_copies * space + time_copies * time, width)
-    with torch.cuda.device_of(packed):
-        kernel[(triton.cdiv(count, launch.backward_block),)](
-            packed,
-            coordinates,
-            packed if of_features is None else of_features.contiguous(),
-            packed if of_jacobian is None else of_jacobian.contiguous(),
-            copies,
-            count,
-            *resolution,
-            width=width,
-            lanes=triton.next_power_of_2(width),
-            block=launch.backward_block,
-            product=product,
-            from_features=of_features is not None,
-            from_jacobian=of_jacobian is not None,
-            space_copies=space_copies,
-            time_copies=time_copies,
-            num_warps=launch.backward_warps,
-        )
+    launch(
+        plane_backward,
+        (ceil_div(count, LAUNCH.backward_block),),
+        packed,
+        coordinates,
+        packed if of_features is None else of_features.contiguous(),
+        packed if of_jacobian is None else of_jacobian.contiguous(),
+        copies,
+        count,
+        *resolution,
+        width=width,
+        lanes=triton.next_power_of_2(width),
+        block=LAUNCH.backward_block,
+        product=product,
+        from_features=of_features is not None,
+        from_jacobian=of_jacobian is not None,
+        space_copies=space_copies,
+        time_copies=time_copies,
+        num_warps=LAUNCH.backward_warps,
+    )
     of_space, of_time = copies.split((space_copies * space, time_copies * time))
     return torch.cat((of_space.view(-1, space, width).sum(dim=0), of_time.view(-1, time, width).sum(dim=0)))
 
 
 @triton.jit
-def locate(coordinates, sample, there, axis: tl.constexpr, size):
-    """Grid lines before and after the samples along an axis, their place between these, and lines per unit of length,
-    which is 0 outside the box."""
-    coordinate = tl.load(coordinates + sample * 4 + axis, mask=there, other=0.0)
+def locate(coordinates, sample, inside, axis: tl.constexpr, size):
+    """Where the samples lie along one axis of the grid.
+
+    Returns the grid lines before and after each sample, [block], the fraction of the cell between them that lies before
+    it, and the derivative of that place in the coordinate, which is 0 outside the box, [block, 1].
+    """
+    coordinate = tl.load(coordinates + sample * 4 + axis, mask=inside, other=0.0)
     place = (coordinate + 1.0) / 2.0 * (size - 1)
     place = tl.minimum(tl.maximum(place, 0.0), (size - 1) * 1.0)
     before = tl.maximum(tl.minimum(place.to(tl.int32), size - 2), 0)
     after = tl.minimum(before + 1, size - 1)
     slope = tl.where(tl.abs(coordinate) <= 1.0, 0.5 * (size - 1), 0.0)
     return before, after, (place - before)[:, None], slope[:, None]
+
+
+@triton.jit
+def locate_samples(coordinates, sample, inside, nx, ny, nz, nt):
+    """`locate` along x, y, z and t."""
+    x = locate(coordinates, sample, inside, 0, nx)
+    y = locate(coordinates, sample, inside, 1, ny)
+    z = locate(coordinates, sample, inside, 2, nz)
+    t = locate(coordinates, sample, inside, 3, nt)
+    return x, y, z, t
+
+
+@triton.jit
+def space_offsets(nx, ny, nz, width: tl.constexpr):
+    """Where xz and yz begin behind xy in a list of grid values, and where the three end."""
+    xz = nx * ny * width
+    yz = xz + nx * nz * width
+    return xz, yz, yz + ny * nz * width
+
+
+@triton.jit
+def time_offsets(nx, ny, nz, nt, width: tl.constexpr):
+    """Where yt and zt begin behind xt in a list of grid values, and where the three end."""
+    yt = nx * nt * width
+    zt = yt + ny * nt * width
+    return yt, zt, zt + nz * nt * width
 
 
 @triton.jit
@@ -187,26 +220,59 @@ def corner_offsets(columns, column, row, width: tl.constexpr, lane):
 
 
 @triton.jit
-def look(plane, columns, column, row, width: tl.constexpr, lane, there):
-    """Values of a plane and their derivatives along its columns' and its rows' axis, [block, lanes]."""
+def interpolate(plane, columns, column, row, width: tl.constexpr, lane, mask):
+    """Bilinear values of a plane and their derivatives along the axes of its columns and its rows, [block, lanes].
+
+    Args:
+        plane: [rows, columns, width] float32.
+        columns: Number of columns.
+        column, row: Where the samples lie along these two axes (see `locate`).
+        width: Channels.
+        lane: Channels that are read, [1, lanes].
+        mask: Which of [block, lanes] there are.
+    """
     _, _, across, across_slope = column
     _, _, down, down_slope = row
     corners = corner_offsets(columns, column, row, width, lane)
-    top_left = tl.load(plane + corners[0], mask=there, other=0.0)
-    top_right = tl.load(plane + corners[1], mask=there, other=0.0)
-    bottom_left = tl.load(plane + corners[2], mask=there, other=0.0)
-    bottom_right = tl.load(plane + corners[3], mask=there, other=0.0)
-    above_difference = top_right - top_left
-    below_difference = bottom_right - bottom_left
-    above = top_left + across * above_difference
-    below = bottom_left + across * below_difference
-    across_derivative = across_slope * (above_difference + down * (below_difference - above_difference))
-    return above + down * (below - above), across_derivative, down_slope * (below - above)
+    top_left = tl.load(plane + corners[0], mask=mask, other=0.0)
+    top_right = tl.load(plane + corners[1], mask=mask, other=0.0)
+    bottom_left = tl.load(plane + corners[2], mask=mask, other=0.0)
+    bottom_right = tl.load(plane + corners[3], mask=mask, other=0.0)
+    top_difference = top_right - top_left
+    bottom_difference = bottom_right - bottom_left
+    top = top_left + across * top_difference
+    bottom = bottom_left + across * bottom_difference
+    across_derivative = across_slope * (top_difference + down * (bottom_difference - top_difference))
+    return top + down * (bottom - top), across_derivative, down_slope * (bottom - top)
 
 
 @triton.jit
-def add(plane, columns, column, row, value, across_derivative, down_derivative, width: tl.constexpr, lane, there):
-    """Adds to the gradients of the corners those that come from the results of `look`."""
+def interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width: tl.constexpr, lane, mask):
+    """`interpolate` for the planes xy, xz, yz, xt, yt and zt."""
+    xz, yz, space_size = space_offsets(nx, ny, nz, width)
+    yt, zt, _ = time_offsets(nx, ny, nz, nt, width)
+    time_planes = packed + space_size
+    return (
+        interpolate(packed, nx, x, y, width, lane, mask),
+        interpolate(packed + xz, nx, x, z, width, lane, mask),
+        interpolate(packed + yz, ny, y, z, width, lane, mask),
+        interpolate(time_planes, nx, x, t, width, lane, mask),
+        interpolate(time_planes + yt, ny, y, t, width, lane, mask),
+        interpolate(time_planes + zt, nz, z, t, width, lane, mask),
+    )
+
+
+@triton.jit
+def add_to_corners(
+    plane, columns, column, row, value, across_derivative, down_derivative, width: tl.constexpr, lane, mask
+):
+    """The transpose of `interpolate`: adds to the gradients of the corners those that come from its results.
+
+    Args:
+        plane: [rows, columns, width] float32, gradients of a plane.
+        value, across_derivative, down_derivative: Gradients of what `interpolate` returns.
+        columns, column, row, width, lane, mask: As for `interpolate`.
+    """
     _, _, across, across_slope = column
     _, _, down, down_slope = row
     corners = corner_offsets(columns, column, row, width, lane)
@@ -216,33 +282,22 @@ def add(plane, columns, column, row, value, across_derivative, down_derivative, 
     lower = down_slope * down_derivative
     lower_left = (1.0 - across) * lower
     lower_right = across * lower
-    tl.atomic_add(plane + corners[0], (1.0 - down) * left - lower_left, mask=there, sem="relaxed")
-    tl.atomic_add(plane + corners[1], (1.0 - down) * right - lower_right, mask=there, sem="relaxed")
-    tl.atomic_add(plane + corners[2], down * left + lower_left, mask=there, sem="relaxed")
-    tl.atomic_add(plane + corners[3], down * right + lower_right, mask=there, sem="relaxed")
+    # Relaxed: nothing reads the sums before the kernel has ended.
+    tl.atomic_add(plane + corners[0], (1.0 - down) * left - lower_left, mask=mask, sem="relaxed")
+    tl.atomic_add(plane + corners[1], (1.0 - down) * right - lower_right, mask=mask, sem="relaxed")
+    tl.atomic_add(plane + corners[2], down * left + lower_left, mask=mask, sem="relaxed")
+    tl.atomic_add(plane + corners[3], down * right + lower_right, mask=mask, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
-def look_up(
-    packed,
-    coordinates,
-    features,
-    jacobian,
-    count,
-    nx,
-    ny,
-    nz,
-    nt,
-    width: tl.constexpr,
-    lanes: tl.constexpr,
-    block: tl.constexpr,
-    product: tl.constexpr,
-    with_jacobian: tl.constexpr,
-):
+def plane_forward(
+    packed, coordinates, features, jacobian, count, nx, ny, nz, nt,
+    width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr, with_jacobian: tl.constexpr,
+):  # fmt: skip
     """Writes the features of a block of samples, and their derivatives along x, y, z.
 
     Args:
-        packed: [values, width] float32.
+        packed: [values, width] float32, the planes (see `_packed`).
         coordinates: [count, 4] float32.
         features: [count, width] float32, a result.
         jacobian: [count, 3, width] float32, a result.
@@ -254,25 +309,19 @@ def look_up(
         product: Whether all six planes are multiplied.
         with_jacobian: Whether derivatives are wanted.
     """
+    # 64 bits: places in the results, of which there may be more than 2^31. A plane is smaller.
     sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     lane = tl.arange(0, lanes)[None, :]
-    within = sample < count
-    there = within[:, None] & (lane < width)
-    x = locate(coordinates, sample, within, 0, nx)
-    y = locate(coordinates, sample, within, 1, ny)
-    z = locate(coordinates, sample, within, 2, nz)
-    t = locate(coordinates, sample, within, 3, nt)
-    xz_plane = packed + nx * ny * width
-    yz_plane = xz_plane + nx * nz * width
-    xt_plane = yz_plane + ny * nz * width
-    yt_plane = xt_plane + nx * nt * width
-    zt_plane = yt_plane + ny * nt * width
-    xy, xy_x, xy_y = look(packed, nx, x, y, width, lane, there)
-    xz, xz_x, xz_z = look(xz_plane, nx, x, z, width, lane, there)
-    yz, yz_y, yz_z = look(yz_plane, ny, y, z, width, lane, there)
-    xt, xt_x, _ = look(xt_plane, nx, x, t, width, lane, there)
-    yt, yt_y, _ = look(yt_plane, ny, y, t, width, lane, there)
-    zt, zt_z, _ = look(zt_plane, nz, z, t, width, lane, there)
+    inside = sample < count
+    mask = inside[:, None] & (lane < width)
+    x, y, z, t = locate_samples(coordinates, sample, inside, nx, ny, nz, nt)
+    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
+    xy, xy_x, xy_y = planes[0]
+    xz, xz_x, xz_z = planes[1]
+    yz, yz_y, yz_z = planes[2]
+    xt, xt_x, _ = planes[3]
+    yt, yt_y, _ = planes[4]
+    zt, zt_z, _ = planes[5]
     if product:
         space = xy * xz * yz
         space_x = (xy_x * xz + xy * xz_x) * yz
@@ -283,130 +332,131 @@ def look_up(
         space_x = xy_x + xz_x
         space_y = xy_y + yz_y
         space_z = xz_z + yz_z
-    place = sample[:, None] * width + lane
-    tl.store(features + place, space * xt * yt * zt, mask=there)
+    entry = sample[:, None] * width + lane
+    tl.store(features + entry, space * xt * yt * zt, mask=mask)
     if with_jacobian:
-        place = sample[:, None] * (3 * width) + lane
-        tl.store(jacobian + place, (space_x * xt + space * xt_x) * yt * zt, mask=there)
-        tl.store(jacobian + place + width, (space_y * yt + space * yt_y) * xt * zt, mask=there)
-        tl.store(jacobian + place + 2 * width, (space_z * zt + space * zt_z) * xt * yt, mask=there)
+        entry = sample[:, None] * (3 * width) + lane
+        tl.store(jacobian + entry, (space_x * xt + space * xt_x) * yt * zt, mask=mask)
+        tl.store(jacobian + entry + width, (space_y * yt + space * yt_y) * xt * zt, mask=mask)
+        tl.store(jacobian + entry + 2 * width, (space_z * zt + space * zt_z) * xt * yt, mask=mask)
 
 
 @triton.jit
-def dual_product(value, tangent, other, other_tangent):
-    """Product of two dual numbers value + tangent e with e e = 0."""
+def dual_product(first, second):
+    """Product of two dual numbers (v, s), which stand for v + s e with e e = 0."""
+    value, tangent = first
+    other, other_tangent = second
     return value * other, value * other_tangent + tangent * other
 
 
-@triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
-def add_gradients(
-    packed,
-    coordinates,
-    of_features,
-    of_jacobian,
-    copies,
-    count,
-    nx,
-    ny,
-    nz,
-    nt,
-    width: tl.constexpr,
-    lanes: tl.constexpr,
-    block: tl.constexpr,
-    product: tl.constexpr,
-    from_features: tl.constexpr,
-    from_jacobian: tl.constexpr,
-    space_copies: tl.constexpr,
-    time_copies: tl.constexpr,
-):
-    """Adds the gradients of a block of samples to one of the copies of the planes' gradients.
+@triton.jit
+def times_other_planes(one, other, time, product: tl.constexpr):
+    """What a plane of space is multiplied by: `time`, and the two other planes where all six are multiplied."""
+    factor = time
+    if product:
+        factor = dual_product(dual_product(one, other), time)
+    return factor
 
-    Let g = (g_x, g_y, g_z) be the gradient of the Jacobian J, for one channel. Then g J is the derivative of the
-    features along g: the tangent of the combination of dual numbers v + s e, where v is a plane's value and s = g dv.
-    With E + T e the dual product of the other planes, the gradient of s is E, and that of v is f E + T, where f is the
-    gradient of the features.
 
-    Args:
-        packed, coordinates, count, nx, ny, nz, nt, width, lanes, block, product: As for `look_up`.
-        of_features: [count, width] float32, gradients of the features.
-        of_jacobian: [count, 3, width] float32, gradients of the Jacobian.
-        copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, the result.
-        from_features, from_jacobian: Whether these gradients are given.
-        space_copies, time_copies: See `Launch.copies`.
-    """
-    program = tl.program_id(0)
-    sample = program.to(tl.int64) * block + tl.arange(0, block)
-    lane = tl.arange(0, lanes)[None, :]
-    within = sample < count
-    there = within[:, None] & (lane < width)
-    x = locate(coordinates, sample, within, 0, nx)
-    y = locate(coordinates, sample, within, 1, ny)
-    z = locate(coordinates, sample, within, 2, nz)
-    t = locate(coordinates, sample, within, 3, nt)
-    zero = tl.zeros((block, lanes), dtype=tl.float32)
+@triton.jit
+def load_gradients(
+    of_features, of_jacobian, sample, width: tl.constexpr, lane, mask,
+    from_features: tl.constexpr, from_jacobian: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the features and of their derivatives along x, y, z, [block, lanes]; 0 where they are not given."""
+    zero = tl.zeros(mask.shape, dtype=tl.float32)
     f = zero
     if from_features:
-        f = tl.load(of_features + sample[:, None] * width + lane, mask=there, other=0.0)
+        f = tl.load(of_features + sample[:, None] * width + lane, mask=mask, other=0.0)
     gx = zero
     gy = zero
     gz = zero
     if from_jacobian:
-        place = sample[:, None] * (3 * width) + lane
-        gx = tl.load(of_jacobian + place, mask=there, other=0.0)
-        gy = tl.load(of_jacobian + place + width, mask=there, other=0.0)
-        gz = tl.load(of_jacobian + place + 2 * width, mask=there, other=0.0)
+        entry = sample[:, None] * (3 * width) + lane
+        gx = tl.load(of_jacobian + entry, mask=mask, other=0.0)
+        gy = tl.load(of_jacobian + entry + width, mask=mask, other=0.0)
+        gz = tl.load(of_jacobian + entry + 2 * width, mask=mask, other=0.0)
+    return f, gx, gy, gz
 
-    xz_start = nx * ny * width
-    yz_start = xz_start + nx * nz * width
-    space_size = yz_start + ny * nz * width
-    yt_start = nx * nt * width
-    zt_start = yt_start + ny * nt * width
-    time_size = zt_start + nz * nt * width
-    time_planes = packed + space_size
-    xy, xy_x, xy_y = look(packed, nx, x, y, width, lane, there)
-    xz, xz_x, xz_z = look(packed + xz_start, nx, x, z, width, lane, there)
-    yz, yz_y, yz_z = look(packed + yz_start, ny, y, z, width, lane, there)
-    xt, xt_x, _ = look(time_planes, nx, x, t, width, lane, there)
-    yt, yt_y, _ = look(time_planes + yt_start, ny, y, t, width, lane, there)
-    zt, zt_z, _ = look(time_planes + zt_start, nz, z, t, width, lane, there)
-    xy_s = gx * xy_x + gy * xy_y
-    xz_s = gx * xz_x + gz * xz_z
-    yz_s = gy * yz_y + gz * yz_z
-    xt_s = gx * xt_x
-    yt_s = gy * yt_y
-    zt_s = gz * zt_z
 
-    xt_yt, xt_yt_s = dual_product(xt, xt_s, yt, yt_s)
-    time, time_s = dual_product(xt_yt, xt_yt_s, zt, zt_s)
+@triton.jit
+def plane_duals(planes, gx, gy, gz):
+    """The values of xy, xz, yz, xt, yt, zt as dual numbers, whose tangents are their derivatives along (gx, gy, gz)."""
+    xy, xy_x, xy_y = planes[0]
+    xz, xz_x, xz_z = planes[1]
+    yz, yz_y, yz_z = planes[2]
+    xt, xt_x, _ = planes[3]
+    yt, yt_y, _ = planes[4]
+    zt, zt_z, _ = planes[5]
+    return (
+        (xy, gx * xy_x + gy * xy_y),
+        (xz, gx * xz_x + gz * xz_z),
+        (yz, gy * yz_y + gz * yz_z),
+        (xt, gx * xt_x),
+        (yt, gy * yt_y),
+        (zt, gz * zt_z),
+    )
+
+
+@triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
+def plane_backward(
+    packed, coordinates, of_features, of_jacobian, copies, count, nx, ny, nz, nt,
+    width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr,
+    from_features: tl.constexpr, from_jacobian: tl.constexpr, space_copies: tl.constexpr, time_copies: tl.constexpr,
+):  # fmt: skip
+    """Adds the gradients of a block of samples to one of the copies of the planes' gradients.
+
+    For one sample and channel, let F(v_1, ..., v_6) be the feature of the six planes' values, J its derivatives along
+    x, y, z, and f and g = (g_x, g_y, g_z) the gradients of the loss in F and J. The loss sees the planes through
+    f F + g . J, and g . J is the derivative of F along the direction g. That is what dual numbers compute: with
+    v_i + s_i e in place of v_i, where s_i = g . grad v_i and e e = 0, F becomes F + (g . J) e.
+
+    F is linear in every v_i, so F = v_i E_i + terms without v_i, where the cofactor E_i is the product of the other
+    planes (in the hybrid reduction of a plane of space, of the planes of time alone). Evaluated in dual numbers it is
+    E_i + T_i e, so that f F + g . J depends on plane i through f v_i E_i + v_i T_i + s_i E_i. Hence the gradient in
+    v_i is f E_i + T_i, and that in its derivative along an axis a is g_a E_i.
+
+    All samples of an image share their time and so two rows of xt, yt and zt. If all programs added there, most of the
+    time would go into waiting for each other: each adds to a copy of its own, or nearly (see `LaunchConfig`).
+
+    Args:
+        packed, coordinates, count, nx, ny, nz, nt, width, lanes, block, product: As for `plane_forward`.
+        of_features: [count, width] float32, gradients of the features.
+        of_jacobian: [count, 3, width] float32, gradients of the Jacobian.
+        copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, the result.
+        from_features, from_jacobian: Whether these gradients are given.
+        space_copies, time_copies: See `LaunchConfig.copies`.
+    """
+    program = tl.program_id(0)
+    sample = program.to(tl.int64) * block + tl.arange(0, block)
+    lane = tl.arange(0, lanes)[None, :]
+    inside = sample < count
+    mask = inside[:, None] & (lane < width)
+    x, y, z, t = locate_samples(coordinates, sample, inside, nx, ny, nz, nt)
+    f, gx, gy, gz = load_gradients(of_features, of_jacobian, sample, width, lane, mask, from_features, from_jacobian)
+    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
+    xy, xz, yz, xt, yt, zt = plane_duals(planes, gx, gy, gz)
+    time = dual_product(dual_product(xt, yt), zt)
+    space = xy[0] + xz[0] + yz[0], xy[1] + xz[1] + yz[1]
     if product:
-        xy_xz, xy_xz_s = dual_product(xy, xy_s, xz, xz_s)
-        space, space_s = dual_product(xy_xz, xy_xz_s, yz, yz_s)
-    else:
-        space = xy + xz + yz
-        space_s = xy_s + xz_s + yz_s
+        space = dual_product(dual_product(xy, xz), yz)
 
-    # Each plane's cofactor E + T e, then its share of the gradient; one plane at a time, to need few registers.
+    # The cofactor of a plane, then its gradients, one plane after the other: all six at once take more registers.
+    xz_start, yz_start, space_size = space_offsets(nx, ny, nz, width)
     gradients = copies + (program % space_copies) * space_size
-    e, t_s = time, time_s
-    if product:
-        xz_yz, xz_yz_s = dual_product(xz, xz_s, yz, yz_s)
-        e, t_s = dual_product(xz_yz, xz_yz_s, time, time_s)
-    add(gradients, nx, x, y, f * e + t_s, gx * e, gy * e, width, lane, there)
-    if product:
-        xy_yz, xy_yz_s = dual_product(xy, xy_s, yz, yz_s)
-        e, t_s = dual_product(xy_yz, xy_yz_s, time, time_s)
-    add(gradients + xz_start, nx, x, z, f * e + t_s, gx * e, gz * e, width, lane, there)
-    if product:
-        xy_xz, xy_xz_s = dual_product(xy, xy_s, xz, xz_s)
-        e, t_s = dual_product(xy_xz, xy_xz_s, time, time_s)
-    add(gradients + yz_start, ny, y, z, f * e + t_s, gy * e, gz * e, width, lane, there)
+    e, tangent = times_other_planes(xz, yz, time, product)
+    add_to_corners(gradients, nx, x, y, f * e + tangent, gx * e, gy * e, width, lane, mask)
+    e, tangent = times_other_planes(xy, yz, time, product)
+    add_to_corners(gradients + xz_start, nx, x, z, f * e + tangent, gx * e, gz * e, width, lane, mask)
+    e, tangent = times_other_planes(xy, xz, time, product)
+    add_to_corners(gradients + yz_start, ny, y, z, f * e + tangent, gy * e, gz * e, width, lane, mask)
 
+    yt_start, zt_start, time_size = time_offsets(nx, ny, nz, nt, width)
     gradients = copies + space_copies * space_size + (program % time_copies) * time_size
-    yt_zt, yt_zt_s = dual_product(yt, yt_s, zt, zt_s)
-    e, t_s = dual_product(yt_zt, yt_zt_s, space, space_s)
-    add(gradients, nx, x, t, f * e + t_s, gx * e, zero, width, lane, there)
-    xt_zt, xt_zt_s = dual_product(xt, xt_s, zt, zt_s)
-    e, t_s = dual_product(xt_zt, xt_zt_s, space, space_s)
-    add(gradients + yt_start, ny, y, t, f * e + t_s, gy * e, zero, width, lane, there)
-    e, t_s = dual_product(xt_yt, xt_yt_s, space, space_s)
-    add(gradients + zt_start, nz, z, t, f * e + t_s, gz * e, zero, width, lane, there)
+    zero = tl.zeros((block, lanes), dtype=tl.float32)  # nothing is differentiated along t
+    e, tangent = dual_product(dual_product(yt, zt), space)
+    add_to_corners(gradients, nx, x, t, f * e + tangent, gx * e, zero, width, lane, mask)
+    e, tangent = dual_product(dual_product(xt, zt), space)
+    add_to_corners(gradients + yt_start, ny, y, t, f * e + tangent, gy * e, zero, width, lane, mask)
+    e, tangent = dual_product(dual_product(xt, yt), space)
+    add_to_corners(gradients + zt_start, nz, z, t, f * e + tangent, gz * e, zero, width, lane, mask)

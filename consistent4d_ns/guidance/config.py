@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.diffusion import TIMESTEPS
 from consistent4d_ns.schedules import Anneal
 
 Implementation = Literal["auto", "torch", "fused"]
-CameraConvention = Literal["zero123", "stable-zero123"]
 
 
 @dataclass
-class GuidanceConfig:
-    """Which prior judges the novel views, and how (method.md section 5)."""
+class PriorConfig:
+    """Which Zero123 prior is loaded, and how its networks run (method.md sections 5.1 and 5.2)."""
 
-    kind: Literal["zero123", "none"] = "zero123"
-    """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
     prior: str = "ashawkey/zero123-xl-diffusers"
     """`bundled` (the small prior that comes with this package), a hub id, a folder in the diffusers layout (write
     ./bundled for one of that name), or a .ckpt / .safetensors file in the original authors' layout."""
-    scale: float = 5.0
-    """Classifier-free guidance scale (method.md section 5.3)."""
-    min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
-    """Least noise level drawn, as a fraction of the noise schedule's length."""
-    max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
-    """Greatest noise level drawn, as a fraction of the noise schedule's length."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
     Conditions and losses are always fp32."""
@@ -43,31 +34,59 @@ class GuidanceConfig:
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
     """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
-    auto: Stable-Zero123 if the prior's name contains "stable"."""
+    auto: what the prior's files say, else the name it was published under (see `camera_convention.py`)."""
     previews: bool = False
     """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
 
 
-def camera_convention(config: GuidanceConfig) -> CameraConvention:
-    """The convention that `config` asks for, with "auto" resolved by the last part of the prior's name."""
-    if config.camera_convention != "auto":
-        return config.camera_convention
-    return "stable-zero123" if "stable" in PurePath(config.prior).name.lower() else "zero123"
+@dataclass
+class GuidanceConfig(PriorConfig):
+    """Which prior judges the novel views, and how strongly and at which noise levels (method.md section 5)."""
+
+    kind: Literal["zero123", "none"] = "zero123"
+    """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
+    scale: float = 5.0
+    """Classifier-free guidance scale (method.md section 5.3)."""
+    min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
+    """Least noise level drawn, as a fraction of the noise schedule's length."""
+    max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
+    """Greatest noise level drawn, as a fraction of the noise schedule's length."""
 
 
-def timestep_range(config: GuidanceConfig, step: int, num_timesteps: int) -> tuple[int, int]:
-    """Least and greatest timestep, both inclusive, that training step `step` may draw (method.md section 5.3).
+def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tuple[int, int]:
+    """Least and greatest timestep, both inclusive, of a range of noise levels (method.md section 5.3).
 
     The fractions are cut to whole timesteps. A product such as 1000 * 0.2 that floating point leaves just below a
     whole number counts as that number: the original drew from 199 there (quirk 21).
 
+    Args:
+        noise_range: Least and greatest noise level, as fractions of the schedule's length.
+        num_timesteps: Length of the noise schedule.
+
     Raises:
         InputError: The range is empty or leaves the noise schedule.
     """
-    low, high = (math.floor(anneal(step) * num_timesteps + 1e-6) for anneal in (config.min_noise, config.max_noise))
-    if not 0 <= low <= high < num_timesteps:
-        raise InputError(
-            f"guidance: min_noise and max_noise give timesteps {low} to {high} at step {step}; "
-            f"they must rise within 0 to {num_timesteps - 1}."
-        )
-    return low, high
+    if all(map(math.isfinite, noise_range)):
+        low, high = (math.floor(level * num_timesteps + 1e-6) for level in noise_range)
+        if 0 <= low <= high < num_timesteps:
+            return low, high
+    least, greatest = noise_range
+    raise InputError(
+        f"guidance: the noise levels {least:.4g} to {greatest:.4g} are no range within 0 to {num_timesteps - 1} of "
+        f"{num_timesteps} timesteps; change min_noise or max_noise."
+    )
+
+
+def check_noise_levels(config: GuidanceConfig, num_timesteps: int = TIMESTEPS) -> None:
+    """Make sure that distillation can draw a noise level at every training step, however long training takes.
+
+    Raises:
+        InputError: At some step the range of noise levels is empty or leaves the noise schedule; names the first one.
+    """
+    schedules = (config.min_noise, config.max_noise)
+    last = max(max(schedule.begin_step, schedule.end_step) for schedule in schedules)  # constant from there on
+    for step in range(last + 1):
+        try:
+            timestep_range((config.min_noise(step), config.max_noise(step)), num_timesteps)
+        except InputError as error:
+            raise InputError(f"{error} This happens from training step {step} on.") from None

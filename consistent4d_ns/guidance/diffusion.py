@@ -83,13 +83,19 @@ def distillation_loss(
 
     Args:
         latents: z, the encoded images; gradients flow into them alone.
-        predicted: eps_hat, the prior's noise prediction; values that are not a number count as no gradient.
+        predicted: eps_hat, the prior's noise prediction; values that are not finite count as no gradient.
         noise: eps, the noise that was added.
         kept: ac, the value of `alphas_cumprod` at each view's time step.
     """
-    gradient = torch.nan_to_num((1 - kept[..., None, None, None]) * (predicted - noise)).detach()
+    gradient = (1 - kept[..., None, None, None]) * (predicted - noise)
+    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).detach()
     target = (latents - gradient).detach()
     return 0.5 * (latents - target).square().sum((1, 2, 3, 4)) / latents.shape[1]
+
+
+def count_undefined(predicted: Float[Tensor, "*batch"]) -> Int64[Tensor, ""]:
+    """Predictions that are infinite or not a number, as half precision yields where it overflows."""
+    return (~torch.isfinite(predicted)).sum()
 
 
 def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, " steps"]:

@@ -41,6 +41,7 @@ class ExactScoreGuidance:
         self.latent_shape: tuple[int, int, int] = (3, latent_size, latent_size)
         self._alphas = alphas_cumprod()
         self.num_timesteps = len(self._alphas)
+        self.undefined_predictions = torch.zeros((), dtype=torch.int64)  # an exact score is always finite
 
     def loss(
         self,

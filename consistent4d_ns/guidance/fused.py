@@ -7,17 +7,44 @@ keep less for their backward pass, which is to the input only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from consistent4d_ns.device.kernels import has_triton, launch
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.config import Implementation
+
+if TYPE_CHECKING:
+    from consistent4d_ns.guidance.networks import Zero123Networks
+
 BLOCK_PIXELS, BLOCK_CHANNELS = 32, 64
 """What one program of a kernel looks at together."""
 FEW_PIXELS = 4096
 """Images up to this size are summed in smaller parts, to keep a GPU busy."""
+
+
+def runs_fused(implementation: Implementation, device: torch.device) -> bool:
+    """Whether a `GuidanceConfig.implementation` means fused networks on `device`.
+
+    Raises:
+        InputError: It asks for them where there are none.
+    """
+    possible = device.type == "cuda" and has_triton()
+    if implementation == "fused" and not possible:
+        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
+    return possible and implementation != "torch"
+
+
+def fuse_networks(networks: Zero123Networks) -> None:
+    """Replace parts of the frozen UNet and VAE encoder by faster ones of the same values, in place."""
+    for part in (networks.unet, networks.vae.encoder):
+        fuse(cast(nn.Module, part))
+    if networks.image_tokens == 1:
+        shorten_cross_attention(networks.unet)
 
 
 def fuse(network: nn.Module) -> None:
@@ -139,14 +166,10 @@ class _Norm(torch.autograd.Function):
         stride = 0 if len(offset) == 1 else offset.stride(0)
         partial, factors = _sums(x, grid_of_sums[1]), _sums(x)
         y, of_groups = torch.empty_like(x), _blocks_of_groups(channels // groups)
-        with torch.cuda.device_of(x):
-            kernels.sum_moments[grid_of_sums](
-                x, offset, stride, partial, pixels, channels, rows, BLOCK_PIXELS, BLOCK_CHANNELS
-            )
-            kernels.find_factors[(images, groups)](
-                partial, offset, stride, factors, grid_of_sums[1], pixels, channels, groups, eps, *of_groups
-            )
-            kernels.normalise[grid](x, factors, weight, bias, y, pixels, channels, silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        blocks, sizes = (BLOCK_PIXELS, BLOCK_CHANNELS), (grid_of_sums[1], pixels, channels, groups)
+        launch(kernels.sum_moments, grid_of_sums, x, offset, stride, partial, pixels, channels, rows, *blocks)
+        launch(kernels.find_factors, (images, groups), partial, offset, stride, factors, *sizes, eps, *of_groups)
+        launch(kernels.normalise, grid, x, factors, weight, bias, y, pixels, channels, silu, *blocks)
         ctx.save_for_backward(x, factors, weight, bias)
         ctx.groups, ctx.silu = groups, silu
         return y
@@ -159,14 +182,10 @@ class _Norm(torch.autograd.Function):
         grid, grid_of_sums, rows = _grids(images, channels, pixels)
         partial, means, gradient = _sums(x, grid_of_sums[1]), _sums(x), torch.empty_like(x)
         known, of_groups = (x, upstream, factors, weight, bias), _blocks_of_groups(channels // ctx.groups)
-        with torch.cuda.device_of(x):
-            kernels.sum_products[grid_of_sums](
-                *known, partial, pixels, channels, ctx.silu, rows, BLOCK_PIXELS, BLOCK_CHANNELS
-            )
-            kernels.find_means[(images, ctx.groups)](
-                partial, means, grid_of_sums[1], pixels, channels, ctx.groups, *of_groups
-            )
-            kernels.pull_back[grid](*known, means, gradient, pixels, channels, ctx.silu, BLOCK_PIXELS, BLOCK_CHANNELS)
+        blocks, sizes = (BLOCK_PIXELS, BLOCK_CHANNELS), (grid_of_sums[1], pixels, channels, ctx.groups)
+        launch(kernels.sum_products, grid_of_sums, *known, partial, pixels, channels, ctx.silu, rows, *blocks)
+        launch(kernels.find_means, (images, ctx.groups), partial, means, *sizes, *of_groups)
+        launch(kernels.pull_back, grid, *known, means, gradient, pixels, channels, ctx.silu, *blocks)
         return gradient, None, None, None, None, None, None
 
 

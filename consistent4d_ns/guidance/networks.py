@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.camera_convention import CameraConvention
 from consistent4d_ns.guidance.diffusion import alphas_cumprod
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Zero123Networks:
     """The image encoder's RGB standard deviation."""
     alphas: Float[Tensor, " timesteps"] = field(default_factory=alphas_cumprod)
     """Share of the signal's variance left at each timestep, float64."""
+    camera_convention: CameraConvention | None = None
+    """What the camera vector's fourth entry is, where the prior's files say so."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

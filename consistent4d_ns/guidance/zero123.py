@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from consistent4d_ns.data.images import resized
 from consistent4d_ns.device.cuda import trying_no_algorithms
 from consistent4d_ns.device.cuda_graphs import Graphed
-from consistent4d_ns.device.kernels import has_triton
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import GuidanceDraws
-from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
-from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
-from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
+from consistent4d_ns.guidance.camera_convention import resolve_convention
+from consistent4d_ns.guidance.config import PriorConfig
+from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
+from consistent4d_ns.guidance.gradients import LossWithGradient, pull_back
 from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
@@ -48,7 +49,7 @@ class Zero123Guidance:
     def __init__(
         self,
         networks: Zero123Networks,
-        config: GuidanceConfig,
+        config: PriorConfig,
         device: torch.device | str,
         condition_elevation: float = 0.0,
     ) -> None:
@@ -65,11 +66,14 @@ class Zero123Guidance:
         self.image_size = networks.image_size
         self.latent_shape = networks.latent_shape
         self.num_timesteps = len(networks.alphas)
-        self._stable = camera_convention(config) == "stable-zero123"
+        self.camera_convention, self.convention_reason = resolve_convention(
+            config.camera_convention, config.prior, networks.camera_convention
+        )
         self._polar_angle = math.radians(90.0 - condition_elevation)
         self._dtype = network_dtype(config.precision, self.device)
         self._networks = networks
         self._alphas = networks.alphas.to(self.device, torch.float32)
+        self.undefined_predictions = torch.zeros((), dtype=torch.int64, device=self.device)
         self._conditions: Conditions | None = None
         self._graphed_distil = Graphed(self._distil, enabled=config.cuda_graphs and self.device.type == "cuda")
         _freeze(networks.unet, self.device, self._dtype)
@@ -122,7 +126,7 @@ class Zero123Guidance:
     ) -> Float[Tensor, "views tokens context"]:
         """The UNet's context: each image token joined with the camera vector and projected (method.md section 5.2)."""
         cameras = poses.to(tokens)
-        if self._stable:
+        if self.camera_convention == "stable-zero123":
             cameras = torch.cat((cameras[:, :3], torch.full_like(cameras[:, 3:], self._polar_angle)), dim=-1)
         cameras = cameras[:, None].expand(-1, tokens.shape[1], -1)
         return self._networks.projection(torch.cat((tokens, cameras), dim=-1))
@@ -156,8 +160,9 @@ class Zero123Guidance:
         """
         inputs = (images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise)
         guidance_scale = torch.full((), scale, device=self.device)
-        losses, gradient = self._graphed_distil(*map(self._here, inputs), guidance_scale)
-        return cast(Tensor, _LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
+        losses, gradient, undefined = self._graphed_distil(*map(self._here, inputs), guidance_scale)
+        self.undefined_predictions = self.undefined_predictions + undefined
+        return cast(Tensor, LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
 
     def _distil(
         self,
@@ -168,26 +173,33 @@ class Zero123Guidance:
         timesteps: Int64[Tensor, "levels views"],
         noise: Float[Tensor, "levels views c h w"],
         scale: Float[Tensor, ""],
-    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"]]:
-        """Loss of each level and its gradient for the images, as a function of tensors alone (see `Graphed`)."""
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"], Int64[Tensor, ""]]:
+        """Loss of each level, its gradient for the images, and the number of undefined predictions.
+
+        A function of tensors alone (see `Graphed`).
+        """
         draws = GuidanceDraws(posterior_noise, timesteps, noise)
         with torch.enable_grad(), self._without_autocast():
             leaf = images.detach().to(torch.float32).requires_grad_()
             latents = self.encode(leaf, posterior_noise)
-            losses, gradient = self.judge(latents, self.view_conditions(poses, frames), draws, scale)
-            return losses, _pull_back(gradient, latents, leaf)
+            conditions = self.view_conditions(poses, frames)
+            losses, gradient, undefined = self.distil_latents(latents, conditions, draws, scale)
+            return losses, pull_back(gradient, latents, leaf), undefined
 
-    def judge(
+    def distil_latents(
         self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: Scale
-    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views c h w"]]:
-        """Distillation loss of each level and its gradient for the latents (method.md section 5.3)."""
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views c h w"], Int64[Tensor, ""]]:
+        """Distillation loss of each level and its gradient for the latents (method.md section 5.3).
+
+        And the number of undefined predictions (see `count_undefined`).
+        """
         leaf = latents.detach().requires_grad_()
         timesteps, noise = self._here(draws.timesteps), draws.noise.to(latents)
         kept = self._alphas[timesteps]
         predicted = self.predict_noise(add_noise(leaf.detach(), noise, kept), timesteps, conditions, scale)
         losses = distillation_loss(leaf, predicted, noise, kept)
         (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), gradient
+        return losses.detach(), gradient, count_undefined(predicted)
 
     def encode(
         self, images: Float[Tensor, "levels views 3 height width"], noise: Float[Tensor, "levels views c h w"]
@@ -295,64 +307,7 @@ def multiplies_bf16() -> bool:
     return bool(capabilities().get("amx_bf16"))
 
 
-def runs_fused(implementation: Implementation, device: torch.device) -> bool:
-    """Whether a `GuidanceConfig.implementation` means fused networks on `device`.
-
-    Raises:
-        InputError: It asks for them where there are none.
-    """
-    possible = device.type == "cuda" and has_triton()
-    if implementation == "fused" and not possible:
-        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
-    return possible and implementation != "torch"
-
-
-def fuse_networks(networks: Zero123Networks) -> None:
-    """Replace parts of the frozen UNet and VAE encoder by faster ones of the same values, in place."""
-    for part in (networks.unet, networks.vae.encoder):
-        fuse(cast(nn.Module, part))
-    if networks.image_tokens == 1:
-        shorten_cross_attention(networks.unet)
-
-
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Make a network ready for inference."""
     # Not `network.to`: diffusers' override warns about every change of precision.
     nn.Module.to(network, device, dtype).eval().requires_grad_(False)
-
-
-def _pull_back(
-    gradient: Float[Tensor, "levels views c h w"],
-    latents: Float[Tensor, "levels views c h w"],
-    images: Float[Tensor, "levels views 3 height width"],
-) -> Float[Tensor, "levels views 3 height width"]:
-    """The latents' gradient brought back to the images they were encoded from.
-
-    Each image has a factor of its own, the power of two above its largest entry: images do not influence each other,
-    and multiplying by powers of two loses no digits.
-    """
-    _, exponent = torch.frexp(gradient.abs().amax(dim=(2, 3, 4), keepdim=True))
-    exponent = exponent.clamp(-100, 100)  # the powers themselves must be finite
-    (scaled,) = torch.autograd.grad(latents, images, torch.ldexp(gradient, -exponent))
-    return torch.ldexp(scaled, exponent)
-
-
-class _LossWithGradient(torch.autograd.Function):
-    """Losses of which the gradient for the images is known already."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        images: Float[Tensor, "levels views 3 height width"],
-        losses: Float[Tensor, " levels"],
-        gradient: Float[Tensor, "levels views 3 height width"],
-    ) -> Float[Tensor, " levels"]:
-        ctx.save_for_backward(gradient)
-        return losses.clone()
-
-    @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, upstream: Float[Tensor, " levels"]
-    ) -> tuple[Float[Tensor, "levels views 3 height width"], None, None]:
-        (gradient,) = ctx.saved_tensors
-        return upstream[:, None, None, None, None].to(gradient) * gradient, None, None

@@ -15,7 +15,7 @@ from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.ifnet import IFNet, side_multiple
-from consistent4d_ns.interpolation.weights import find_weights, load_ifnet
+from consistent4d_ns.interpolation.weights import find_weight_file, load_ifnet
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Powers of two keep every block on whole pixels."""
@@ -77,7 +77,7 @@ def load_interpolator(config: InterpolationConfig, device: torch.device | str) -
         return None
     if config.scale not in SCALES:
         raise InputError(f"interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}.")
-    net = load_ifnet(find_weights(config.weights)).to(device).eval().requires_grad_(False)
+    net = load_ifnet(find_weight_file(config.weights)).to(device).eval().requires_grad_(False)
     precision = config.precision
     on_cuda = torch.device(device).type == "cuda"
     if precision == "auto":

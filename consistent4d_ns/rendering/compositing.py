@@ -11,6 +11,9 @@ from torch import Tensor
 from consistent4d_ns.device import kernels
 from consistent4d_ns.rendering.sampling import PackedSamples
 
+DEVICES_WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of devices on which torch cannot make float64 tensors."""
+
 
 @dataclass(frozen=True)
 class Composite:
@@ -47,10 +50,28 @@ def sum_before(values: Float[Tensor, "levels samples"], samples: PackedSamples) 
     """Sum over the samples that come before each sample on its own ray.
 
     One running sum over all rays minus its value at the ray's first sample; in float64, because the running sum grows
-    with the number of rays while the differences stay small.
+    with the number of rays while the differences stay small. Apple's GPUs have no float64: see `sum_before_by_ray`.
     """
+    if values.device.type in DEVICES_WITHOUT_FLOAT64:
+        return sum_before_by_ray(values, samples)
     running = values.double().cumsum(dim=-1) - values
     return (running - running[:, samples.offsets[samples.ray_indices]]).to(values.dtype)
+
+
+def sum_before_by_ray(
+    values: Float[Tensor, "levels samples"], samples: PackedSamples
+) -> Float[Tensor, "levels samples"]:
+    """`sum_before` in the precision of its values, from a running sum for each ray.
+
+    Rays are rows of a matrix as wide as the longest of them, which takes more memory than one list.
+    """
+    counts = samples.offsets.diff()
+    longest = int(counts.max()) if len(counts) else 0
+    rays = samples.ray_indices
+    places = torch.arange(len(rays), device=rays.device) - samples.offsets[rays]
+    rows = values.new_zeros(len(values), samples.num_rays, longest)
+    rows = rows.index_put((torch.arange(len(values), device=rays.device)[:, None], rays, places), values)
+    return (rows.cumsum(dim=-1) - rows)[:, rays, places]
 
 
 def render_weights(density: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels samples"]:

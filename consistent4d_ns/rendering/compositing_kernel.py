@@ -20,6 +20,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from consistent4d_ns.device.kernels import ceil_div, launch
+
 RAYS = 64
 """Rays of one program."""
 
@@ -135,7 +137,7 @@ class _Composite(torch.autograd.Function):
         of_weights, *of_sums = gradients
         features, *_, weights, behind = ctx.saved_tensors
         shapes = behind.shape, (*behind.shape, 3), behind.shape
-        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes)]
+        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes, strict=True)]
         given = None if of_weights is None else of_weights.contiguous()
         results = torch.empty_like(weights), torch.empty_like(features)
         _launch(_backward, *behind.shape, *ctx.saved_tensors, given, *sums, *results, step=ctx.step)
@@ -143,10 +145,8 @@ class _Composite(torch.autograd.Function):
 
 
 def _launch(kernel: Any, levels: int, rays: int, first: Tensor, *others: Tensor | None, step: float) -> None:
-    if rays:
-        tensors, samples = (first, *others), first.shape[1]
-        with torch.cuda.device_of(first):
-            kernel[(triton.cdiv(rays, RAYS), levels)](*tensors, rays, samples, step, RAYS, num_warps=RAYS // 32)
+    grid, samples = (ceil_div(rays, RAYS), levels), first.shape[1]
+    launch(kernel, grid, first, *others, rays, samples, step, RAYS, num_warps=RAYS // 32)
 
 
 def composite(

@@ -6,13 +6,13 @@ it end. Products and sums are rounded one by one, as torch rounds them, so that 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from consistent4d_ns.device.kernels import ceil_div, launch
 
 RAYS = 64
 """Rays of one program."""
@@ -128,18 +128,17 @@ def grid_samples(
     grid's cells. Waits for the device once, for the number of samples.
     """
     rays = len(origins)
-    given = [None if t is None else t.contiguous() for t in (origins, directions, jitter, nears, fars)]
+    origins = origins.contiguous()
+    given = [None if t is None else t.contiguous() for t in (directions, jitter, nears, fars)]
     offsets = torch.zeros(rays + 1, dtype=torch.int64, device=origins.device)
     counts = offsets.new_empty(rays)
 
     def walk(*results: Tensor | None) -> None:
-        if rays:
-            kernel: Any = _walk
-            tensors = (*given, occupied.view(torch.uint8), offsets, counts, *results)
-            sizes = (rays, resolution, step, results[0] is not None, RAYS)
-            with torch.cuda.device_of(origins):
-                # Not fused, products and sums are rounded as torch rounds them.
-                kernel[(triton.cdiv(rays, RAYS),)](*tensors, *sizes, num_warps=RAYS // 32, enable_fp_fusion=False)
+        tensors = (*given, occupied.view(torch.uint8), offsets, counts, *results)
+        sizes = (rays, resolution, step, results[0] is not None, RAYS)
+        # Without fused multiply-adds products and sums are rounded as torch rounds them.
+        options = {"num_warps": RAYS // 32, "enable_fp_fusion": False}
+        launch(_walk, (ceil_div(rays, RAYS),), origins, *tensors, *sizes, **options)
 
     walk(None, None, None)
     torch.cumsum(counts, 0, out=offsets[1:])

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import viser
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.steering import Steering
+from consistent4d_ns.steering import FACTOR_LIMITS, NOISE_LIMITS, SCALE_LIMITS, Steering
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Button, Checkbox, Slider, install
 
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
-
-GREATEST_FACTOR = 5.0
-"""Greatest factor on a loss weight that the sliders offer."""
-NOISE_LIMITS = (0.02, 0.98)
-"""Least and greatest noise level that the sliders offer."""
+USUAL_SCALES = 20.0
+"""Greatest guidance scale that the slider offers, unless twice the configured one is greater."""
 
 
 class Controls:
     """Sliders and switches for everything in `Steering`; those that would do nothing are disabled and say why."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         alone = "" if pipeline.world_size == 1 else "Only one of the training processes would be steered."
         prior = alone or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
-        clips = alone or ("" if pipeline.interpolator else "No network is loaded: see --pipeline.interpolation.kind.")
+        clips = alone or ("" if pipeline.interpolates else "No network is loaded: see --pipeline.interpolation.kind.")
         self.scale = self._scale(prior)
         self.factors = {
             "sds": self._factor("SDS factor", "sds", prior, "score distillation, which shapes the unseen sides"),
@@ -54,21 +50,20 @@ class Controls:
         self._pipeline.steer(**vars(Steering()))
 
     def _show(self, steering: Steering) -> None:
-        """Set the elements to what `steering` says."""
-        config = steering.guidance(self._pipeline.config.guidance)
-        self.scale.value = config.scale
+        """Set the elements to what `steering` says; where it says nothing, to what is configured."""
+        config = self._pipeline.guidance_config
+        self.scale.value = config.scale if steering.guidance_scale is None else steering.guidance_scale
         for term, slider in self.factors.items():
             slider.value = steering.factor(term)
         low, high = NOISE_LIMITS
-        self.least.value, self.greatest.value = (
-            min(max(level(0), low), high) for level in (config.min_noise, config.max_noise)
-        )
+        levels = steering.noise_range or (config.min_noise(0), config.max_noise(0))
+        self.least.value, self.greatest.value = (min(max(level, low), high) for level in levels)
         self.fix_noise.value, self.pause.value = steering.noise_range is not None, steering.pause_distillation
 
     def _scale(self, missing: str) -> Slider:
-        configured = self._pipeline.config.guidance.scale
+        configured = self._pipeline.guidance_config.scale
         hint = missing or "Classifier-free guidance: how strongly the prior insists on the input frame."
-        greatest = max(20.0, 2.0 * configured)
+        greatest = min(max(USUAL_SCALES, 2.0 * configured), SCALE_LIMITS[1])
         return Slider(
             "Guidance scale", configured, 0.0, greatest, 0.1, bool(missing), cb_hook=self._steer_scale, hint=hint
         )
@@ -78,7 +73,7 @@ class Controls:
             self._pipeline.steer(**{term: float(slider.value)})
 
         hint = missing or f"Factor on the configured weight of {about}; 1 leaves it."
-        return Slider(name, 1.0, 0.0, GREATEST_FACTOR, 0.1, bool(missing), cb_hook=steer, hint=hint)
+        return Slider(name, 1.0, *FACTOR_LIMITS, 0.1, bool(missing), cb_hook=steer, hint=hint)
 
     def _noise(self, name: str, missing: str) -> Slider:
         low, high = NOISE_LIMITS

@@ -12,9 +12,9 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 
-HELD = 0.1
-"""Seconds for which Nerfstudio holds training after a camera has moved (`Viewer.update_scene`)."""
-GLANCE = 0.01
+from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
+
+REST_POLL = 0.01
 """Seconds between two looks at whether to go on resting."""
 
 
@@ -75,12 +75,12 @@ class Frames(RenderStateMachine):
         pages = len(self.viewer.render_statemachines)
         end += rest(end - self._begun, self.viewer.control_panel.train_util, pages)
         while self._in_the_way() and time.monotonic() < end:
-            time.sleep(GLANCE)
+            time.sleep(REST_POLL)
 
     def _in_the_way(self) -> bool:
         """Whether a frame would keep training waiting."""
         trainer, still = self.viewer.trainer, time.time() - self.viewer.last_move_time
-        return self.running and trainer is not None and trainer.training_state == "training" and still >= HELD
+        return self.running and trainer is not None and trainer.training_state == "training" and still >= MOVE_PAUSE
 
 
 def finish_queued_work(device: torch.device) -> None:

@@ -10,10 +10,8 @@ from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
 from consistent4d_ns.data.times import FrameTimes
+from consistent4d_ns.nerfstudio_internals import TIME_SLIDER_STEP
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
-
-SLIDER_STEP = 0.01
-"""Step of Nerfstudio's time slider, to which a browser may round the times it is told."""
 
 
 def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) -> tuple[float, bool]:
@@ -79,7 +77,7 @@ class Playback:
         """Go to the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time shown then."""
         shown = self._control_panel.time
         if self.playing:
-            if abs(shown - self._told) > SLIDER_STEP:
+            if abs(shown - self._told) > TIME_SLIDER_STEP:
                 # Somebody dragged the time slider: play on from there.
                 self._begin(now)
             rate = self.fps * self.speed.value

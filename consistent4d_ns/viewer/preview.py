@@ -15,20 +15,19 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, relative_pose
 from consistent4d_ns.guidance.base import ViewSampler
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.camera import looks_from
 from consistent4d_ns.viewer.elements import Button, Note, install
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
 
-    from consistent4d_ns.pipeline import Consistent4DPipeline
 
-
-def unavailable(pipeline: Consistent4DPipeline) -> str:
+def unavailable(pipeline: TrainingState) -> str:
     """Why the prior cannot be asked; empty if it can."""
     if pipeline.guidance is None:
         return "No prior is loaded: train with `--pipeline.guidance.kind zero123`."
-    if not (pipeline.config.guidance.previews and isinstance(pipeline.guidance, ViewSampler)):
+    if not (pipeline.guidance_config.previews and isinstance(pipeline.guidance, ViewSampler)):
         return "Needs `--pipeline.guidance.previews True`, which keeps the prior's decoder in memory."
     return ""
 
@@ -36,7 +35,7 @@ def unavailable(pipeline: Consistent4DPipeline) -> str:
 class Preview:
     """A button that asks the prior for the current view and moment."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._asked = 0
         reason = unavailable(pipeline)
@@ -85,7 +84,7 @@ class Preview:
         generator = torch.Generator().manual_seed(self._asked)
         self._asked += 1
         frame = torch.tensor([data.frame_times.nearest(moment)])
-        scale = self._pipeline.steering.guidance(self._pipeline.config.guidance).scale
+        scale = self._pipeline.settings.guidance_scale
         pose = relative_pose(view, data.input_view)
         return guidance.sample(pose, frame, scale=scale, generator=generator)[0].movedim(0, -1)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import viser
 
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
-
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
 
 INTERVAL = 0.5
 """Least seconds between two updates: more often nobody can read, and every update is sent to every open page."""
@@ -20,7 +17,7 @@ INTERVAL = 0.5
 class Progress:
     """Resolution stage, noise levels and the latest value of each loss term."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._latest = 0.0
         self.stage = Readout("Stage", "Resolution stage of training, and side of its images in pixels.")
@@ -40,19 +37,19 @@ class Progress:
         plan = self._pipeline.datamanager.config.plan
         stage = plan.stage(step)
         self.stage.show(f"{stage + 1} of {len(plan.stage_steps)}: {plan.image_sizes[stage]} pixels")
-        self.noise.show(self._noise(step))
-        values = {name: float(term) for name, term in self._pipeline.latest.items()}
-        self.terms.show(table(values, {name: self._pipeline.weight(name, step) for name in values}))
+        self.noise.show(self._noise())
+        values = {name: float(term) for name, term in self._pipeline.latest_terms.items()}
+        self.terms.show(table(values, self._pipeline.settings.loss_weights))
         return True
 
-    def _noise(self, step: int) -> str:
+    def _noise(self) -> str:
+        settings = self._pipeline.settings
         if self._pipeline.guidance is None:
             return "no prior"
-        if self._pipeline.steering.pause_distillation:
+        if settings.steering.pause_distillation:
             return "paused"
-        config = self._pipeline.steering.guidance(self._pipeline.config.guidance)
-        fixed = " (fixed)" if self._pipeline.steering.noise_range else ""
-        return f"{config.min_noise(step):.2f} to {config.max_noise(step):.2f}{fixed}"
+        low, high = settings.noise_range
+        return f"{low:.2f} to {high:.2f}{' (fixed)' if settings.steering.noise_range else ''}"
 
 
 def table(values: Mapping[str, float], weights: Mapping[str, float]) -> str:

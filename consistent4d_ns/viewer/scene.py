@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import viser
 
+from consistent4d_ns.nerfstudio_internals import send_depth
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.camera import look_from
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
 from consistent4d_ns.viewer.objects import InputFrame, OccupiedCells
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
-
-    from consistent4d_ns.pipeline import Consistent4DPipeline
-
 
 INTERVAL = 0.5
 """Least seconds between two looks at the occupied cells."""
@@ -24,7 +23,7 @@ INTERVAL = 0.5
 class Scene:
     """Input view, input frame and occupied cells."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         data = pipeline.datamanager
         self._view = data.input_view
         self._frame = InputFrame(data.frames, data.input_view)
@@ -69,4 +68,4 @@ class Scene:
 
     def _composite(self) -> None:
         """Have depth sent with each frame if there is anything to hide: as a PNG it takes longer than the frame."""
-        self._control_panel._layer_depth.value = self.frame.value or self.cells.value
+        send_depth(self._control_panel, self.frame.value or self.cells.value)

@@ -159,6 +159,51 @@ def test_other_files_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "notes.txt" in capsys.readouterr().out
 
 
+def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are markup to rich, and long lines are wrapped."""
+    folder = write_frames(tmp_path / "[red]" / ("long" * 40))
+    for i in range(12):
+        (folder / f"n{i}[bold].txt").write_text("x")
+    parse(folder)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{folder}: ignoring what is not a frame of the series: n0[bold].txt, n1[bold].txt")
+    assert line.endswith("and 2 more")
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the tilde of --data=~/frames alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_frames(tmp_path / "frames")
+    assert parse(Path("~/frames")).image_filenames[0] == tmp_path / "frames" / "0.png"
+    assert "~nobody-at-all/frames names a user that is not known" in message(Path("~nobody-at-all/frames"))
+
+
+def test_premultiplied_frames(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path)
+    assert not parse(folder).metadata["frames"][0].premultiplied
+    assert parse(folder, alpha="premultiplied").metadata["frames"][0].premultiplied
+
+
+def test_uneven_frames_keep_their_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stamps of 0, 1/8, 1/2 and 1 s; said in one line."""
+    write_frames(tmp_path, 4)
+    for i, stamp in enumerate(("7.000", "7.125", "7.500", "8.000")):
+        (tmp_path / f"{i}.png").rename(tmp_path / f"{stamp}.png")
+    outputs = parse(tmp_path)
+    assert outputs.cameras.times is not None
+    assert outputs.cameras.times.flatten().tolist() == [0.0, 0.125, 0.5, 1.0]
+    assert outputs.metadata["frame_times"].fps == 3.0
+    assert parse(tmp_path, fps=30.0).metadata["frame_times"].fps == 30.0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tmp_path}: the frames are unevenly spaced in time")
+    assert len(lines) == 2  # Once per parser.
+
+
+def test_even_frames_are_not_commented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parse(write_frames(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
 # Ground truth
 
 
@@ -309,6 +354,7 @@ def test_specification() -> None:
     assert frame_sequence.description
 
 
+@pytest.mark.slow
 def test_import_is_light_and_errors_are_one_line(tmp_path: Path) -> None:
     """Nerfstudio imports the parser while it imports its own data managers: those must not be needed here."""
     code = (

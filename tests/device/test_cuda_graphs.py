@@ -22,7 +22,7 @@ class Recomputing(Recorder):
 
         class Graph:
             def replay(self) -> None:
-                for output, value in zip(outputs, function(*inputs)):
+                for output, value in zip(outputs, function(*inputs), strict=True):
                     output.copy_(value)
 
         return Recording(Graph(), inputs, outputs)
@@ -53,8 +53,8 @@ def batch(views: int, side: int, value: float) -> tuple[Tensor, Tensor]:
 def test_values_are_those_of_the_function_and_stay(graphed: Graphed) -> None:
     calls = [batch(4, 8, value) for value in (1.0, 2.0, 3.0)]
     results = [graphed(*inputs) for inputs in calls]
-    for inputs, result in zip(calls, results):
-        for found, expected in zip(result, brighten(*inputs)):
+    for inputs, result in zip(calls, results, strict=True):
+        for found, expected in zip(result, brighten(*inputs), strict=True):
             assert torch.equal(found, expected)
 
 
@@ -87,5 +87,5 @@ def test_what_is_not_enabled_is_just_called() -> None:
         seen.append(given)
         return given
 
-    assert all(a is b for a, b in zip(Graphed(function, enabled=False)(*inputs), inputs))
+    assert all(a is b for a, b in zip(Graphed(function, enabled=False)(*inputs), inputs, strict=True))
     assert len(seen) == 1

@@ -22,6 +22,8 @@ from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
 from tests.export.programs import blender_python, chromium, node_modules
 
+pytestmark = pytest.mark.slow
+
 FPS, FRAMES, SIZE, FOVY = 10, 4, 96, 49.1
 SHOWN = (0, 3)
 """Frames that are compared."""

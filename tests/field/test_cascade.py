@@ -32,6 +32,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_every_level_has_its_number_of_channels() -> None:
+    with pytest.raises(ValueError, match="2 levels of planes, but 1 numbers of channels"):
+        CascadeKPlanes([COARSE, FINE], [16])
+
+
 @pytest.fixture(scope="module", params=RECORDED)
 def recorded(request: pytest.FixtureRequest, golden, golden_json) -> SimpleNamespace:
     """Recorded arrays, the configuration they belong to, and their precision-independent inputs."""
@@ -90,7 +95,8 @@ def test_normals_agree_with_recorded_differences(recorded: SimpleNamespace, dtyp
     """Where a difference crosses no line between cells and no kink of a head: elsewhere it averages two slopes."""
     field = recorded_field(recorded.arrays, recorded.config, torch.float64)
     smooth = [
-        not kinks_between(field, point, time) for point, time in zip(recorded.points.double(), recorded.times.double())
+        not kinks_between(field, point, time)
+        for point, time in zip(recorded.points.double(), recorded.times.double(), strict=True)
     ]
     assert sum(smooth) > len(smooth) / 4
     normals = field.to(dtype).normals(recorded.points.to(dtype), recorded.times.to(dtype))
@@ -158,7 +164,7 @@ def assert_gradients_agree(
     assert_agrees(label, total.reshape(1), arrays[f"S_{objective}"], tolerance, relative=True)
     inputs = {"points": points} | {recorded_name(name): parameter for name, parameter in field.named_parameters()}
     gradients = torch.autograd.grad(total, list(inputs.values()), materialize_grads=True)
-    for name, gradient in zip(inputs, gradients):
+    for name, gradient in zip(inputs, gradients, strict=True):
         if f"grad_{objective}.{name}" in arrays:
             result, wanted = gradient, arrays[f"grad_{objective}.{name}"]
         else:
@@ -226,7 +232,7 @@ def test_a_part_for_each_thread_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     whole = field(points, times)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert in_parts(torch.ones(count, 4)).shape[0] == threads
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(field(points, times), whole))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(field(points, times), whole, strict=True))
 
 
 @pytest.mark.parametrize(("kind", "centre", "half"), [("linear", 10.0, 0.0), ("gaussian", 10.0, 10 * 0.6065306597)])
@@ -239,7 +245,7 @@ def test_density_blob(kind: Any, centre: float, half: float) -> None:
 def test_level_combines_its_planes(reduction: Any) -> None:
     """Planes that are constant: 2, 3, 5, ... for xy, xz, xt, yz, yt, zt."""
     level = KPlanesLevel([4, 4, 4, 4], channels=1, hidden=2, reduction=reduction)
-    for plane, value in zip(level.planes, (2.0, 3.0, 5.0, 7.0, 11.0, 13.0)):
+    for plane, value in zip(level.planes, (2.0, 3.0, 5.0, 7.0, 11.0, 13.0), strict=True):
         nn.init.constant_(plane, value)
     expected = 2 * 3 * 5 * 7 * 11 * 13 if reduction == "product" else (2 + 3 + 7) * 5 * 11 * 13
     assert level(torch.zeros(1, 4)).item() == expected
@@ -280,7 +286,7 @@ def test_normals_are_the_limit_of_differences(monkeypatch: pytest.MonkeyPatch, c
         total = (weights * normals).sum()
         parameters = dict(field.named_parameters())
         found = torch.autograd.grad(total, list(parameters.values()), materialize_grads=True)
-        gradients.append(dict(zip(parameters, found)))
+        gradients.append(dict(zip(parameters, found, strict=True)))
     assert_agrees("normals", field.normals(points, times), field.difference_normals(points, times), 1e-5)
     for name, wanted in gradients[1].items():
         assert_agrees(name, gradients[0][name], wanted, 1e-4, relative=True)
@@ -290,7 +296,7 @@ def test_one_look_gives_what_three_give() -> None:
     field = trained_like_field()
     inputs = tuple(values.double() for values in random_inputs(50))
     results = field.with_normals(*inputs)
-    for result, expected in zip(results, (*field(*inputs), field.normals(*inputs))):
+    for result, expected in zip(results, (*field(*inputs), field.normals(*inputs)), strict=True):
         torch.testing.assert_close(result, expected)
 
 
@@ -317,7 +323,7 @@ def test_autocast_does_not_change_anything() -> None:
             assert torch.equal(field.density(*inputs), density)
         (density.sum() + features.sum() + normals.sum()).backward()
         results.append([density, features, normals, *(parameter.grad for parameter in field.parameters())])
-    for plain, autocast in zip(*results):
+    for plain, autocast in zip(*results, strict=True):
         assert plain.dtype == autocast.dtype == torch.float32
         assert torch.equal(plain, autocast)
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from consistent4d_ns.field.cascade import CascadeKPlanes
+from consistent4d_ns.rendering import compositing
 from consistent4d_ns.rendering.compositing import (
     accumulate,
     depth_variance,
     normalised_depth,
     render_weights,
     sum_before,
+    sum_before_by_ray,
 )
 from consistent4d_ns.rendering.sampling import OccupancyGrid, PackedSamples, lattice_samples, ray_offsets, step_size
 from tests.support.agreement import assert_agrees, gradient_summary
@@ -26,6 +30,7 @@ from tests.support.golden_field import recorded_field, recorded_name
 from tests.support.hash_fill import hash_u
 
 STEP = step_size(256)
+SumBefore = Callable[[Tensor, PackedSamples], Tensor]
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
 
 
@@ -166,28 +171,54 @@ def one_by_one(values: Tensor, rays: Tensor) -> Tensor:
     return result
 
 
+SUMS = pytest.mark.parametrize("sums", [sum_before, sum_before_by_ray])
+
+
+@SUMS
 @pytest.mark.parametrize("counts", [[3, 0, 2, 1, 0], [0, 0, 4], [1], [5, 5], [0], []])
-def test_sum_before_starts_anew_on_every_ray(counts: list[int]) -> None:
+def test_sum_before_starts_anew_on_every_ray(counts: list[int], sums: SumBefore) -> None:
     samples = packed(counts)
     values = torch.rand(2, len(samples), generator=torch.Generator().manual_seed(0))
-    result = sum_before(values, samples)
+    result = sums(values, samples)
     torch.testing.assert_close(result.double(), one_by_one(values, samples.ray_indices), atol=1e-6, rtol=0)
 
 
-def test_sum_before_stays_exact_over_many_rays() -> None:
+@SUMS
+def test_sum_before_stays_exact_over_many_rays(sums: SumBefore) -> None:
     """In float32, a running sum over all rays would have an error of about 0.1 at the last of them."""
     samples = packed([200] * 20_000)
     values = torch.rand(1, len(samples), generator=torch.Generator().manual_seed(0))
-    result = sum_before(values, samples).view(20_000, 200)
+    result = sums(values, samples).view(20_000, 200)
     wanted = values.view(20_000, 200).double().cumsum(dim=-1) - values.view(20_000, 200)
     assert result.dtype == torch.float32
-    torch.testing.assert_close(result.double(), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.double(), wanted, atol=5e-5, rtol=0)
 
 
-def test_sum_before_gradient() -> None:
+@SUMS
+def test_sum_before_gradient(sums: SumBefore) -> None:
     samples = packed([3, 0, 2])
     values = torch.rand(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: sum_before(v, samples), (values,))
+    assert torch.autograd.gradcheck(lambda v: sums(v, samples), (values,))
+
+
+def test_a_device_without_float64_is_asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on MPS, whose tensors cannot be doubled; rendered on the CPU as if it were one."""
+    samples, density = packed([3, 0, 2]), torch.full((2, 5), 7.0, requires_grad=True)
+    expected = render_weights(density, samples)
+    monkeypatch.setattr(compositing, "DEVICES_WITHOUT_FLOAT64", ("cpu",))
+    with NoFloat64():
+        weights = render_weights(density, samples)
+        weights.sum().backward()
+    torch.testing.assert_close(weights, expected)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses whatever makes a float64 tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        assert not (isinstance(result, Tensor) and result.dtype == torch.float64), func
+        return result
 
 
 def test_homogeneous_medium_has_the_closed_form() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -267,8 +268,8 @@ def test_probes_lie_in_their_cells() -> None:
         return torch.zeros(1, len(points))
 
     grid.update(density, draws)
-    bounds = [-1.0, -1 / 3, 1 / 3, 1.0]
-    assert all(low <= least and most <= high for (least, most), low, high in zip(seen, bounds, bounds[1:]))
+    thirds = pairwise((-1.0, -1 / 3, 1 / 3, 1.0))
+    assert all(low <= least and most <= high for (least, most), (low, high) in zip(seen, thirds, strict=True))
 
 
 def test_cells_are_numbered_x_slowest_and_the_border_belongs_to_the_last() -> None:

@@ -26,6 +26,7 @@ COUNTS = {
     "no rays": [],
 }
 """Samples per ray; more rays than a program takes."""
+COMPOSITE_RESULTS = ("weights", "accumulation", "colour", "depth", "gradient of density", "gradient of features")
 Outputs = tuple[Tensor, ...]
 
 
@@ -71,7 +72,7 @@ def check_composite(device: str) -> None:
         for used in ((0, 1, 2, 3), (1, 2), (0,)):
             expected = with_gradients(plain, density.double(), features.double(), used)
             found = with_gradients(fused, density.to(device), features.to(device), used)
-            for what, ours, theirs in zip(("weights", "sum", "colour", "depth", "d", "f"), found, expected):
+            for what, ours, theirs in zip(COMPOSITE_RESULTS, found, expected, strict=True):
                 largest = float(theirs.abs().amax()) if theirs.numel() else 0.0
                 assert_agrees(f"{what}, {name}", ours, theirs, 2e-6 * max(1.0, largest))
 
@@ -112,7 +113,7 @@ def compare_samples(
     j, n, f = (None if t is None else t.to(device) for t in (jitter, nears, fars))
     place = origins.to(device), directions.to(device), STEP, j
     found = sampling_kernel.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f)
-    for name, ours in zip(("ray_indices", "starts", "points", "offsets"), found):
+    for name, ours in zip(("ray_indices", "starts", "points", "offsets"), found, strict=True):
         assert torch.equal(ours.cpu(), getattr(expected, name)), name
 
 
@@ -143,7 +144,7 @@ def head_results(
     total = [(values[name] * torch.randn(values[name].shape, generator=seeded(11)).to(features)).sum() for name in used]
     gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
     results = {name: value for name, value in values.items() if value is not None}
-    results |= {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients)}
+    results |= {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
     return {name: result.detach().double().cpu() for name, result in results.items()}
 
 

@@ -55,6 +55,7 @@ def random_views(scenes: int, seed: int) -> ViewSet:
 # The network as training and guidance use it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0.0, 1.0])
 def test_denoiser_predicts_what_the_guidance_will(kept: float) -> None:
     prior, generator, count = new_networks(seed=1), seeded(0), 3
@@ -210,7 +211,7 @@ def test_resuming_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
         take_step(resumed, seed)
     assert resumed.steps == whole.steps == 4
     for name in ("parameters", "masters", "averages"):
-        assert all(torch.equal(a, b) for a, b in zip(getattr(whole, name), getattr(resumed, name))), name
+        assert all(torch.equal(a, b) for a, b in zip(getattr(whole, name), getattr(resumed, name), strict=True)), name
 
 
 def test_masters_learn_what_half_precision_would_lose() -> None:
@@ -232,8 +233,8 @@ def test_averages_follow_the_parameters() -> None:
     for step in range(1, 4):
         take_step(optimiser, step)
         kept = min(0.15, step / (10 + step))
-        expected = [kept * old + (1 - kept) * new for old, new in zip(expected, optimiser.masters)]
-    for found, wanted in zip(optimiser.averages, expected):
+        expected = [kept * old + (1 - kept) * new for old, new in zip(expected, optimiser.masters, strict=True)]
+    for found, wanted in zip(optimiser.averages, expected, strict=True):
         torch.testing.assert_close(found, wanted)
     assert not torch.equal(optimiser.averages[0], optimiser.masters[0])
     optimiser.use_averages()
@@ -254,7 +255,7 @@ def test_gradients_that_are_not_numbers_change_nothing_but_decay(bad: float) -> 
     optimiser = Optimiser(small_network(0), weight_decay=0.1, decay=0.9)
     before = [parameter.detach().clone() for parameter in optimiser.parameters]
     assert not take_step(optimiser, 0, bad).isfinite()
-    for old, new in zip(before, optimiser.parameters):
+    for old, new in zip(before, optimiser.parameters, strict=True):
         torch.testing.assert_close(new, old * (1 - 0.01 * 0.1 * (old.ndim > 1)))
     assert take_step(optimiser, 0).isfinite()
     assert all(parameter.isfinite().all() for parameter in optimiser.parameters)
@@ -265,7 +266,7 @@ def test_parameters_without_gradient_stay_and_others_get_their_own() -> None:
     before = [parameter.detach().clone() for parameter in optimiser.parameters]
     optimiser.parameters[2].grad = torch.ones_like(optimiser.parameters[2])
     optimiser.step(0.01)
-    changes = [float((new.detach() - old).abs().max()) for old, new in zip(before, optimiser.parameters)]
+    changes = [float((new.detach() - old).abs().max()) for old, new in zip(before, optimiser.parameters, strict=True)]
     assert changes == pytest.approx([0, 0, 0.01, 0], abs=1e-4)
 
 
@@ -345,6 +346,7 @@ def steps(path: Path) -> int:
     return torch.load(path, weights_only=True)["steps"]
 
 
+@pytest.mark.slow
 def test_stages_from_views_to_prior(folders: tuple[Path, Path], tmp_path: Path) -> None:
     views, out = folders
     for stage, name, batch in ((autoencoder.main, "autoencoder", 9), (denoiser.main, "denoiser", 16)):
@@ -369,8 +371,8 @@ def assert_averages(trained: Zero123Networks, out: Path) -> None:
     """The networks have the averages, not the last parameters, and differ from the untrained ones."""
     state = torch.load(out / "denoiser.pt", weights_only=True)
     parameters = list(Denoiser(trained).parameters())
-    assert all(torch.equal(found, average) for found, average in zip(parameters, state["averages"]))
-    assert not all(torch.equal(found, last) for found, last in zip(parameters, state["masters"]))
+    assert all(torch.equal(found, average) for found, average in zip(parameters, state["averages"], strict=True))
+    assert not all(torch.equal(found, last) for found, last in zip(parameters, state["masters"], strict=True))
     assert not torch.equal(trained.projection.weight, new_networks(seed=0).projection.weight)
 
 
@@ -390,7 +392,7 @@ def test_rehearsal_changes_nothing(folders: tuple[Path, Path]) -> None:
     course = Course(new_networks(seed=0), 2, False, torch.device("cpu"))
     course.rehearse()
     untrained = Denoiser(new_networks(seed=0)).parameters()
-    assert all(torch.equal(a, b) for a, b in zip(course.optimiser.parameters, untrained))
+    assert all(torch.equal(a, b) for a, b in zip(course.optimiser.parameters, untrained, strict=True))
 
 
 def test_the_exam_is_always_the_same() -> None:
@@ -398,9 +400,12 @@ def test_the_exam_is_always_the_same() -> None:
     data = numbered_views(2)
     first = course.draw_exam(data)
     course.step(data, 0.0)
-    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(course.draw_exam(data)).values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(vars(first).values(), vars(course.draw_exam(data)).values(), strict=True)
+    )
 
 
+@pytest.mark.slow
 def test_an_exported_prior_can_be_trained_further(folders: tuple[Path, Path], tmp_path: Path) -> None:
     views, out = folders
     for stage, batch in ((autoencoder.main, 9), (denoiser.main, 16)):
@@ -410,4 +415,4 @@ def test_an_exported_prior_can_be_trained_further(folders: tuple[Path, Path], tm
     denoiser.main(views, out, steps=1, batch=16, compile=False, start_from=str(tmp_path / "prior"))
     masters = torch.load(out / "denoiser.pt", weights_only=True)["masters"]
     begun = list(Denoiser(load_networks(str(tmp_path / "prior"))).parameters())
-    assert max(float((a - b.detach()).abs().max()) for a, b in zip(masters, begun)) < 1e-3
+    assert max(float((a - b.detach()).abs().max()) for a, b in zip(masters, begun, strict=True)) < 1e-3

@@ -138,9 +138,10 @@ def assert_kernel_agrees() -> None:
     assert disagreement("cpu") == 0
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
-    run_interpreted("tests.training.test_rendering", "assert_kernel_agrees()")
+    run_interpreted(assert_kernel_agrees)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -186,7 +187,7 @@ def test_places_in_the_image_are_those_of_the_cameras(elevation: float, azimuth:
     image = picture(as_one_object(join([sphere(at, 0.05, colour) for colour, at in balls.items()])), elevation, azimuth)
     pose = orbit_poses(*(torch.tensor(value) for value in (elevation, azimuth, DISTANCE)))
     found = [centre(image[channel]) for channel in (0, 1)]
-    for (_, at), where in zip(balls.items(), found):
+    for (_, at), where in zip(balls.items(), found, strict=True):
         x, y, z = pose[:, :3].T @ (torch.tensor(at) - pose[:, 3])
         assert where == pytest.approx((float(-PIXELS * x / z), float(-PIXELS * y / z)), abs=0.2)
     # In words: up is at the top, and the camera's right is on the right.

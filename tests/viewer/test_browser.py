@@ -22,12 +22,13 @@ import yaml
 from playwright.sync_api import Browser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from consistent4d_ns.cli.demo import train
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.runs import read_config
-from tests.support.tiny import tiny_config, toy_folder
-from tests.viewer.page import OTHER, SAME, Picture, ViewerPage, difference, new_page, started_browser
+from tests.support.tiny import tiny_run, toy_folder
+from tests.viewer.page import OTHER, PATIENCE, SAME, Picture, ViewerPage, difference, new_page, started_browser
+
+pytestmark = pytest.mark.slow
 
 STEPS = 80
 """Training steps of the finished run: enough for something to be seen."""
@@ -83,7 +84,7 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
         process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
     viewer = ViewerPage(new_page(browser, height=height))
     try:
-        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 150.0)
+        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
         yield Seen(viewer, viewer.open(port), port, log)
     finally:
@@ -100,12 +101,7 @@ def listening(port: int, address: str = "127.0.0.1") -> bool:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, browser: Browser) -> Path:
     """Configuration of a finished run; it names priors that are not there."""
-    folder = tmp_path_factory.mktemp("finished")
-    config = tiny_config(toy_folder(folder))
-    config.output_dir, config.vis, config.max_num_iterations = folder / "out", "tensorboard", STEPS
-    config.set_timestamp()
-    train(config)
-    path = config.get_base_dir() / "config.yml"
+    path = tiny_run(tmp_path_factory.mktemp("finished"), STEPS) / "config.yml"
     saved = read_config(path)
     saved.pipeline.guidance.kind, saved.pipeline.interpolation.kind = "zero123", "rife"
     path.write_text(yaml.dump(saved))

@@ -12,12 +12,11 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.times import FrameTimes
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.nerfstudio_internals import replace_render_threads
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.steering import Steering
 from consistent4d_ns.viewer.controls import Controls
@@ -194,15 +193,38 @@ def test_nerfstudio_s_own_thread_renders_nothing(pipeline, monkeypatch):
     viewer.render_statemachines[3] = theirs = RenderStateMachine(viewer, 1.0, client)
     pipeline.panel.viewer = viewer
     theirs.start()
-    pipeline.panel._render_for(client)
+    replace_render_threads(viewer, pipeline.panel._frames_for)
     theirs.join(60.0)
     assert not theirs.is_alive()
     assert rendered == []
     assert isinstance(viewer.render_statemachines[3], Frames)
 
 
-def test_a_port_that_is_taken():
-    first = free_port("127.0.0.1", None)
-    assert free_port("127.0.0.1", first) == first
-    with pytest.raises(InputError, match=r"port 7999.*--port"):
-        free_port("192.0.2.1", 7999)
+class FakeThread:
+    """A thread that renders for a page, as far as the viewer's dictionary of them goes."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.running, self.started, self.actions = client, True, 0, []
+
+    def start(self) -> None:
+        self.started += 1
+
+    def action(self, action: object) -> None:
+        self.actions.append(action)
+
+
+@pytest.mark.parametrize("open_already", [False, True])
+def test_pages_are_rendered_by_our_threads_whichever_callback_comes_first(open_already: bool):
+    """viser 1.x runs connect callbacks at the same time: ours may come before Nerfstudio has registered its thread."""
+    theirs, client = FakeThread("page"), "page"
+    viewer: Any = SimpleNamespace(render_statemachines={7: theirs} if open_already else {})
+    replace_render_threads(viewer, FakeThread)
+    viewer.render_statemachines[8].action("a rerender of a page that has no thread yet")
+    if not open_already:
+        viewer.render_statemachines[7] = theirs  # as Viewer.handle_new_client does
+        viewer.render_statemachines[7].start()
+    ours = viewer.render_statemachines[7]
+    assert ours is not theirs
+    assert (ours.client, ours.started, theirs.started) == (client, 1, 0)
+    assert len(viewer.render_statemachines) == 1
+    assert theirs.running != open_already

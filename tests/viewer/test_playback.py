@@ -83,6 +83,21 @@ def test_paused_it_follows_the_slider(playback: Playback):
     assert playback.moment.value == "1.02 s of 3.00 s"
 
 
+def test_frames_are_shown_at_their_own_times(playback: Playback):
+    """Frames at 0, .1, .2 and 1: the third is shown until .6, and the slider goes to each frame's time."""
+    playback.frame_times = FrameTimes.at((0.0, 0.3, 0.6, 3.0), 2.0)
+    shown = []
+    for time in (0.0, 0.12, 0.5, 0.7):
+        playback._control_panel.time = time
+        playback.tick(0.0)
+        shown.append(playback.frame.value)
+    assert shown == [0, 1, 2, 3]
+    for frame, expected in enumerate((0.0, 0.1, 0.2, 1.0)):
+        slider: Any = SimpleNamespace(value=frame)
+        playback._go_to(slider)
+        assert playback._control_panel.time == expected
+
+
 def test_a_single_frame_cannot_be_played():
     single = Playback(FrameTimes.even(1, 16.0))
     assert single.play.disabled
