@@ -201,11 +201,12 @@ def test_what_cannot_be_rendered(
 def test_checked_before_anything_is_loaded(
     tmp_path: Path, name: str, options: dict[str, Any], named: dict[str, Any], words: str
 ):
-    """There is no run here at all."""
+    """The file given as the run's would be refused as soon as it is read."""
+    (tmp_path / "config.yml").write_text("nothing")
     (tmp_path / "there.mp4").write_text("theirs")
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "00000.png").write_text("theirs")
-    assert words in refusal(tmp_path / "nowhere", tmp_path / name, options, **named)
+    assert words in refusal(tmp_path, tmp_path / name, options, **named)
 
 
 def test_frames_of_an_odd_size_become_a_video(run: Path, tmp_path: Path):
