@@ -134,7 +134,9 @@ def test_a_path_without_times_sweeps_them(run: Path, tmp_path: Path):
         del camera["render_time"]
     own = write_path(tmp_path / "own.json", camera_path=cameras)
     ready = frames_of(run, tmp_path / "ready", {"frames": 4, "size": 24})
-    assert all(map(np.array_equal, frames_of(run, tmp_path / "own", {"fps": 3.0}, path=own), ready))
+    # Files hold times of six decimals, so depths and with them the range of the colour map differ a little.
+    for shown, expected in zip(frames_of(run, tmp_path / "own", {"fps": 3.0}, path=own), ready, strict=True):
+        np.testing.assert_allclose(shown.astype(int), expected, atol=1)
 
 
 def test_a_path_s_crop_box_cuts(run: Path, tmp_path: Path):
