@@ -11,6 +11,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, TimeOptions, in_range
 from consistent4d_ns.outputs import new_file, new_folder
@@ -61,6 +62,7 @@ class Common:
         Raises:
             InputError: it cannot be used, or the object is transparent.
         """
+        config = config_file(config)
         announce(f"Loading {config}")
         # Seconds to import, so options and the output's place are checked before.
         from consistent4d_ns.export.sequence import exporter

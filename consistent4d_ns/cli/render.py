@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.encoding import (
     Format,
@@ -54,6 +55,7 @@ def render(
     kind = format_of(out, format)
     tiles = parse_tiles(outputs)
     check_free(out, kind, overwrite)
+    config = config_file(config)
     announce(f"Loading {config}")
     own = checked_path(path, options, kind, len(tiles))
     # These imports take seconds, so whatever can be checked is checked before.

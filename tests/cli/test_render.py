@@ -134,7 +134,9 @@ def test_a_path_without_times_sweeps_them(run: Path, tmp_path: Path):
         del camera["render_time"]
     own = write_path(tmp_path / "own.json", camera_path=cameras)
     ready = frames_of(run, tmp_path / "ready", {"frames": 4, "size": 24})
-    assert all(map(np.array_equal, frames_of(run, tmp_path / "own", {"fps": 3.0}, path=own), ready))
+    # Files hold times of six decimals, so depths and with them the range of the colour map differ a little.
+    for shown, expected in zip(frames_of(run, tmp_path / "own", {"fps": 3.0}, path=own), ready, strict=True):
+        np.testing.assert_allclose(shown.astype(int), expected, atol=1)
 
 
 def test_a_path_s_crop_box_cuts(run: Path, tmp_path: Path):
@@ -201,11 +203,12 @@ def test_what_cannot_be_rendered(
 def test_checked_before_anything_is_loaded(
     tmp_path: Path, name: str, options: dict[str, Any], named: dict[str, Any], words: str
 ):
-    """There is no run here at all."""
+    """The file given as the run's would be refused as soon as it is read."""
+    (tmp_path / "config.yml").write_text("nothing")
     (tmp_path / "there.mp4").write_text("theirs")
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "00000.png").write_text("theirs")
-    assert words in refusal(tmp_path / "nowhere", tmp_path / name, options, **named)
+    assert words in refusal(tmp_path, tmp_path / name, options, **named)
 
 
 def test_frames_of_an_odd_size_become_a_video(run: Path, tmp_path: Path):
