@@ -58,7 +58,7 @@ class LossWeights:
         return {name: self.at(name, step) for name in names}
 
     def check(self, num_levels: int) -> None:
-        """Raises: InputError: a weight is negative or not finite, or there are not as many as there are levels."""
+        """Raises: InputError: A weight is negative or not finite, or there are not as many as there are levels."""
         for term in PER_LEVEL:
             values = getattr(self, term)
             if isinstance(values, Sequence) and len(values) not in (1, num_levels):

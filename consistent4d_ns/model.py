@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,11 +36,12 @@ from consistent4d_ns.rendering.terms import rendering_terms
 OCCUPANCY_EVERY = 16
 """Steps between updates of the occupancy grid (method.md section 4.1)."""
 OCCUPANCY_WARMUP = 256
-"""Steps during which an update looks at every cell (method.md section 4.1)."""
+"""Steps during which an update samples every cell (method.md section 4.1)."""
 NORMAL_SHIFT = 0.01
-"""Standard deviation of the shift at which a second normal is asked for, in world units (method.md section 3.3)."""
+"""Standard deviation of the offset to the point where a second normal is evaluated, in world units (method.md section
+3.3)."""
 CUDA_CHUNKS = 16
-"""Chunks of rays that a CUDA device renders at once outside training: small ones leave most of it idle."""
+"""Chunks of rays rendered at once on a CUDA device outside training: one alone would leave most of it idle."""
 NORMAL_SHARE = 1e-3
 """Samples that contribute less than this share of a ray's opacity are left out of rendered normals."""
 NORMAL_OPACITY = 1.0 / 512.0
@@ -48,14 +50,14 @@ NORMAL_OPACITY = 1.0 / 512.0
 
 @dataclass
 class Consistent4DModelConfig(ModelConfig):
-    """The field, how it is rendered, and the weights of its losses."""
+    """The field, its rendering, and the weights of its losses."""
 
     _target: type = field(default_factory=lambda: Consistent4DModel)
     """Class to instantiate."""
     enable_collider: bool = False
     """Not used: rays are sampled inside the object's box."""
     eval_num_rays_per_chunk: int = 16384
-    """Rays rendered at a time outside training, and on a CUDA device `CUDA_CHUNKS` times as many; less takes less
+    """Rays rendered at a time outside training, on a CUDA device `CUDA_CHUNKS` times as many; fewer take less
     memory."""
     grid_resolutions: tuple[tuple[int, int, int, int], ...] = ((50, 50, 50, 8), (100, 100, 100, 16))
     """Grid size along x, y, z, t for each level of the cascade, coarse to fine."""
@@ -66,26 +68,29 @@ class Consistent4DModelConfig(ModelConfig):
     plane_reduction: PlaneReduction = "product"
     """How the six planes of a level are combined: their product, or (xy + xz + yz) * xt * yt * zt."""
     density_blob: DensityBlob = "linear"
-    """Ball that training starts from: 10 (1 - 2 |p|) or 10 exp(-2 |p|^2), added to the raw density."""
+    """Initial ball of density, added to the raw density: `linear` is 10 (1 - 2 |p|), `gaussian` 10 exp(-2 |p|^2)."""
     implementation: HeadImplementation = "torch"
-    """What the heads are: of torch, which run in one Triton kernel where there is CUDA, or `tcnn`, which needs
-    tinycudann and a CUDA device, and whose checkpoints need them too."""
+    """Implementation of the heads: `torch`, on a CUDA device as one Triton kernel, or `tcnn`, which needs tinycudann
+    and a CUDA device, also to open its checkpoints."""
     samples_per_ray: int = 256
     """Samples along the diagonal of the box; sets the distance between samples."""
     occupancy_resolution: int = 32
     """Cells per side of the occupancy grid."""
     occupancy_times: int = 8
-    """Moments at which each cell is looked at in one update (upstream: one, quirk 16)."""
+    """Times at which each cell is sampled in one update (the original: one, quirk 16)."""
     render_normals: bool = True
     """Whether normals are among the outputs outside training."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     """Weights of all loss terms."""
 
     def check(self) -> None:
-        """Raises: InputError: values that contradict each other, or that must be at least 1 and are not."""
+        """Raises: InputError: Values contradict each other, or are below 1 where they must not be."""
         levels = len(self.grid_resolutions)
         if len(self.channels) not in (1, levels):
-            raise InputError(f"channels {self.channels} must name one value, or one for each of {levels} levels.")
+            raise InputError(
+                f"model.channels has {len(self.channels)} values for {levels} levels; "
+                "give one value for all levels or one per level."
+            )
         self.loss_weights.check(levels)
         sizes = ("hidden_width", "samples_per_ray", "occupancy_resolution", "occupancy_times")
         counts = {name: (getattr(self, name),) for name in sizes} | {"channels": self.channels}
@@ -108,7 +113,7 @@ class Consistent4DModel(Model):
         """Build the field and the occupancy grid.
 
         Raises:
-            InputError: the configuration contradicts itself.
+            InputError: The configuration contradicts itself.
         """
         super().populate_modules()
         config = self.config
@@ -127,7 +132,7 @@ class Consistent4DModel(Model):
         self.seed = torch.initial_seed()
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group with everything that is trained."""
+        """One group with all parameters of the field."""
         return {"field": list(self.field.parameters())}
 
     def get_training_callbacks(
@@ -151,7 +156,7 @@ class Consistent4DModel(Model):
         Args:
             ray_bundle: Rays, with times in [0, 1] or without (then the first frame is shown).
             draws: Random draws of a training step; without them nothing is random and the outputs are images.
-            step: Training step, which says what the losses will ask for.
+            step: Training step, which determines what the losses need.
         """
         return self.get_outputs(ray_bundle, draws, step)
 
@@ -169,12 +174,12 @@ class Consistent4DModel(Model):
         """Images of one camera at its time, by name.
 
         Raises:
-            InputError: it has no time, or one outside 0..1.
+            InputError: It has no time, or one outside 0..1.
         """
         if camera.times is None:
             raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
-        return super().get_outputs_for_camera(camera, obb_box)
+        return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property
     def rays_at_once(self) -> int:
@@ -222,7 +227,7 @@ class Consistent4DModel(Model):
         )
 
     def sample(self, rays: RayBundle, draws: RenderDraws | None) -> PackedSamples:
-        """Places where the rays are looked at."""
+        """Sample points along the rays."""
         nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
         jitter = None if draws is None else draws.jitter
         return self.occupancy.sample(rays.origins, rays.directions, jitter, nears, fars)
@@ -261,10 +266,10 @@ class Consistent4DModel(Model):
         return torch.cat((straight_colour(foreground, accumulation), accumulation), dim=-1)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Always strict: Nerfstudio would retry and drop what does not fit without a word.
+        """Strict whatever is asked for: Nerfstudio would retry without `strict` and drop parameters silently.
 
         Raises:
-            InputError: the checkpoint is of another configuration.
+            InputError: The checkpoint is of another configuration.
         """
         remedy = "load it with the config.yml saved beside it"
         try:
@@ -283,7 +288,7 @@ class Consistent4DModel(Model):
         return rays.times[:, 0].to(samples.starts)[samples.ray_indices] * 2.0 - 1.0
 
     def _background(self, like: Tensor) -> Tensor:
-        """White, or what the viewer's crop asks for."""
+        """White, or the background colour of the viewer's crop."""
         override = background_override()
         return like.new_ones(3) if override is None else override.to(like)
 
@@ -309,3 +314,14 @@ class Consistent4DModel(Model):
             normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
+
+
+def in_floating_point(camera: Cameras) -> Cameras:
+    """The camera with its pose and times in floating point.
+
+    Nerfstudio makes integer tensors of a camera path whose file has whole numbers, and cannot render those.
+    """
+    floats = copy(camera)
+    floats.camera_to_worlds = camera.camera_to_worlds.float()
+    floats.times = None if camera.times is None else camera.times.float()
+    return floats

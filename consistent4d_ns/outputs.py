@@ -108,12 +108,31 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`."""
+    """What the system refuses while `path` is written becomes an `InputError`, which names the file that failed.
+
+    That is `path` (no permission, disk full), or another file that is read meanwhile.
+
+    Args:
+        path: The file or folder that is written.
+        remedy: What to do where it cannot be written.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason, failed = error.strerror or str(error), error.filename
+        if isinstance(failed, (str, bytes)) and not _belongs_to_output(Path(os.fsdecode(failed)), path):
+            raise InputError(
+                f"cannot open {os.fsdecode(failed)}: {reason}; check that it is there and may be read."
+            ) from error
         raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
+
+
+def _belongs_to_output(failed: Path, path: Path) -> bool:
+    """Whether a file is `path`, in it, in its scratch folder, or one of the folders that `path` lies in."""
+    failed, path = failed.absolute(), path.absolute()
+    scratch = failed.is_relative_to(path.parent) and failed.relative_to(path.parent).parts[:1]
+    in_scratch = bool(scratch) and scratch[0].startswith(f".{path.name}-")
+    return in_scratch or failed.is_relative_to(path) or path.is_relative_to(failed)
 
 
 @contextmanager

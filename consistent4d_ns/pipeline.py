@@ -1,4 +1,4 @@
-"""The training step: render, distil, keep consistent. Owns the priors, which no checkpoint ever holds."""
+"""The training step: render, distil, keep consistent. Owns the priors, which are never saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consistent4d_ns.data.cameras import relative_pose
 from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
 from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
-from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
@@ -32,7 +32,7 @@ from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.viewer.panel import Panel
 
 MIN_CLIP = 3
-"""Shortest clip with something to interpolate (method.md section 6)."""
+"""Views of the shortest clip that has any between its ends to interpolate (method.md section 6)."""
 
 LOGGED_TIMES = (0.0, 0.5, 1.0)
 """Times in [0, 1] at which the log shows novel views."""
@@ -49,9 +49,9 @@ class Consistent4DPipelineConfig(VanillaPipelineConfig):
     model: Consistent4DModelConfig = field(default_factory=Consistent4DModelConfig)
     """Field, rendering and loss weights."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    """The view-conditioned diffusion prior that judges novel views."""
+    """The view-conditioned diffusion prior whose score is distilled into novel views."""
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
-    """The frame interpolation network that keeps neighbouring views and times consistent."""
+    """The frame interpolation network behind the consistency loss."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class StepDraws:
     rendering: RenderDraws
     """Ray jitter and normal offsets."""
     guidance: GuidanceDraws | None
-    """Noise of the distillation; None on steps without it."""
+    """Noise and timesteps of the distillation; None on steps without it."""
 
 
 class Consistent4DPipeline(VanillaPipeline):
@@ -90,6 +90,7 @@ class Consistent4DPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         show_input_errors_in_one_line()
+        hide_nerfstudio_warnings()
         if test_mode == "val" and config.guidance.kind != "none":
             check_noise_levels(config.guidance)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
@@ -123,12 +124,12 @@ class Consistent4DPipeline(VanillaPipeline):
         return self.interpolator is not None
 
     def load_priors(self, device: str) -> None:
-        """Load what the configuration asks for and condition it on the frames.
+        """Load the configured priors and condition the guidance on the frames.
 
         Raises:
-            InputError: weights are missing or of another layout.
+            InputError: Weights are missing or of another layout.
         """
-        # Imported here because both bring in networks, and neither is needed to view, render or evaluate.
+        # Imported here: both import network libraries, and viewing, rendering and evaluating need neither.
         from consistent4d_ns.guidance.loading import build_guidance
         from consistent4d_ns.interpolation.consistency import load_interpolator
 
@@ -142,7 +143,7 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's, and the viewer's panel."""
+        """Nerfstudio's callbacks and the panel's."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
@@ -154,7 +155,7 @@ class Consistent4DPipeline(VanillaPipeline):
             self.next_steering = dataclasses.replace(self.next_steering, **changes)
 
     def adopt_steering(self, step: int) -> None:
-        """Put the latest steering into force from `step` on, and print what is new about it."""
+        """Apply the latest steering from `step` on, and print what it changes."""
         latest = self.next_steering
         for change in latest.changes_since(self.steering):
             CONSOLE.print(f"From step {step} on: {change}")
@@ -166,7 +167,7 @@ class Consistent4DPipeline(VanillaPipeline):
         return resolve_settings(self.config.model.loss_weights, self.config.guidance, self.steering, step, levels)
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
-        """Kinds of steps from which the loaded priors can learn anything at this stage of training."""
+        """Kinds of steps for which there is a loss, given the loaded priors and the stage of training."""
         if self.steering.pause_distillation:
             return frozenset({StepKind.REFERENCE})
         if self.guidance is not None:
@@ -194,20 +195,20 @@ class Consistent4DPipeline(VanillaPipeline):
         return StepDraws(plan, settings, rendering, guidance)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs, weighted losses and figures of one training step.
+        """Outputs, weighted losses and values for the log of one training step.
 
-        In full precision also under the trainer's mixed precision, as upstream (method.md section 8): what gains from
-        half precision are the priors, and those have settings of their own.
+        Runs in full precision even under the trainer's mixed precision, as the original does (method.md section 8):
+        only the priors gain from half precision, and they have a precision setting of their own.
         """
         self.adopt_steering(step)
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return self.training_step(self.draw(step))
 
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """One training step from its draws, which decide everything."""
+        """One training step, determined by its draws."""
         plan = draws.plan
         rays, batch = self.datamanager.batch(plan)
-        # Through `_model`, once: that is what distributed training wraps.
+        # Called through `_model`, and once only: distributed training wraps that.
         outputs = self._model(rays, draws.rendering, plan.step)
         terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
         if plan.kind is not StepKind.REFERENCE:
@@ -240,9 +241,9 @@ class Consistent4DPipeline(VanillaPipeline):
         return per_level("consistency", consistency_loss(self.interpolator, images))
 
     def figures(self, terms: dict[str, Tensor], draws: StepDraws) -> dict[str, Tensor]:
-        """What goes to the log: the latest value of every term, its weight, and where the schedules are.
+        """Values for the log: the latest value and the weight of every term, and the current values of all schedules.
 
-        Kinds of steps alternate while the log is written every few steps: hence the latest values, not this step's.
+        Kinds of steps alternate and not every step is logged: hence the latest value of each term, not this step's.
         """
         settings = self.settings = draws.settings
         self.step_terms = {name: term.detach() for name, term in terms.items()}
@@ -258,7 +259,7 @@ class Consistent4DPipeline(VanillaPipeline):
         return known | {name: torch.tensor(float(number)) for name, number in numbers.items()}
 
     def get_eval_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of one frame of the input view, without random draws and without gradients."""
+        """Losses of one frame of the input view, without randomness or gradients."""
         self.eval()
         with torch.no_grad():
             rays, batch = self.datamanager.next_eval(step)
@@ -269,7 +270,7 @@ class Consistent4DPipeline(VanillaPipeline):
         return outputs, losses, metrics
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Figures and pictures of one evaluation image; and the input beside novel views, at the stage's size."""
+        """Metrics and images of one evaluation view, and the input beside novel views at the stage's resolution."""
         from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views
 
         metrics, images = super().get_eval_image_metrics_and_images(step)

@@ -1,4 +1,4 @@
-"""The settings of a training step: as configured, and as somebody changes them while training runs."""
+"""The settings of a training step: the configured ones, and changes made to them while training runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SCALE_LIMITS = (0.0, 100.0)
 
 @dataclass(frozen=True)
 class Steering:
-    """Changes to the configuration; as it is created there are none, and training does what the configuration says.
+    """Changes to the configuration; by default there are none.
 
-    Values come from whoever reaches the viewer: numbers are brought within their limits, and what is not a finite
-    number leaves the configured value.
+    Values may come from any page that reaches the viewer: numbers are clamped to their limits, and a number that is not
+    finite leaves the configured value.
     """
 
     guidance_scale: float | None = None
@@ -56,17 +56,17 @@ class Steering:
         return getattr(self, term) if term in FACTORS else 1.0
 
     def changes_since(self, earlier: Steering) -> list[str]:
-        """A few words for every value that differs, such as `sds 1.0 -> 2.0`; None reads `as configured`."""
+        """A phrase for every value that differs, such as `sds 1.0 -> 2.0`; None reads `as configured`."""
         pairs = [(f.name, getattr(earlier, f.name), getattr(self, f.name)) for f in dataclasses.fields(self)]
         return [f"{name} {_words(old)} -> {_words(new)}" for name, old, new in pairs if old != new]
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The settings of one training step, with everything resolved that depends on the step or on steering."""
+    """The settings of one training step, with schedules evaluated and steering applied."""
 
     steering: Steering
-    """The changes to the configuration that are in force."""
+    """The changes to the configuration that were applied."""
     loss_weights: dict[str, float]
     """Weight of each loss term, by name as in the loss dictionary."""
     guidance_scale: float

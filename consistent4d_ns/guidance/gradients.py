@@ -14,10 +14,10 @@ def pull_back(
     latents: Float[Tensor, "levels views c h w"],
     images: Float[Tensor, "levels views 3 height width"],
 ) -> Float[Tensor, "levels views 3 height width"]:
-    """The latents' gradient brought back to the images they were encoded from.
+    """The latents' gradient propagated back to the images they were encoded from.
 
-    Each image has a factor of its own, the power of two above its largest entry: images do not influence each other,
-    and multiplying by powers of two loses no digits.
+    Each image is scaled by a factor of its own, the power of two above its largest entry: images do not influence each
+    other, and multiplying by powers of two is exact.
     """
     _, exponent = torch.frexp(gradient.abs().amax(dim=(2, 3, 4), keepdim=True))
     exponent = exponent.clamp(-100, 100)  # the powers themselves must be finite
@@ -26,7 +26,7 @@ def pull_back(
 
 
 class LossWithGradient(torch.autograd.Function):
-    """Losses of which the gradient for the images is known already."""
+    """Losses whose gradient for the images has been computed already."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""From a `GuidanceConfig` to a guidance that is ready to be given frames."""
+"""Builds the guidance that a `GuidanceConfig` describes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 
 
 def load_networks(prior: str) -> Zero123Networks:
-    """The prior given as `bundled`, folder, checkpoint file or hub id (the first that fits), on the CPU.
+    """Load the prior given as `bundled`, folder, checkpoint file or hub id (tried in this order), on the CPU.
 
     Raises:
-        InputError: It is nowhere to be found, or cannot be used.
+        InputError: It cannot be found or used.
     """
     if prior == bundled_prior.NAME:
         return load_folder(bundled_prior.folder())
@@ -39,18 +39,20 @@ def load_networks(prior: str) -> Zero123Networks:
 def build_guidance(
     config: GuidanceConfig, condition_elevation: float, device: torch.device | str
 ) -> Zero123Guidance | None:
-    """The guidance that `config` describes, or None if it asks for none; `prepare` it before use.
+    """The guidance that `config` describes, or None for `kind` "none"; call `prepare` before using it.
 
     Args:
-        config: Which prior, and how it runs.
+        config: Which prior, and how its networks run.
         condition_elevation: Elevation of the input camera in degrees.
-        device: Where it runs.
+        device: Device of the networks.
 
     Raises:
         InputError: The prior's weights are missing or cannot be used.
     """
     if config.kind == "none":
         return None
+    if is_main_process():
+        CONSOLE.print(f"Loading the prior {config.prior} ...", markup=False)
     guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
     if is_main_process():
         convention, reason = guidance.camera_convention, guidance.convention_reason

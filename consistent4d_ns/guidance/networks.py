@@ -1,4 +1,4 @@
-"""The networks of a Zero123 prior and the numbers that belong to them, however they were loaded."""
+"""The networks of a Zero123 prior and their constants, however they were loaded."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ class Zero123Networks:
 
     @property
     def clip_size(self) -> int:
-        """Side in pixels of the square images that the image encoder takes."""
+        """Side in pixels of the image encoder's square input."""
         return cast(int, self.image_encoder.config.image_size)
 
     @property
     def scaling_factor(self) -> float:
-        """What latents are multiplied by before diffusion."""
+        """Factor on the latents before diffusion."""
         return self.vae.config["scaling_factor"]
 
     def check(self, source: str) -> None:
-        """Make sure that the parts fit together as a Zero123 prior.
+        """Check that the networks fit together as a Zero123 prior.
 
         Raises:
             InputError: They do not; names `source`, the part and what was expected.
@@ -101,5 +101,5 @@ class Zero123Networks:
 
 
 def vae_factor(levels: int) -> int:
-    """Image pixels per latent pixel along one side, for a VAE of so many levels."""
+    """Image pixels per latent pixel along one side, for a VAE with this number of levels."""
     return 2 ** (levels - 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -17,6 +16,7 @@ from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.camera_convention import resolve_convention
+from consistent4d_ns.guidance.conditioning import Conditions, image_tokens, vae_posterior
 from consistent4d_ns.guidance.config import PriorConfig
 from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
 from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
@@ -27,21 +27,8 @@ Scale: TypeAlias = float | Float[Tensor, ""]
 """Classifier-free guidance scale."""
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What the prior knows of some conditioning images."""
-
-    tokens: Float[Tensor, "images tokens width"]
-    """Image-encoder tokens, or, once joined with a camera, the UNet's context."""
-    latents: Float[Tensor, "images c h w"]
-    """Means of the VAE's posterior, not scaled."""
-
-    def __getitem__(self, indices: Int64[Tensor, " views"]) -> Conditions:
-        return Conditions(self.tokens[indices], self.latents[indices])
-
-
 class Zero123Guidance:
-    """A frozen Zero123 prior, conditioned on the frames of one video. A plain class, so it stays out of checkpoints.
+    """A frozen Zero123 prior, conditioned on the frames of one video. Not a module, so it stays out of checkpoints.
 
     UNet and VAE run in the configured precision. Conditions, random draws, losses and gradients are float32.
     """
@@ -53,11 +40,11 @@ class Zero123Guidance:
         device: torch.device | str,
         condition_elevation: float = 0.0,
     ) -> None:
-        """Take over `networks`: they are frozen, moved to `device`, and shed what is not needed after `prepare`.
+        """Take over `networks`: they are frozen and moved to `device`, and parts not needed after `prepare` are freed.
 
         Args:
             networks: The loaded prior.
-            config: Precision, camera convention, whether to keep what previews need.
+            config: Precision, implementation, camera convention, and whether previews are possible.
             device: Where everything runs.
             condition_elevation: Elevation in degrees of the input camera; Stable-Zero123's camera vector holds it.
         """
@@ -84,7 +71,7 @@ class Zero123Guidance:
     def prepare(self, images: Float[Tensor, "frames 3 side side"]) -> None:
         """Condition on the video's frames: `images` in [0, 1] on white, square, of any size (resized by area).
 
-        Without previews, image encoder and VAE decoder are freed afterwards, so this can be called once only.
+        Without previews, image encoder and VAE decoder are freed afterwards: it can then be called once only.
         """
         _freeze(self._networks.image_encoder, self.device, torch.float32)
         _freeze(self._networks.vae, self.device, torch.float32)
@@ -106,20 +93,7 @@ class Zero123Guidance:
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
         with self._without_autocast(), trying_no_algorithms():
             images = resized(images.to(torch.float32), self.image_size)
-            return Conditions(self._image_tokens(images), self._posterior(images)[0])
-
-    def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:
-        """Images in [0, 1] as the image encoder wants them: bicubic (aligned corners, no antialias), normalised."""
-        side = self._networks.clip_size
-        resized = F.interpolate(images, (side, side), mode="bicubic", align_corners=True)
-        mean, std = (images.new_tensor(v)[:, None, None] for v in (self._networks.clip_mean, self._networks.clip_std))
-        return (resized - mean) / std
-
-    def _image_tokens(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images tokens width"]:
-        encoder: Any = self._networks.image_encoder
-        sequence = encoder.vision_model(self.clip_input(images)).last_hidden_state
-        tokens = sequence[:, : self._networks.image_tokens]
-        return encoder.visual_projection(encoder.vision_model.post_layernorm(tokens))
+            return Conditions(image_tokens(images, self._networks), vae_posterior(images, self._networks)[0])
 
     def context(
         self, tokens: Float[Tensor, "views tokens width"], poses: Float[Tensor, "views 4"]
@@ -135,13 +109,13 @@ class Zero123Guidance:
     def conditions(self) -> Conditions:
         """Image tokens and condition latents of all frames."""
         if self._conditions is None:
-            raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are asked for.")
+            raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are computed.")
         return self._conditions
 
     def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, " views"]) -> Conditions:
-        """What the UNet is given for each view: its context, in place of the tokens, and its condition latent."""
-        chosen = self.conditions[self._here(frames)]
-        return Conditions(self.context(chosen.tokens, self._here(poses)), chosen.latents)
+        """The UNet's conditions of each view: its context, in place of the tokens, and its condition latent."""
+        chosen = self.conditions[self._to_device(frames)]
+        return Conditions(self.context(chosen.tokens, self._to_device(poses)), chosen.latents)
 
     # Distillation
 
@@ -155,12 +129,12 @@ class Zero123Guidance:
     ) -> Float[Tensor, " levels"]:
         """Score distillation loss of each level (see `base.Guidance.loss`).
 
-        The gradient for the images is computed here, with the latents' gradient scaled to about 1. So the backward
-        pass through a half-precision VAE neither overflows nor vanishes, whatever a GradScaler multiplies the loss by.
+        The gradient for the images is computed here, with the latents' gradient scaled to about 1: the backward pass
+        through a half-precision VAE then neither overflows nor underflows, whatever the scale of a GradScaler.
         """
         inputs = (images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise)
         guidance_scale = torch.full((), scale, device=self.device)
-        losses, gradient, undefined = self._graphed_distil(*map(self._here, inputs), guidance_scale)
+        losses, gradient, undefined = self._graphed_distil(*map(self._to_device, inputs), guidance_scale)
         self.undefined_predictions = self.undefined_predictions + undefined
         return cast(Tensor, LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
 
@@ -194,7 +168,7 @@ class Zero123Guidance:
         And the number of undefined predictions (see `count_undefined`).
         """
         leaf = latents.detach().requires_grad_()
-        timesteps, noise = self._here(draws.timesteps), draws.noise.to(latents)
+        timesteps, noise = self._to_device(draws.timesteps), draws.noise.to(latents)
         kept = self._alphas[timesteps]
         predicted = self.predict_noise(add_noise(leaf.detach(), noise, kept), timesteps, conditions, scale)
         losses = distillation_loss(leaf, predicted, noise, kept)
@@ -204,21 +178,11 @@ class Zero123Guidance:
     def encode(
         self, images: Float[Tensor, "levels views 3 height width"], noise: Float[Tensor, "levels views c h w"]
     ) -> Float[Tensor, "levels views c h w"]:
-        """Scaled latents of images in [0, 1] of any size; `noise` picks them within the VAE's posterior."""
+        """Scaled latents of images in [0, 1] of any size, sampled from the VAE's posterior by `noise`."""
         side = self.image_size
         resized = F.interpolate(images.flatten(0, 1), (side, side), mode="bilinear", align_corners=False)
-        mean, std = (moment.view(noise.shape) for moment in self._posterior(resized))
+        mean, std = (moment.view(noise.shape) for moment in vae_posterior(resized, self._networks))
         return self._networks.scaling_factor * (mean + std * noise.to(mean))
-
-    def _posterior(
-        self, images: Float[Tensor, "images 3 size size"]
-    ) -> tuple[Float[Tensor, "images c h w"], Float[Tensor, "images c h w"]]:
-        """Mean and standard deviation of the VAE's posterior for images in [0, 1]."""
-        vae: Any = self._networks.vae
-        # Contiguous: for channels-last images torch's GroupNorm on the CPU loses three digits.
-        moments = vae.encode((2 * images - 1).to(vae.dtype).contiguous()).latent_dist.parameters.to(images.dtype)
-        mean, logvar = moments.chunk(2, dim=1)
-        return mean, torch.exp(0.5 * logvar.clamp(-30.0, 20.0))
 
     @torch.no_grad()
     def predict_noise(
@@ -230,7 +194,7 @@ class Zero123Guidance:
     ) -> Float[Tensor, "levels views c h w"]:
         """Classifier-free guided noise u + scale (c - u), from one UNet call for all levels and both halves.
 
-        `conditions` hold one context and condition latent per view; zeros make the unconditional half, which is first.
+        `conditions` hold one context and condition latent per view; the unconditional half, which has zeros, is first.
         """
         latents = conditions.latents.expand_as(noisy)
         context = conditions.tokens.expand(noisy.shape[0], *conditions.tokens.shape)
@@ -260,7 +224,7 @@ class Zero123Guidance:
         """Novel views by DDIM from noise (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
-            InputError: The parts needed were not kept (`previews` is off), or `steps` is out of range.
+            InputError: The VAE decoder was not kept (`previews` is off), or `steps` is out of range.
         """
         if not self.config.previews:
             raise InputError(
@@ -283,17 +247,17 @@ class Zero123Guidance:
         decoded = vae.decode((latents / self._networks.scaling_factor).to(vae.dtype)).sample
         return (decoded.to(latents.dtype) * 0.5 + 0.5).clamp(0.0, 1.0)
 
-    def _here(self, given: Tensor) -> Tensor:
-        """`given` on the guidance's device, without waiting for what that is doing."""
-        return given.to(self.device, non_blocking=True)
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the guidance's device, without synchronising."""
+        return tensor.to(self.device, non_blocking=True)
 
     def _without_autocast(self) -> torch.autocast:
-        """The networks have one precision of their own; autocast would lower that of the arithmetic around them."""
+        """The networks have a precision of their own; autocast would lower that of the arithmetic around them."""
         return torch.autocast(self.device.type, enabled=False)
 
 
 def network_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format that a `GuidanceConfig.precision` means on `device`."""
+    """The dtype of a `PriorConfig.precision` on `device`."""
     if precision == "auto" and device.type == "cuda":
         precision = "fp16"
     elif precision == "auto":
@@ -302,8 +266,8 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU has units for products of bf16 matrices (AMX); those without them are faster in float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch do not tell
+    """Whether the CPU has bf16 matrix units (AMX); those without are faster in float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # missing in older versions of torch
     return bool(capabilities().get("amx_bf16"))
 
 

@@ -1,6 +1,6 @@
-"""Camera paths: where the camera goes and which moments it sees; pure.
+"""Camera paths: the course of the camera, with a time for each frame; pure functions.
 
-A path is kept as the viewer and `ns-render camera-path` keep it, a JSON object with one pose, field of view and
+A path is stored as the viewer and `ns-render camera-path` keep it, a JSON object with one pose, field of view and
 `render_time` per frame.
 """
 
@@ -26,9 +26,9 @@ from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 EVALUATION_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
 """Degrees from the input view of the views that the paper's figures are measured on, all at elevation 0."""
 FROZEN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Moments of the frozen orbits where nothing else is said."""
+"""Default times of frozen-orbits."""
 CAMERA_TYPES = ("perspective", "fisheye", "equirectangular")
-"""Cameras that a file may ask for; Nerfstudio's others make two pictures, one for each eye."""
+"""Camera types that a file may have; Nerfstudio's others render two images, one for each eye."""
 MIN_SIDE = 16
 """Smallest accepted width or height in pixels."""
 MAX_FRAMES = 100_000
@@ -37,7 +37,7 @@ MAX_FRAMES = 100_000
 
 @dataclass(frozen=True)
 class InputVideo:
-    """The video that a path goes with; the defaults are those of frames of which nothing else is known."""
+    """The input video that a path is made for; the defaults are those of `FrameSequence`."""
 
     frames: int = 32
     """Number of frames."""
@@ -46,17 +46,17 @@ class InputVideo:
     camera: Mapping[str, float] = field(default_factory=lambda: DEFAULT_CAMERA)
     """Elevation, azimuth, distance and fovy of the input camera."""
     size: int = 256
-    """Side of its frames in pixels."""
+    """Width and height of its frames in pixels."""
 
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A camera and a moment for each frame."""
+    """A camera and a time for each frame."""
 
     views: OrbitViews
-    """One view per frame."""
+    """Cameras, one per frame."""
     times: Float[Tensor, " frames"]
-    """Moments in [0, 1]."""
+    """Times in [0, 1]."""
     fps: float
     """Frames a second."""
     width: int
@@ -65,33 +65,32 @@ class CameraPath:
     """Pixels."""
 
 
-def camera_path(kind: Kind, options: PathOptions, source: InputVideo) -> CameraPath:
-    """The path of a kind.
+def camera_path(kind: Kind, options: PathOptions, video: InputVideo) -> CameraPath:
+    """The camera path of a kind for a video.
 
     Raises:
-        InputError: An option is out of range, or does not belong to this kind.
+        InputError: An option is out of range, or does not apply to this kind.
     """
-    _check_belongs(kind, options)
-    fps = source.fps if options.fps is None else checked_fps(options.fps)
+    _check_applies(kind, options)
+    fps = video.fps if options.fps is None else checked_fps(options.fps)
     frames = options.frames
     if frames is None:
-        frames = max(1, round(source.frames / source.fps * fps))
+        frames = max(1, round(video.frames / video.fps * fps))
     if not 1 <= frames <= MAX_FRAMES:
         raise InputError(f"--frames is {frames}: use a number from 1 to {MAX_FRAMES}.")
-    width, height = checked_size(source.size if options.size is None else options.size)
+    width, height = checked_size(video.size if options.size is None else options.size)
     azimuths, times = _course(kind, frames, options)
-    view = _view(kind, options, source)
-    fixed = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
-    elevation, distance, fovy = fixed
+    view = _view(kind, options, video)
+    elevation, distance, fovy = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
     views = OrbitViews(elevation, view.azimuth + torch.tensor(azimuths), distance, fovy)
     return CameraPath(views, torch.tensor(times), fps, width, height)
 
 
 def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Width and height, if pictures can have them.
+    """Width and height of images, checked.
 
     Raises:
-        InputError: They cannot.
+        InputError: They are out of range.
     """
     width, height = (size, size) if isinstance(size, int) else size
     if not (min(width, height) >= MIN_SIDE and max(width, height) <= MAX_SIDE):
@@ -102,12 +101,13 @@ def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
 def path_json(path: CameraPath) -> dict[str, Any]:
     """The path as the viewer and `ns-render camera-path` read it.
 
-    Every frame is a keyframe too, with a moment, a field of view and a duration of its own, so that the viewer's render
-    tab plays exactly these frames.
+    Every frame is a keyframe too, with its own time, field of view and duration, so that the viewer's render tab plays
+    exactly these frames.
     """
     poses = torch.cat((path.views.poses(), torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(len(path.views), 1, 4)), dim=1)
+    frames = zip(poses.flatten(1).tolist(), path.views.fovy.tolist(), path.times.tolist(), strict=True)
     cameras, keyframes = [], []
-    for pose, fov, time in zip(poses.flatten(1).tolist(), path.views.fovy.tolist(), path.times.tolist()):
+    for pose, fov, time in frames:
         matrix = [round(value, 6) + 0.0 for value in pose]  # + 0.0 turns -0.0 into 0.0.
         lens = {"fov": round(fov, 4), "aspect": path.width / path.height, "render_time": round(time, 6)}
         cameras.append({"camera_to_world": matrix, **lens})
@@ -128,7 +128,7 @@ def read_path(file: Path) -> dict[str, Any]:
     """A camera path made in the viewer or by `path_json`, checked; its numbers are floats. It needs no keyframes.
 
     Raises:
-        InputError: The file is no camera path, or its times are not within 0..1 or not given for all frames.
+        InputError: The file is not a camera path, or has times outside 0..1, or times for some of the frames only.
     """
     remedy = "give a camera path as the viewer or `consistent4d camera-path` writes it"
     try:
@@ -189,7 +189,7 @@ def _crop(crop: Any) -> dict[str, Any] | None:
 
 
 def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float], list[float]]:
-    """Azimuths in degrees from the input view, and moments, of all frames."""
+    """Azimuths in degrees from the input view, and times, of all frames."""
     azimuth = options.azimuth or 0.0
     circle = [azimuth + turn for turn in full_circle(frames)]
     sweep = even_times(frames).tolist()
@@ -204,23 +204,23 @@ def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float],
     return circle * len(times), [time for time in times for _ in circle]
 
 
-def _view(kind: Kind, options: PathOptions, source: InputVideo) -> OrbitViews:
-    """The view that the path turns about the object."""
+def _view(kind: Kind, options: PathOptions, video: InputVideo) -> OrbitViews:
+    """The camera whose azimuth the path changes."""
     level = {"elevation": 0.0} if kind == "evaluation-views" else {}
     options_given = {name: getattr(options, name) for name in ("elevation", "distance", "fovy")}
     given = {name: value for name, value in options_given.items() if value is not None}
-    return orbit_camera("the camera path", {**source.camera, **level, **given})
+    return orbit_camera("the camera path", {**video.camera, **level, **given})
 
 
-def _check_belongs(kind: Kind, options: PathOptions) -> None:
-    """Raises: InputError: an option has no meaning for this kind."""
+def _check_applies(kind: Kind, options: PathOptions) -> None:
+    """Raises: InputError: an option does not apply to this kind."""
     if kind not in KINDS:
         raise InputError(f"there is no camera path {kind}: choose from {', '.join(KINDS)}.")
     if options.times is not None and kind not in ("orbit", "frozen-orbits"):
-        raise InputError(f"--times belongs to orbit and frozen-orbits; {kind} passes through all times.")
+        raise InputError(f"--times applies to orbit and frozen-orbits; {kind} passes through all times.")
     if kind == "orbit" and options.times is not None and len(options.times) != 1:
-        raise InputError(f"orbit shows one moment, but --times names {len(options.times)}: use frozen-orbits.")
+        raise InputError(f"orbit has one time, but --times names {len(options.times)}: use frozen-orbits.")
     if options.azimuth is not None and kind == "evaluation-views":
-        raise InputError("--azimuth does not belong to evaluation-views, whose azimuths are given by the paper.")
+        raise InputError("--azimuth does not apply to evaluation-views, whose azimuths are those of the paper.")
     if options.azimuth is not None and not math.isfinite(options.azimuth):
         raise InputError(f"--azimuth is {options.azimuth}: use a number of degrees.")

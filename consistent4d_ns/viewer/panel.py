@@ -1,4 +1,4 @@
-"""This method's part of Nerfstudio's viewer, in ns-train and in ns-viewer."""
+"""This method's panel in Nerfstudio's viewer, for `ns-train`, `ns-viewer` and `consistent4d view`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from consistent4d_ns.viewer.frames import Frames
 
 TICK = 1.0 / 30.0
-"""Seconds between two looks at the clock."""
+"""Seconds between updates of playback."""
 CPU_FRAMES_A_SECOND = 8
-"""Frame rate that moving pictures aim at on a CPU. At Nerfstudio's 30 it has time for about 40 x 40 pixels."""
+"""Target frame rate while the image changes, on a CPU: at Nerfstudio's 30 a frame would have about 40 x 40 pixels."""
 
 
 class Panel(ViewerControl):
-    """Adds folders to the viewer: playback and scene, and, in training, steering, progress and the prior.
+    """Folders added to the viewer: playback and scene; while training also steering, progress and the prior.
 
-    The viewer finds it as an attribute of the pipeline and sets it up; without a viewer it does nothing.
+    The viewer finds the panel as an attribute of the pipeline and sets it up; without a viewer it does nothing.
     """
 
     def __init__(self, pipeline: TrainingState, training: bool) -> None:
@@ -37,13 +37,13 @@ class Panel(ViewerControl):
         self._ready = False
 
     def after_step(self, step: int) -> None:
-        """Show how training is doing."""
+        """Update the training progress."""
         if self._ready and self.progress.show(step):
-            # Nerfstudio's own number changes with the picture only.
+            # Nerfstudio updates its own step number only when it renders.
             self.viewer.update_step(step)
 
     def _setup(self, viewer: Viewer) -> None:
-        """Called by the viewer once its own elements are in place."""
+        """Called by the viewer once its own elements exist."""
         super()._setup(viewer)
         if viewer.trainer is None:
             internals.share_lock(viewer, FairLock())
@@ -52,7 +52,9 @@ class Panel(ViewerControl):
         internals.replace_render_threads(viewer, self._frames_for)
         viewer.viser_server.on_client_connect(self.scene.go_to_input_view)
         if viewer.config.websocket_host == "0.0.0.0":
-            CONSOLE.print("The viewer listens to the whole network: --viewer.websocket-host 127.0.0.1 keeps it here.")
+            CONSOLE.print(
+                "The whole network can reach the viewer: --viewer.websocket-host 127.0.0.1 limits it to this machine."
+            )
         self._ready = True
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -71,7 +73,7 @@ class Panel(ViewerControl):
             self.preview = Preview(self._pipeline)
 
     def _install(self, viewer: Viewer) -> None:
-        """Put the folders above Nerfstudio's tabs, where they are seen at once."""
+        """Put the folders above Nerfstudio's tabs, where they are visible at once."""
         server = viewer.viser_server
         place = internals.place_above_tabs(viewer)
 
@@ -101,9 +103,9 @@ class Panel(ViewerControl):
         return frames
 
     def _run(self) -> None:
-        """Keep time."""
+        """The panel's thread: finish the set-up, then advance playback and refresh overlays."""
         internals.wait_until_set_up(self.viewer)
-        # A picture per frame, all at the one input camera: see `Scene` for the current one.
+        # They would show every frame at the one input camera; `Scene` shows the current one.
         internals.remove_training_cameras(self.viewer)
         if self.viewer.trainer is None:
             internals.remove_training_buttons(self.viewer)

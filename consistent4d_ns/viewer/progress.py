@@ -1,4 +1,4 @@
-"""How training is doing, in the viewer."""
+"""Training progress in the viewer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
 
 INTERVAL = 0.5
-"""Least seconds between two updates: more often nobody can read, and every update is sent to every open page."""
+"""Minimum seconds between updates: faster ones cannot be read, and each is sent to every open page."""
 
 
 class Progress:
@@ -20,8 +20,8 @@ class Progress:
     def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._latest = 0.0
-        self.stage = Readout("Stage", "Resolution stage of training, and side of its images in pixels.")
-        self.noise = Readout("Noise now", "Noise levels from which distillation draws: 1 is pure noise.")
+        self.stage = Readout("Stage", "Resolution stage of training, and width of its images.")
+        self.noise = Readout("Noise now", "Noise levels from which distillation draws; 1 is pure noise.")
         self.terms = Note("Loss terms appear with the first step.")
 
     def install(self, server: viser.ViserServer) -> None:
@@ -29,7 +29,7 @@ class Progress:
         install([self.stage, self.noise, self.terms], server)
 
     def show(self, step: int) -> bool:
-        """Write what is known after `step`, unless something was written a moment ago; whether it was time to."""
+        """Show the state after `step`, at most every `INTERVAL` seconds; whether it was shown."""
         now = time.monotonic()
         if now - self._latest < INTERVAL:
             return False

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, orbit_views, relative_pose
 from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.conditioning import clip_input
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.loading import load_networks
 from consistent4d_ns.guidance.zero123 import Conditions, Zero123Guidance
@@ -74,7 +75,7 @@ def test_sizes_follow_from_the_checkpoint(guidance: Zero123Guidance) -> None:
 
 
 def test_image_encoder_input(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None:
-    pixels = guidance.clip_input(frame(7)[None])
+    pixels = clip_input(frame(7)[None], guidance._networks)
     assert_agrees("pixels", pixels[..., ::4, ::4], recorded["clip.preprocessed_frame7_stride4"], 1e-5)
     moments = torch.stack((pixels.mean(), pixels.std()))
     assert_agrees("mean and deviation", moments, recorded["clip.preprocessed_frame7_mean_std"], 1e-4)

@@ -22,8 +22,8 @@ from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.camera_paths import KINDS, InputVideo, Kind, PathOptions, camera_path, path_json, read_path
-from tests.support.commands import run_command
 
+CASES = Path(__file__).parent / "cases"
 READY_MADE = Path(__file__).parents[2] / "configs" / "camera_paths"
 VIDEO = InputVideo(
     frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64
@@ -185,29 +185,15 @@ def test_the_command_writes_a_file_and_keeps_what_is_there(tmp_path: Path, capsy
     assert len(read_path(out)["camera_path"]) == 4
 
 
-@pytest.mark.slow
-def test_the_command_line(tmp_path: Path):
-    options = ("--times", "0", "1", "--frames", "2", "--size", "64", "48")
-    done = run_command("consistent4d", "camera-path", "frozen-orbits", "a.json", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    written = read_path(tmp_path / "a.json")
-    assert [frame["render_time"] for frame in written["camera_path"]] == [0, 0, 1, 1]
-    assert (written["render_width"], written["render_height"]) == (64, 48)
-    refused = run_command("consistent4d", "camera-path", "orbit", "b.json", "--times", "1.5", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert refused.stderr == "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
-    assert not (tmp_path / "b.json").exists()
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
         ("orbit", {"times": (1.5,)}, "time 1.5 of --times is outside 0..1"),
         ("frozen-orbits", {"times": (0.5, -0.1)}, "time -0.1 of --times is outside 0..1"),
         ("frozen-orbits", {"times": (float("nan"),)}, "is outside 0..1"),
-        ("orbit", {"times": (0.0, 1.0)}, "orbit shows one moment, but --times names 2: use frozen-orbits"),
-        ("fixed-view", {"times": (0.5,)}, "--times belongs to orbit and frozen-orbits"),
-        ("evaluation-views", {"azimuth": 5.0}, "--azimuth does not belong to evaluation-views"),
+        ("orbit", {"times": (0.0, 1.0)}, "orbit has one time, but --times names 2: use frozen-orbits"),
+        ("fixed-view", {"times": (0.5,)}, "--times applies to orbit and frozen-orbits"),
+        ("evaluation-views", {"azimuth": 5.0}, "--azimuth does not apply to evaluation-views"),
         ("orbit", {"azimuth": float("inf")}, "--azimuth is inf"),
         ("orbit", {"frames": 0}, "--frames is 0: use a number from 1"),
         ("orbit", {"fps": 0.0}, "--fps is 0"),
@@ -248,6 +234,9 @@ def change_first(**changes: Any) -> Any:
         (lambda content: content.update(crop={"crop_center": 1}), "is no camera path .KeyError: .crop_scale"),
         (lambda content: content.update(crop=[1]), "is no camera path .AttributeError"),
         (lambda content: content.update(seconds=0), "is no camera path"),
+        (lambda content: content.update(seconds=float("inf")), "is no camera path"),
+        (change_first(fov=180), "is no camera path .no frames, or numbers out of range"),
+        (change_first(camera_to_world=["a"] * 16), "is no camera path"),
         (lambda content: content.update(render_width=4), "--size is 4 x 64"),
         (lambda content: content.update(camera_type="vr180"), "has the camera_type vr180: use perspective"),
     ],
@@ -259,6 +248,17 @@ def test_files_that_are_no_path(tmp_path: Path, change: Any, words: str):
     with pytest.raises(InputError, match=words) as raised:
         read_path(tmp_path / "path.json")
     assert "\n" not in str(raised.value)
+
+
+def test_whole_numbers_become_floats(tmp_path: Path):
+    """A path written by hand or by a program that leaves out `.0`; Nerfstudio would make integer tensors of it."""
+    (tmp_path / "path.json").write_text((CASES / "camera_path_integers.json").read_text())
+    cameras = get_path_from_json(read_path(tmp_path / "path.json"))
+    assert cameras.times is not None
+    assert (cameras.camera_to_worlds.dtype, cameras.times.dtype) == (torch.float32, torch.float32)
+    assert cameras.times.flatten().tolist() == [0, 1]
+    rays = cameras.generate_rays(camera_indices=0)
+    assert rays.origins.dtype == torch.float32
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"camera_path": 3}'])

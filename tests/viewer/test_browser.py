@@ -202,7 +202,7 @@ def test_the_camera_comes_back_to_the_input_view(look: ViewerPage):
 
 def test_a_finished_run_is_not_trained(look: ViewerPage, finished_page: Seen):
     """No element for training, no prior, and nothing listens beyond this machine."""
-    for name in ("Pause Training", "Resume Training", "Hide Train Cams", "As configured", "Ask the prior"):
+    for name in ("Pause Training", "Resume Training", "Hide Train Cams", "Reset", "Sample the prior"):
         assert look.button(name).count() == 0, name
     assert not listening(finished_page.port, "127.0.0.2")
     assert finished_page.told("consistent4d_ns.viewer.scene")
@@ -242,14 +242,14 @@ def test_steering_reaches_the_next_step_and_the_log(training: Seen):
     figures = logged(training, "weight/rgb_1")
     assert {step: weight for step, weight in figures.items() if step >= int(since)}.keys()
     assert all(weight == (1000.0 if step >= int(since) else 500.0) for step, weight in figures.items())
-    page.checkbox("Pause distilling").check()
+    page.checkbox("Pause distillation").check()
     page.until(lambda: page.text("Noise now") == "paused", "the pause")
     page.keep("steering")
-    page.button("As configured").click()
+    page.button("Reset").click()
     page.until(lambda: training.told(": rgb 2.0 -> 1.0"), "the change back")
     page.until(lambda: re.fullmatch(r"0\.\d\d to 0\.\d\d", page.text("Noise now")) is not None, "distillation")
     assert page.value("Colour factor") == 1
-    assert not page.checkbox("Pause distilling").is_checked()
+    assert not page.checkbox("Pause distillation").is_checked()
 
 
 def test_what_is_not_there_cannot_be_steered(training: Seen):
@@ -262,8 +262,8 @@ def test_what_is_not_there_cannot_be_steered(training: Seen):
 
 def test_the_prior_answers(training: Seen):
     page = training.page
-    page.button("Ask the prior").click()
-    page.until(lambda: page.page.get_by_text("learned, imagined").count() > 0, "an answer")
+    page.button("Sample the prior").click()
+    page.until(lambda: page.page.get_by_text("rendered, sampled").count() > 0, "an answer")
     picture: Any = page.page.locator("img[src^='data:image/png']").first
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 64]
     page.keep("prior")

@@ -80,7 +80,7 @@ def test_paused_it_follows_the_slider(playback: Playback):
     playback._control_panel.time = 0.41
     assert playback.tick(5.0) == playback.tick(9.0) == 0.41
     assert playback.frame.value == 2
-    assert playback.moment.value == "1.02 s of 3.00 s"
+    assert playback.elapsed.value == "1.02 s of 3.00 s"
 
 
 def test_frames_are_shown_at_their_own_times(playback: Playback):
@@ -101,3 +101,17 @@ def test_frames_are_shown_at_their_own_times(playback: Playback):
 def test_a_single_frame_cannot_be_played():
     single = Playback(FrameTimes.even(1, 16.0))
     assert single.play.disabled
+
+
+@pytest.mark.parametrize("sent", [float("nan"), float("inf"), -7.0, 3.0, "fast", None])
+def test_whatever_a_page_sends_playing_goes_on(playback: Playback, sent: Any):
+    """Neither the time nor a slider is taken as it comes."""
+    start(playback, 0.0)
+    for slider in (playback.speed, playback.frame):
+        handle: Any = SimpleNamespace(value=sent)
+        slider.gui_handle = handle
+    playback._control_panel.time = sent
+    times = [playback.tick(0.1 * step) for step in range(20)]
+    assert all(0.0 <= time <= 1.0 for time in times)
+    assert 0.1 <= playback.speed.value <= 4.0
+    assert playback.frame.value in range(6)
