@@ -275,6 +275,7 @@ def test_entry_for_nerfstudio(monkeypatch: pytest.MonkeyPatch):
         assert f"`{slug}`" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_warnings_and_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("material", reason="needs the extra docs")
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
