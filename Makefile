@@ -1,31 +1,60 @@
-# make demo   install, train on the toy, render, measure
-# make test   install, lint, run the tests
+# make demo       install, train on the toy, render, measure
+# make test       install the tools of development too, lint, run all tests
+# make pytest     all tests, without the linters
+# make quick      the tests that take no more than a second each
+# make coverage   all tests, and which lines they run (those run in other processes do not count)
+# make docs       build the documentation into site/, offline
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# Workers, each with one thread; a file's tests share a worker and with it whatever they train or start.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint format clean
+.PHONY: demo test pytest quick coverage lint format docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/consistent4d demo demo
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint pytest
 
-lint: $(VENV)/installed
+pytest: $(VENV)/developing
+	$(PYTEST) $(PARALLEL)
+
+quick: $(VENV)/developing
+	$(PYTEST) $(PARALLEL) -m "not slow"
+
+coverage: $(VENV)/developing
+	$(PYTEST) $(PARALLEL) --cov --cov-report term
+
+lint: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-format: $(VENV)/installed
+format: $(VENV)/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+docs: $(VENV)/developing
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Install this folder with some extras ($1): by uv, where it is at hand or pip can bring it, or else by pip.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	command -v uv > /dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv || true
+	PATH="$$PATH:$(BIN)" uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".$1" \
+	|| $(BIN)/python -m pip install --constraint constraints.txt --editable ".$1"
 	touch $@
+endef
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(call install)
+
+# Browser, linters and whatever else the demo does without.
+$(VENV)/developing: $(VENV)/installed
+	$(call install,[dev])
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage

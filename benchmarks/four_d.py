@@ -45,7 +45,6 @@ from consistent4d_ns.cli.demo import mini_config
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.dataparser import FrameSequence, View
 from consistent4d_ns.data.images import composite_white
-from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.media.pictures import contact_sheet, render_image, to_bytes
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
@@ -332,7 +331,7 @@ def true_clips(pipeline: Consistent4DPipeline) -> tuple[list[View], Clips]:
 
 def render_clips(pipeline: Consistent4DPipeline, views: Sequence[OrbitViews]) -> Clips:
     """What the model shows of `views` at the times of all frames."""
-    times = frame_times(pipeline.datamanager.num_frames).tolist()
+    times = pipeline.datamanager.frame_times.times
     size = pipeline.datamanager.frames.shape[-1]
     outputs = [render_image(pipeline.model, view, moment, size) for view in views for moment in times]
     rgb = torch.stack([output["rgb"].movedim(-1, 0) for output in outputs]).clamp(0.0, 1.0)

@@ -23,9 +23,8 @@ from benchmarks.four_d import true_clips
 from consistent4d_ns.cli.demo import mini_config
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.images import composite_white, resized
-from consistent4d_ns.data.planning import StepKind, StepPlan
+from consistent4d_ns.data.planning import reference_plan
 from consistent4d_ns.data.rays import view_rays
-from consistent4d_ns.data.times import frame_times
 from consistent4d_ns.draws import draw_rendering
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.model import OCCUPANCY_EVERY
@@ -86,9 +85,8 @@ def step_loss(
     """Colour and mask loss of one random frame of one random view."""
     model, size = pipeline.model, rgba.shape[-1]
     view, frame = (int(torch.randint(n, ())) for n in rgba.shape[:2])
-    time = frame_times(rgba.shape[1])[frame : frame + 1].to(model.device)
-    rays = view_rays(views[view].to(model.device), time, size)
-    plan = StepPlan(step, StepKind.REFERENCE, torch.tensor([frame]), views[view], size)
+    plan = reference_plan(step, torch.tensor([frame]), pipeline.datamanager.frame_times, views[view], size)
+    rays = view_rays(views[view].to(model.device), plan.times.to(model.device), size)
     true = rgba[view, frame]
     batch = {"plan": plan, "image": composite_white(true).movedim(0, -1).reshape(-1, 3), "alpha": true[3].reshape(-1)}
     rendering = model.render(rays, draw_rendering(len(rays), torch.Generator().manual_seed(step)), with_normals=False)

@@ -27,8 +27,9 @@ from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
-from consistent4d_ns.model import OCCUPANCY_EVERY, Rendering
+from consistent4d_ns.model import OCCUPANCY_EVERY
 from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.rendering.rendered import Rendering
 
 PRESETS = {
     str(specification.config.method_name): specification
@@ -195,7 +196,7 @@ def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
     ]
     if isinstance(pipeline.guidance, Zero123Guidance):
         parts += [("VAE", pipeline.guidance, "encode"), ("UNet", pipeline.guidance, "predict_noise")]
-        parts.append(("VAE", zero123, "_pull_back"))
+        parts.append(("VAE", zero123, "pull_back"))
     return parts + rendering_parts(pipeline.model)
 
 

@@ -1,4 +1,4 @@
-"""Random draws of a training step, as values: a step can be repeated from what was drawn (pure but for `Generator`)."""
+"""Random draws of a training step as values, from which the step can be repeated."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 NORMAL_OFFSETS = 65536
-"""Rows of the table that normal offsets are taken from, one after the other, over the samples of a step."""
+"""Rows of the table of normal offsets, which the samples of a step use in turn."""
 
 
 @dataclass(frozen=True)
 class RenderDraws:
-    """What is random in rendering a training batch."""
+    """Random numbers for rendering a training batch."""
 
     jitter: Float[Tensor, " rays"]
-    """Shift of each ray's sample lattice, in steps, uniform in [0, 1)."""
+    """Shift of each ray's sample positions, in steps, uniform in [0, 1)."""
     normal_offsets: Float[Tensor, "rows 3"]
-    """Standard normal directions in which points are shifted to ask for a second normal; sample i uses row i % rows.
-    No rows where no loss asks."""
+    """Standard normal offsets to the points where a second normal is evaluated; sample i uses row i % rows. Empty where
+    no loss needs them."""
 
 
 def step_generator(seed: int, step: int, purpose: str, device: torch.device | str) -> torch.Generator:
-    """A generator for one purpose within one step: what is drawn follows from (seed, step, purpose) alone.
+    """A generator for one purpose within one step; its numbers follow from (seed, step, purpose) alone.
 
-    Hence a resumed run draws what an uninterrupted one draws, and ranks differ when their seeds do.
+    So a resumed run draws the same numbers as an uninterrupted one, and ranks differ when their seeds do.
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def draw_rendering(rays: int, generator: torch.Generator, offsets: bool = True) -> RenderDraws:
-    """Draws for a batch of `rays` rays, on the generator's device; with `offsets` where a loss asks for them."""
+    """Draws for a batch of `rays` rays, on the generator's device; normal offsets only with `offsets`."""
     like = {"generator": generator, "device": generator.device}
     return RenderDraws(torch.rand(rays, **like), torch.randn(NORMAL_OFFSETS if offsets else 0, 3, **like))

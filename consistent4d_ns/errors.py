@@ -1,9 +1,25 @@
-"""Errors a user can act on, shown as one line."""
+"""How a command ends: errors a user can act on and Ctrl-C are one line, and warnings about libraries stay away."""
 
 from __future__ import annotations
 
 import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+
+FAILED = 1
+"""Exit code of a command that an `InputError` ended."""
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended: 128 plus the number of SIGINT, as shells have it."""
+EXPORTER = "nerfstudio.scripts.exporter"
+"""Module of `ns-export`."""
+EXPORTER_REMEDY = (
+    "this export of ns-export is for static scenes or for Gaussian splats, and a Consistent4D run is neither: "
+    "use `consistent4d export mesh RUN OUT`, `consistent4d export points RUN OUT` or `consistent4d export usd RUN OUT`."
+)
+"""What to use instead of the exports that fail with a bare AssertionError."""
 
 
 class InputError(ValueError):
@@ -11,16 +27,70 @@ class InputError(ValueError):
 
 
 def show_input_errors_in_one_line() -> None:
-    """Make the interpreter print an uncaught `InputError` as one line instead of a traceback (exit code stays 1)."""
+    """For Nerfstudio's commands: make the interpreter print `line_of` an uncaught exception, if there is one.
+
+    Exit codes stay the interpreter's: 1, and death by SIGINT (130 in a shell) after Ctrl-C.
+    """
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, InputError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
+        line = line_of(error)
+        if line is None:
             previous(kind, error, trace)
+            return
+        close_progress_bars(error)
+        print(line, file=sys.stderr)
 
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+@contextmanager
+def one_line_endings() -> Iterator[None]:
+    """For our own commands: an error a user can act on ends the process with code 1, Ctrl-C with 130, in one line."""
+    try:
+        yield
+    except BaseException as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        close_progress_bars(error)
+        print(line, file=sys.stderr)
+        raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED) from None
+
+
+def line_of(error: BaseException) -> str | None:
+    """What is printed instead of a traceback; None where the traceback is what helps."""
+    if isinstance(error, InputError):
+        return f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted."
+    if isinstance(error, AssertionError) and _module_of(error) == EXPORTER:
+        return f"error: {EXPORTER_REMEDY}"
+    return None
+
+
+def _module_of(error: BaseException) -> str | None:
+    """Name of the module that raised an exception."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__") if frames else None
+
+
+def close_progress_bars(error: BaseException) -> None:
+    """Let the progress bars end their lines that were on the screen when an exception was raised.
+
+    The frames of its traceback hold the generators that draw them; a generator closes its bar when it is released.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+
+
+def hide_nerfstudio_warnings() -> None:
+    """Ignore warnings that Nerfstudio's code causes: what it has to change for later versions of PyTorch is nothing
+    that a user can act on. Filters given by `python -W` or PYTHONWARNINGS come first."""
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"nerfstudio\.")

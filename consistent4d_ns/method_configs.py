@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
-from torch import nn
 
 from consistent4d_ns.data.datamanager import Consistent4DDataManagerConfig
 from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
@@ -22,33 +18,7 @@ from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.schedules import Anneal
-from consistent4d_ns.trainer import Consistent4DTrainer
-
-
-@dataclass
-class FieldOptimizerConfig(AdamOptimizerConfig):
-    """Adam as the method uses it (method.md section 8)."""
-
-    lr: float = 0.01
-    """Learning rate, constant."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Decay of the running means of the gradient and its square."""
-
-    def setup(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser; on a CUDA device one that updates everything in one kernel."""
-        settings = {name: value for name, value in vars(self).items() if name not in ("_target", "max_norm")}
-        fused = True if all(p.is_cuda for p in params) else None
-        return self._target(params, fused=fused, **settings)
-
-
-@dataclass
-class Consistent4DTrainerConfig(TrainerConfig):
-    """Nerfstudio's trainer with this method's pipeline."""
-
-    _target: type = field(default_factory=lambda: Consistent4DTrainer)
-    """Class to instantiate."""
-    pipeline: Consistent4DPipelineConfig = field(default_factory=Consistent4DPipelineConfig)
-    """Data, model and priors."""
+from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, FieldOptimizerConfig, TrainingLogConfig
 
 
 def method(
@@ -82,7 +52,7 @@ def method(
         machine=MachineConfig(seed=0, device_type="cuda" if torch.cuda.is_available() else "cpu"),
         # All frames have one camera, which the viewer's panel shows with the frame of the moment.
         viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15, max_num_display_images=0),
-        logging=LoggingConfig(steps_per_log=10),
+        logging=LoggingConfig(steps_per_log=10, local_writer=TrainingLogConfig()),
         vis="viewer+tensorboard",
     )
     return MethodSpecification(config=config, description=description)
@@ -135,6 +105,9 @@ consistent4d_mini = method(
         previews=True,
     ),
 )
+
+PRESETS = (consistent4d, consistent4d_lite, consistent4d_big, consistent4d_mini)
+"""All of them."""
 
 
 def preset(specification: MethodSpecification) -> Consistent4DTrainerConfig:

@@ -1,8 +1,7 @@
-"""The Nerfstudio model: renders the cascade field, states the rendering losses, measures images."""
+"""The Nerfstudio model: the cascade field and how it is rendered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,92 +13,51 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model, ModelConfig
-from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from consistent4d_ns.data.images import straight_colour
-from consistent4d_ns.data.planning import StepKind, StepPlan
+from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.data.rays import box_exit
 from consistent4d_ns.data.times import TIME_SLACK, check_times
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.cascade import CascadeKPlanes, DensityBlob
 from consistent4d_ns.field.types import HeadImplementation, PlaneReduction
-from consistent4d_ns.rendering import losses
+from consistent4d_ns.loss_weights import LossWeights
+from consistent4d_ns.nerfstudio_internals import background_override, freeze_device_indicator
 from consistent4d_ns.rendering.compositing import accumulate, composite, depth_variance, normalised_depth
+from consistent4d_ns.rendering.losses import peak_signal_noise_ratio
+from consistent4d_ns.rendering.metrics import evaluation_images, image_metrics, silhouette_iou
+from consistent4d_ns.rendering.rendered import Rendering
 from consistent4d_ns.rendering.sampling import OccupancyGrid, PackedSamples, step_size
-from consistent4d_ns.schedules import Anneal
+from consistent4d_ns.rendering.terms import rendering_terms
 
 OCCUPANCY_EVERY = 16
 """Steps between updates of the occupancy grid (method.md section 4.1)."""
 OCCUPANCY_WARMUP = 256
-"""Steps during which an update looks at every cell (method.md section 4.1)."""
+"""Steps during which an update samples every cell (method.md section 4.1)."""
 NORMAL_SHIFT = 0.01
-"""Standard deviation of the shift at which a second normal is asked for, in world units (method.md section 3.3)."""
+"""Standard deviation of the offset to the point where a second normal is evaluated, in world units (method.md section
+3.3)."""
 CUDA_CHUNKS = 16
-"""Chunks of rays that a CUDA device renders at once outside training: small ones leave most of it idle."""
-VISIBLE_WEIGHT = 1e-3
-"""Samples lighter than this do not show in a rendered normal map and are left out of it."""
-
-
-@dataclass
-class LossWeights:
-    """Weights of all loss terms (method.md section 7); those per level are given once for all levels, or per level."""
-
-    rgb: tuple[float, ...] = (500.0,)
-    """Colour of the input view, mean squared error; per level."""
-    mask: tuple[float, ...] = (50.0,)
-    """Silhouette of the input view, mean squared error; per level."""
-    sds: tuple[float, ...] = (0.1,)
-    """Score distillation on novel views; per level."""
-    consistency: tuple[float, ...] = (2500.0,)
-    """Interpolation-driven consistency of consecutive novel views; per level."""
-    orientation: Anneal = field(default_factory=lambda: Anneal(1.0, 20.0, 5000))
-    """Normals that face away from the camera."""
-    normal_smoothness_3d: float = 2.0
-    """Difference of normals at slightly shifted points."""
-    normal_smoothness_2d: float = 0.0
-    """Difference of neighbouring pixels of the normal image."""
-    sparsity: float = 0.0
-    """Mean accumulation of novel views."""
-    opaqueness: float = 0.0
-    """Entropy of the accumulation."""
-    depth_variance: float = 0.0
-    """Spread of each opaque ray's weight in depth."""
-
-    def at(self, name: str, step: int) -> float:
-        """Weight of a term at a training step; `name` as in the loss dictionary, `sds_1` for level 1."""
-        value = getattr(self, term_name(name))
-        if isinstance(value, Anneal):
-            return value(step)
-        return value if isinstance(value, float) else value[int(name.rpartition("_")[2]) if len(value) > 1 else 0]
-
-    def check(self, num_levels: int) -> None:
-        """Raises: InputError: a per-level weight names another number of levels than there are."""
-        for term in ("rgb", "mask", "sds", "consistency"):
-            if len(getattr(self, term)) not in (1, num_levels):
-                raise InputError(
-                    f"loss-weights.{term} has {len(getattr(self, term))} values for {num_levels} levels; "
-                    "give one value for all levels or one per level."
-                )
-
-    def needs_normals(self, step: int) -> bool:
-        """Whether any term at this step looks at normals."""
-        return self.orientation(step) > 0 or self.normal_smoothness_3d > 0 or self.normal_smoothness_2d > 0
+"""Chunks of rays rendered at once on a CUDA device outside training: one alone would leave most of it idle."""
+NORMAL_SHARE = 1e-3
+"""Samples that contribute less than this share of a ray's opacity are left out of rendered normals."""
+NORMAL_OPACITY = 1.0 / 512.0
+"""Rays of a lower opacity have no rendered normal: it would change their colour by less than half a grey level."""
 
 
 @dataclass
 class Consistent4DModelConfig(ModelConfig):
-    """The field, how it is rendered, and the weights of its losses."""
+    """The field, its rendering, and the weights of its losses."""
 
     _target: type = field(default_factory=lambda: Consistent4DModel)
     """Class to instantiate."""
     enable_collider: bool = False
     """Not used: rays are sampled inside the object's box."""
     eval_num_rays_per_chunk: int = 16384
-    """Rays rendered at a time outside training, and on a CUDA device `CUDA_CHUNKS` times as many; less takes less
+    """Rays rendered at a time outside training, on a CUDA device `CUDA_CHUNKS` times as many; fewer take less
     memory."""
     grid_resolutions: tuple[tuple[int, int, int, int], ...] = ((50, 50, 50, 8), (100, 100, 100, 16))
     """Grid size along x, y, z, t for each level of the cascade, coarse to fine."""
@@ -110,26 +68,29 @@ class Consistent4DModelConfig(ModelConfig):
     plane_reduction: PlaneReduction = "product"
     """How the six planes of a level are combined: their product, or (xy + xz + yz) * xt * yt * zt."""
     density_blob: DensityBlob = "linear"
-    """Ball that training starts from: 10 (1 - 2 |p|) or 10 exp(-2 |p|^2), added to the raw density."""
+    """Initial ball of density, added to the raw density: `linear` is 10 (1 - 2 |p|), `gaussian` 10 exp(-2 |p|^2)."""
     implementation: HeadImplementation = "torch"
-    """What the heads are: of torch, which run in one Triton kernel where there is CUDA, or `tcnn`, which needs
-    tinycudann and a CUDA device, and whose checkpoints need them too."""
+    """Implementation of the heads: `torch`, on a CUDA device as one Triton kernel, or `tcnn`, which needs tinycudann
+    and a CUDA device, also to open its checkpoints."""
     samples_per_ray: int = 256
     """Samples along the diagonal of the box; sets the distance between samples."""
     occupancy_resolution: int = 32
     """Cells per side of the occupancy grid."""
     occupancy_times: int = 8
-    """Moments at which each cell is looked at in one update (upstream: one, quirk 16)."""
+    """Times at which each cell is sampled in one update (the original: one, quirk 16)."""
     render_normals: bool = True
     """Whether normals are among the outputs outside training."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     """Weights of all loss terms."""
 
     def check(self) -> None:
-        """Raises: InputError: values that contradict each other, or that must be at least 1 and are not."""
+        """Raises: InputError: Values contradict each other, or are below 1 where they must not be."""
         levels = len(self.grid_resolutions)
         if len(self.channels) not in (1, levels):
-            raise InputError(f"channels {self.channels} must name one value, or one for each of {levels} levels.")
+            raise InputError(
+                f"model.channels has {len(self.channels)} values for {levels} levels; "
+                "give one value for all levels or one per level."
+            )
         self.loss_weights.check(levels)
         sizes = ("hidden_width", "samples_per_ray", "occupancy_resolution", "occupancy_times")
         counts = {name: (getattr(self, name),) for name in sizes} | {"channels": self.channels}
@@ -139,32 +100,6 @@ class Consistent4DModelConfig(ModelConfig):
                 raise InputError(f"model.{name.replace('_', '-')} is {getattr(self, name)}: give at least 1.")
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """A rendered batch of rays, all levels, with what the losses need."""
-
-    rgb: Float[Tensor, "levels rays 3"]
-    """Colour on white."""
-    accumulation: Float[Tensor, "levels rays"]
-    """Opacity in [0, 1]."""
-    expected_depth: Float[Tensor, "levels rays"]
-    """Sum of weight times distance, not divided by the accumulation."""
-    depth: Float[Tensor, "levels rays"]
-    """Distance of what is seen (see `compositing.normalised_depth`)."""
-    depth_variance: Float[Tensor, "levels rays"] | None
-    """Spread of the weight around `depth`; None when no loss asks for it."""
-    weights: Float[Tensor, "levels samples"]
-    """Weight of each sample."""
-    normals: Float[Tensor, "levels samples 3"] | None
-    """Normal of each sample; None when no loss asks for it."""
-    shifted_normals: Float[Tensor, "levels samples 3"] | None
-    """Normal at a slightly shifted point; None when no loss asks for it."""
-    directions: Float[Tensor, "samples 3"]
-    """View direction at each sample."""
-    normal_map: Float[Tensor, "levels rays 3"] | None
-    """Normals as colours, (n + 1) / 2 times the accumulation; None when neither a loss nor an image asks for it."""
-
-
 class Consistent4DModel(Model):
     """A dynamic object in the box [-1, 1]^3 on a white background."""
 
@@ -172,15 +107,13 @@ class Consistent4DModel(Model):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Nerfstudio's mark of the device: as a parameter without gradient it would make every step of distributed
-        # training wait for all others to say that theirs has none either.
-        self.device_indicator_param.requires_grad_(False)
+        freeze_device_indicator(self)
 
     def populate_modules(self) -> None:
         """Build the field and the occupancy grid.
 
         Raises:
-            InputError: the configuration contradicts itself.
+            InputError: The configuration contradicts itself.
         """
         super().populate_modules()
         config = self.config
@@ -199,7 +132,7 @@ class Consistent4DModel(Model):
         self.seed = torch.initial_seed()
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group with everything that is trained."""
+        """One group with all parameters of the field."""
         return {"field": list(self.field.parameters())}
 
     def get_training_callbacks(
@@ -223,33 +156,30 @@ class Consistent4DModel(Model):
         Args:
             ray_bundle: Rays, with times in [0, 1] or without (then the first frame is shown).
             draws: Random draws of a training step; without them nothing is random and the outputs are images.
-            step: Training step, which says what the losses will ask for.
+            step: Training step, which determines what the losses need.
         """
         return self.get_outputs(ray_bundle, draws, step)
 
     def get_outputs(
         self, ray_bundle: RayBundle | Cameras, draws: RenderDraws | None = None, step: int = 0
     ) -> dict[str, Any]:
-        """In training (with draws) {"rendering": Rendering}, else one tensor per ray under each name (see `images`)."""
+        """In training (with draws) {"rendering": Rendering}, else those of `Rendering.images`."""
         assert isinstance(ray_bundle, RayBundle)
         if draws is not None:
             return {"rendering": self.render(ray_bundle, draws, self.config.loss_weights.needs_normals(step))}
-        return self.images(self.render(ray_bundle, None, self.config.render_normals))
+        return self.render(ray_bundle, None, self.config.render_normals).images
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Images of one camera, by name; without a time it shows the moment of its place in its path.
-
-        So `ns-render interpolate`, which drops times, and a camera path without them sweep the time.
+        """Images of one camera at its time, by name.
 
         Raises:
-            InputError: its time is outside 0..1.
+            InputError: It has no time, or one outside 0..1.
         """
         if camera.times is None:
-            camera = copy(camera)
-            camera.times = torch.full((1, 1), place_in_path(camera.camera_to_worlds), device=camera.device)
+            raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
         check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
-        return super().get_outputs_for_camera(camera, obb_box)
+        return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property
     def rays_at_once(self) -> int:
@@ -297,60 +227,17 @@ class Consistent4DModel(Model):
         )
 
     def sample(self, rays: RayBundle, draws: RenderDraws | None) -> PackedSamples:
-        """Places where the rays are looked at."""
+        """Sample points along the rays."""
         nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
         jitter = None if draws is None else draws.jitter
         return self.occupancy.sample(rays.origins, rays.directions, jitter, nears, fars)
 
-    def images(self, rendering: Rendering) -> dict[str, Tensor]:
-        """Per-ray outputs: rgb, accumulation, depth, expected_depth and normals of the finest level, then each level's.
-
-        Level l's colour, accumulation and depth are `rgb_l`, `accumulation_l` and `depth_l`.
-        """
-        outputs = {
-            "rgb": rendering.rgb[-1],
-            "accumulation": rendering.accumulation[-1, :, None],
-            "depth": rendering.depth[-1, :, None],
-            "expected_depth": rendering.expected_depth[-1, :, None],
-        }
-        if rendering.normal_map is not None:
-            outputs["normals"] = rendering.normal_map[-1]
-        for level in range(self.field.num_levels):
-            outputs[f"rgb_{level}"] = rendering.rgb[level]
-            outputs[f"accumulation_{level}"] = rendering.accumulation[level, :, None]
-            outputs[f"depth_{level}"] = rendering.depth[level, :, None]
-        return outputs
-
-    def loss_terms(self, rendering: Rendering, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Unweighted terms of the rendering itself, but for those of weight 0 that would cost something."""
-        plan = cast(StepPlan, batch["plan"])
-        weights = self.config.loss_weights
-        terms: dict[str, Tensor] = {}
-        if plan.kind is StepKind.REFERENCE:
-            terms |= per_level("rgb", losses.mean_squared_error(rendering.rgb, batch["image"]))
-            terms |= per_level("mask", losses.mean_squared_error(rendering.accumulation, batch["alpha"]))
-        elif weights.sparsity > 0:
-            terms["sparsity"] = losses.sparsity(rendering.accumulation)
-        if rendering.normals is not None:
-            terms["orientation"] = losses.orientation(
-                rendering.weights, rendering.normals, rendering.directions, rendering.accumulation
-            )
-        if rendering.normals is not None and rendering.shifted_normals is not None:
-            terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(rendering.normals, rendering.shifted_normals)
-        if rendering.normal_map is not None:
-            images = rendering.normal_map.view(-1, plan.image_size, plan.image_size, 3)
-            terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)
-        if weights.opaqueness > 0:
-            terms["opaqueness"] = losses.opaqueness(rendering.accumulation)
-        if rendering.depth_variance is not None:
-            terms["depth_variance"] = losses.visible_depth_variance(rendering.depth_variance, rendering.accumulation)
-        return terms
-
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of the rendering."""
-        terms, weights = self.loss_terms(outputs["rendering"], batch), self.config.loss_weights
+        """Loss terms of the rendering, weighted as configured."""
+        weights = self.config.loss_weights
+        terms = rendering_terms(outputs["rendering"], batch, weights)
         return {name: term * weights.at(name, batch["plan"].step) for name, term in terms.items()}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -359,33 +246,18 @@ class Consistent4DModel(Model):
         samples = torch.tensor(rendering.weights.shape[1] / max(1, rendering.rgb.shape[1]))
         metrics = {"occupied_share": self.occupancy.occupied.float().mean(), "samples_per_ray": samples}
         if batch["plan"].kind is StepKind.REFERENCE:
-            metrics["psnr"] = losses.peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
+            metrics["psnr"] = peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
         return metrics
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR, SSIM and silhouette IoU of a whole image, and pictures to look at (truth on the left)."""
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
+        """PSNR, SSIM and silhouette IoU of a whole image, and images for the log (truth on the left)."""
         truth = batch["image"].to(outputs["rgb"])
-        predicted = outputs["rgb"].clamp(0.0, 1.0)
-        ssim = structural_similarity_index_measure(
-            predicted.movedim(-1, 0)[None], truth.movedim(-1, 0)[None], data_range=1.0
-        )
-        metrics = {
-            "psnr": float(losses.peak_signal_noise_ratio(predicted, truth)),
-            "ssim": float(cast(Tensor, ssim)),
-        }
+        metrics = image_metrics(outputs["rgb"].clamp(0.0, 1.0), truth)
         if "alpha" in batch:
-            inside, solid = batch["alpha"].to(truth) > 0.5, outputs["accumulation"] > 0.5
-            metrics["iou"] = float((inside & solid).sum() / (inside | solid).sum().clamp(min=1))
-        depth = colormaps.apply_depth_colormap(outputs["depth"], outputs["accumulation"])
-        images = {"img": torch.cat((truth, predicted), dim=1), "depth": depth}
-        images["accumulation"] = colormaps.apply_colormap(outputs["accumulation"])
-        if "normals" in outputs:
-            images["normals"] = outputs["normals"]
-        return metrics, images
+            metrics["iou"] = silhouette_iou(outputs["accumulation"], batch["alpha"].to(truth))
+        return metrics, evaluation_images(outputs, truth)
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Colour without the white background, and opacity: straight alpha."""
@@ -394,10 +266,10 @@ class Consistent4DModel(Model):
         return torch.cat((straight_colour(foreground, accumulation), accumulation), dim=-1)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Always strict: Nerfstudio would retry and drop what does not fit without a word.
+        """Strict whatever is asked for: Nerfstudio would retry without `strict` and drop parameters silently.
 
         Raises:
-            InputError: the checkpoint is of another configuration.
+            InputError: The checkpoint is of another configuration.
         """
         remedy = "load it with the config.yml saved beside it"
         try:
@@ -416,8 +288,8 @@ class Consistent4DModel(Model):
         return rays.times[:, 0].to(samples.starts)[samples.ray_indices] * 2.0 - 1.0
 
     def _background(self, like: Tensor) -> Tensor:
-        """White, or what the viewer's crop asks for."""
-        override = renderers.BACKGROUND_COLOR_OVERRIDE
+        """White, or the background colour of the viewer's crop."""
+        override = background_override()
         return like.new_ones(3) if override is None else override.to(like)
 
     def _shifted_normals(self, samples: PackedSamples, times: Tensor, draws: RenderDraws) -> Tensor | None:
@@ -435,29 +307,21 @@ class Consistent4DModel(Model):
         times: Tensor,
     ) -> Float[Tensor, "levels rays 3"]:
         if normals is None:
-            visible = (weights > VISIBLE_WEIGHT).any(dim=0).nonzero()[:, 0]
+            opacity = accumulation[:, samples.ray_indices]
+            counts = (weights > NORMAL_SHARE * opacity) & (opacity > NORMAL_OPACITY)
+            visible = counts.any(dim=0).nonzero()[:, 0]
             samples, weights = samples.select(visible), weights[:, visible]
             normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
 
 
-def place_in_path(pose: Float[Tensor, "1 3 4"]) -> float:
-    """Where in [0, 1] a camera lies in the path that it was sliced from; 0 for a camera on its own.
+def in_floating_point(camera: Cameras) -> Cameras:
+    """The camera with its pose and times in floating point.
 
-    Nerfstudio renders a path camera by camera, each a slice of one tensor: its place in that tensor's memory is all
-    that is left of the order when there are no times.
+    Nerfstudio makes integer tensors of a camera path whose file has whole numbers, and cannot render those.
     """
-    count = pose.untyped_storage().nbytes() // (pose.numel() * pose.element_size())
-    return pose.storage_offset() / pose.numel() / max(1, count - 1)
-
-
-def per_level(name: str, values: Float[Tensor, " levels"] | Sequence[Tensor]) -> dict[str, Tensor]:
-    """Name the values of the levels: `rgb_0`, `rgb_1`, ..."""
-    return {f"{name}_{level}": value for level, value in enumerate(values)}
-
-
-def term_name(name: str) -> str:
-    """The term that a name of `per_level` belongs to: `sds` of `sds_1`; other names are terms themselves."""
-    term, _, level = name.rpartition("_")
-    return term if level.isdigit() else name
+    floats = copy(camera)
+    floats.camera_to_worlds = camera.camera_to_worlds.float()
+    floats.times = None if camera.times is None else camera.times.float()
+    return floats

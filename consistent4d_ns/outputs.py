@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,13 +31,19 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
     Raises:
         InputError: `path` exists and `overwrite` is off, is a folder, or cannot be written (no permission, disk full).
     """
+    check_new_file(path, overwrite)
+    with scratch_beside(path, remedy) as scratch:
+        yield scratch / path.name
+        flush_to_disk(scratch / path.name)
+        (scratch / path.name).replace(path)
+
+
+def check_new_file(path: Path, overwrite: bool = False) -> None:
+    """Raises: InputError: `path` exists and `overwrite` is off, or is a folder."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the name of a file.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
-    with scratch_beside(path, remedy) as scratch:
-        yield scratch / path.name
-        (scratch / path.name).replace(path)
 
 
 @contextmanager
@@ -49,7 +56,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         InputError: `path` holds something and `overwrite` is off; holds something else than what was written earlier;
             is a file; or cannot be written (no permission, disk full).
     """
-    earlier = _earlier_files(path, overwrite)
+    earlier = check_new_folder(path, overwrite)
     with scratch_beside(path) as scratch:
         files = scratch / path.name
         files.mkdir()
@@ -64,8 +71,12 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             (files / name).replace(path / name)
 
 
-def _earlier_files(path: Path, overwrite: bool) -> list[str]:
-    """Files of an earlier output in `path`, all inside of it; none if there is nothing."""
+def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
+    """Files of an earlier output in `path`, all inside of it; none if there is nothing.
+
+    Raises:
+        InputError: `path` is a file, or holds something that may not be replaced (see `new_folder`).
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a folder.")
     if not path.exists() or not any(path.iterdir()):
@@ -84,14 +95,44 @@ def _earlier_files(path: Path, overwrite: bool) -> list[str]:
     return names
 
 
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's contents, or the names in a folder, are on the disk and survive a loss of power."""
+    if path.is_dir() and os.name != "posix":
+        return  # Other systems open no folders, and keep their names in order by themselves.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written (no permission, disk full) becomes an `InputError`."""
+    """What the system refuses while `path` is written becomes an `InputError`, which names the file that failed.
+
+    That is `path` (no permission, disk full), or another file that is read meanwhile.
+
+    Args:
+        path: The file or folder that is written.
+        remedy: What to do where it cannot be written.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason, failed = error.strerror or str(error), error.filename
+        if isinstance(failed, (str, bytes)) and not _belongs_to_output(Path(os.fsdecode(failed)), path):
+            raise InputError(
+                f"cannot open {os.fsdecode(failed)}: {reason}; check that it is there and may be read."
+            ) from error
         raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
+
+
+def _belongs_to_output(failed: Path, path: Path) -> bool:
+    """Whether a file is `path`, in it, in its scratch folder, or one of the folders that `path` lies in."""
+    failed, path = failed.absolute(), path.absolute()
+    scratch = failed.is_relative_to(path.parent) and failed.relative_to(path.parent).parts[:1]
+    in_scratch = bool(scratch) and scratch[0].startswith(f".{path.name}-")
+    return in_scratch or failed.is_relative_to(path) or path.is_relative_to(failed)
 
 
 @contextmanager

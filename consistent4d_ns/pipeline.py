@@ -1,16 +1,16 @@
-"""The training step: render, distil, keep consistent. Owns the priors, which no checkpoint ever holds."""
+"""The training step: render, distil, keep consistent. Owns the priors, which are never saved in checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from threading import Lock
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -19,21 +19,23 @@ from consistent4d_ns.data.cameras import relative_pose
 from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent4DDataManagerConfig
 from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
-from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
-from consistent4d_ns.guidance.config import GuidanceConfig, timestep_range
+from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
+from consistent4d_ns.loss_weights import per_level
 from consistent4d_ns.media.encoding import offer_ffmpeg
-from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig, per_level, term_name
-from consistent4d_ns.record.report import TrainingReport
-from consistent4d_ns.steering import Steering
+from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
+from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
+from consistent4d_ns.rendering.terms import rendering_terms
+from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.viewer.panel import Panel
 
 MIN_CLIP = 3
-"""Shortest clip with something to interpolate (method.md section 6)."""
+"""Views of the shortest clip that has any between its ends to interpolate (method.md section 6)."""
 
 LOGGED_TIMES = (0.0, 0.5, 1.0)
-"""Moments at which the log shows novel views."""
+"""Times in [0, 1] at which the log shows novel views."""
 
 
 @dataclass
@@ -47,32 +49,36 @@ class Consistent4DPipelineConfig(VanillaPipelineConfig):
     model: Consistent4DModelConfig = field(default_factory=Consistent4DModelConfig)
     """Field, rendering and loss weights."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    """The view-conditioned diffusion prior that judges novel views."""
+    """The view-conditioned diffusion prior whose score is distilled into novel views."""
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
-    """The frame interpolation network that keeps neighbouring views and times consistent."""
+    """The frame interpolation network behind the consistency loss."""
 
 
 @dataclass(frozen=True)
 class StepDraws:
-    """All that is random in one training step."""
+    """All that decides one training step, beside the configuration and the model: what is random, and its settings."""
 
     plan: StepPlan
     """Frames and cameras."""
+    settings: StepSettings
+    """Loss weights, guidance scale and noise levels, as configured and steered."""
     rendering: RenderDraws
     """Ray jitter and normal offsets."""
     guidance: GuidanceDraws | None
-    """Noise of the distillation; None on steps without it."""
+    """Noise and timesteps of the distillation; None on steps without it."""
 
 
 class Consistent4DPipeline(VanillaPipeline):
     """Alternates between fitting the input view and distilling novel views (method.md sections 2.2, 5, 6, 8).
 
     `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither. `steering`
-    is what the current step obeys beside the configuration; `steer` changes it for the next one.
+    holds the changes to the configuration that are in force; `steer` asks for others, from the next step on.
     """
 
     config: Consistent4DPipelineConfig
     datamanager: Consistent4DDataManager
+    _steering_lock: ClassVar = Lock()
+    """Held while `next_steering` is replaced. Of the class, because pipelines can be copied and locks cannot."""
 
     def __init__(
         self,
@@ -84,31 +90,46 @@ class Consistent4DPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         show_input_errors_in_one_line()
+        hide_nerfstudio_warnings()
+        if test_mode == "val" and config.guidance.kind != "none":
+            check_noise_levels(config.guidance)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = torch.initial_seed()
-        self.latest: dict[str, Tensor] = {}
         self.step_terms: dict[str, Tensor] = {}
+        self.latest_terms: dict[str, Tensor] = {}
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
         self.steering = self.next_steering = Steering()
+        self.settings = self.resolve_settings(step=0)
         self.panel = Panel(self, training=test_mode == "val")
         if test_mode == "val":
             self.load_priors(device)
         else:
             offer_ffmpeg()
+            sweep_time_along_untimed_paths()
 
     @property
     def model(self) -> Consistent4DModel:
         """The model, out of the wrapper of distributed training."""
         return cast(Consistent4DModel, super().model)
 
+    @property
+    def guidance_config(self) -> GuidanceConfig:
+        """The settings of the guidance as configured."""
+        return self.config.guidance
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether neighbouring images are kept consistent by an interpolation network."""
+        return self.interpolator is not None
+
     def load_priors(self, device: str) -> None:
-        """Load what the configuration asks for and condition it on the frames.
+        """Load the configured priors and condition the guidance on the frames.
 
         Raises:
-            InputError: weights are missing or of another layout.
+            InputError: Weights are missing or of another layout.
         """
-        # Imported here because both bring in networks, and neither is needed to view, render or evaluate.
+        # Imported here: both import network libraries, and viewing, rendering and evaluating need neither.
         from consistent4d_ns.guidance.loading import build_guidance
         from consistent4d_ns.interpolation.consistency import load_interpolator
 
@@ -122,32 +143,31 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's, the viewer's panel, and in the main process those that write the run's losses and pictures."""
+        """Nerfstudio's callbacks and the panel's."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
-        trainer = training_callback_attributes.trainer
-        if trainer is not None and is_main_process():
-            callbacks += TrainingReport(self, trainer.config).callbacks()
         return callbacks
 
     def steer(self, **changes: Any) -> None:
         """Change values of `Steering` from the next step on; may be called from any thread."""
-        self.next_steering = dataclasses.replace(self.next_steering, **changes)
+        with self._steering_lock:
+            self.next_steering = dataclasses.replace(self.next_steering, **changes)
 
-    def obey(self, step: int) -> None:
-        """Let step `step` and those after it follow the latest steering, and say what is new about it."""
+    def adopt_steering(self, step: int) -> None:
+        """Apply the latest steering from `step` on, and print what it changes."""
         latest = self.next_steering
         for change in latest.changes_since(self.steering):
             CONSOLE.print(f"From step {step} on: {change}")
         self.steering = latest
 
-    def weight(self, name: str, step: int) -> float:
-        """Weight of a term at a step, as configured and steered; `name` as in the loss dictionary."""
-        return self.config.model.loss_weights.at(name, step) * self.steering.factor(term_name(name))
+    def resolve_settings(self, step: int) -> StepSettings:
+        """The settings of training step `step`, as configured and steered."""
+        levels = self.model.field.num_levels
+        return resolve_settings(self.config.model.loss_weights, self.config.guidance, self.steering, step, levels)
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
-        """Kinds of steps from which the loaded priors can learn anything at this stage of training."""
+        """Kinds of steps for which there is a loss, given the loaded priors and the stage of training."""
         if self.steering.pause_distillation:
             return frozenset({StepKind.REFERENCE})
         if self.guidance is not None:
@@ -160,42 +180,42 @@ class Consistent4DPipeline(VanillaPipeline):
         return frozenset({StepKind.REFERENCE, *clips})
 
     def draw(self, step: int) -> StepDraws:
-        """Everything random in training step `step`; follows from the seed and the step alone."""
+        """What decides training step `step`; follows from the seed, the step, the configuration and the steering."""
+        settings = self.resolve_settings(step)
         plan = self.datamanager.plan(step, self.useful_kinds(step))
         rays = len(plan.frames) * plan.image_size**2
         offsets = self.config.model.loss_weights.normal_smoothness_3d > 0
         rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device), offsets)
         guidance = None
         if self.guidance is not None and plan.kind is not StepKind.REFERENCE:
-            settings = self.steering.guidance(self.config.guidance)
-            timesteps = timestep_range(settings, step, self.guidance.num_timesteps)
+            timesteps = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             generator = step_generator(self.seed, step, "guidance", self.device)
             levels = self.model.field.num_levels
             guidance = draw(self.guidance, levels, len(plan.frames), timesteps, generator)
-        return StepDraws(plan, rendering, guidance)
+        return StepDraws(plan, settings, rendering, guidance)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs, weighted losses and figures of one training step.
+        """Outputs, weighted losses and values for the log of one training step.
 
-        In full precision also under the trainer's mixed precision, as upstream (method.md section 8): what gains from
-        half precision are the priors, and those have settings of their own.
+        Runs in full precision even under the trainer's mixed precision, as the original does (method.md section 8):
+        only the priors gain from half precision, and they have a precision setting of their own.
         """
-        self.obey(step)
+        self.adopt_steering(step)
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return self.training_step(self.draw(step))
 
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """One training step from its draws, which decide everything."""
+        """One training step, determined by its draws."""
         plan = draws.plan
         rays, batch = self.datamanager.batch(plan)
-        # Through `_model`, once: that is what distributed training wraps.
+        # Called through `_model`, and once only: distributed training wraps that.
         outputs = self._model(rays, draws.rendering, plan.step)
-        terms = self.model.loss_terms(outputs["rendering"], batch)
+        terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
         if plan.kind is not StepKind.REFERENCE:
             images = as_images(outputs["rendering"].rgb, plan)
             terms |= self.distillation_terms(images, draws)
             terms |= self.consistency_terms(images, plan)
-        losses = {name: term * self.weight(name, plan.step) for name, term in terms.items()}
+        losses = {name: term * draws.settings.loss_weights[name] for name, term in terms.items()}
         metrics = self.model.get_metrics_dict(outputs, batch) | self.figures(terms, draws)
         return outputs, losses, metrics
 
@@ -207,8 +227,7 @@ class Consistent4DPipeline(VanillaPipeline):
             return {}
         poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device, non_blocking=True)
         frames = draws.plan.frames.to(images.device, non_blocking=True)
-        scale = self.steering.guidance(self.config.guidance).scale
-        sds = self.guidance.loss(images, poses, frames, draws.guidance, scale)
+        sds = self.guidance.loss(images, poses, frames, draws.guidance, draws.settings.guidance_scale)
         return per_level("sds", sds)
 
     def consistency_terms(
@@ -222,25 +241,25 @@ class Consistent4DPipeline(VanillaPipeline):
         return per_level("consistency", consistency_loss(self.interpolator, images))
 
     def figures(self, terms: dict[str, Tensor], draws: StepDraws) -> dict[str, Tensor]:
-        """What goes to the log: the latest value of every term, its weight, and where the schedules are.
+        """Values for the log: the latest value and the weight of every term, and the current values of all schedules.
 
-        Kinds of steps alternate while the log is written every few steps: hence the latest values, not this step's.
+        Kinds of steps alternate and not every step is logged: hence the latest value of each term, not this step's.
         """
+        settings = self.settings = draws.settings
         self.step_terms = {name: term.detach() for name, term in terms.items()}
-        self.latest |= self.step_terms
-        step, plan = draws.plan.step, draws.plan
-        weights = {f"weight/{name}": torch.tensor(self.weight(name, step)) for name in self.latest}
-        schedule = {"schedule/image_size": plan.image_size, "schedule/views": len(plan.frames)}
+        self.latest_terms |= self.step_terms
+        known = {f"term/{name}": term for name, term in self.latest_terms.items()}
+        numbers = {f"weight/{name}": settings.loss_weights[name] for name in self.latest_terms}
+        numbers |= {"schedule/image_size": draws.plan.image_size, "schedule/views": len(draws.plan.frames)}
         if self.guidance is not None:
-            settings = self.steering.guidance(self.config.guidance)
-            low, high = timestep_range(settings, step, self.guidance.num_timesteps)
-            schedule |= {"schedule/min_timestep": low, "schedule/max_timestep": high}
-            schedule |= {"schedule/guidance_scale": settings.scale}
-        figures = {name: torch.tensor(float(value)) for name, value in schedule.items()}
-        return {f"term/{name}": term for name, term in self.latest.items()} | weights | figures
+            low, high = timestep_range(settings.noise_range, self.guidance.num_timesteps)
+            numbers |= {"schedule/min_timestep": low, "schedule/max_timestep": high}
+            numbers |= {"schedule/guidance_scale": settings.guidance_scale}
+            known["guidance/undefined_predictions"] = self.guidance.undefined_predictions.float()
+        return known | {name: torch.tensor(float(number)) for name, number in numbers.items()}
 
     def get_eval_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of one frame of the input view, without random draws and without gradients."""
+        """Losses of one frame of the input view, without randomness or gradients."""
         self.eval()
         with torch.no_grad():
             rays, batch = self.datamanager.next_eval(step)
@@ -251,7 +270,7 @@ class Consistent4DPipeline(VanillaPipeline):
         return outputs, losses, metrics
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Figures and pictures of one evaluation image; and the input beside novel views, at the stage's size."""
+        """Metrics and images of one evaluation view, and the input beside novel views at the stage's resolution."""
         from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views
 
         metrics, images = super().get_eval_image_metrics_and_images(step)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-import pickle
-import re
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
+from consistent4d_ns.checkpoints import NAME, choose_checkpoint, read_checkpoint
+from consistent4d_ns.config_checks import check_config
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.messages import warn
 
 if TYPE_CHECKING:
-    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
     from consistent4d_ns.pipeline import Consistent4DPipeline
+    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
-CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
-"""How Nerfstudio names checkpoints."""
-TRUSTED = ("consistent4d_ns.", "nerfstudio.", "pathlib", "torch.optim.")
-"""Modules whose classes a configuration may name."""
+PYTHON_TAG = "tag:yaml.org,2002:python/"
+"""Beginning of the YAML tags that stand for Python objects."""
+PATHS = ("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath")
+"""Names of paths in configurations that were written on any system and by any version of Python."""
+REMEDY = "give the config.yml that ns-train saved in the run's folder"
+"""What to do where a file is no configuration."""
 
 
 @dataclass(frozen=True)
@@ -36,81 +43,120 @@ class Run:
     """Training step of the checkpoint."""
 
 
-class ConfigLoader(yaml.FullLoader):
-    """Reads the configurations that Nerfstudio writes, and creates nothing but configurations, paths and enumerations.
+class ConfigLoader(yaml.SafeLoader):
+    """Reads the configurations of this method, and builds nothing but their own classes and paths.
 
+    No name in a file is imported: those that a configuration can hold are known beforehand (`known_classes`). A class
+    or function is never taken from a file either; a field that holds one (`_target`, `collate_fn`) gets its default.
     Nerfstudio's own commands use a loader that would call anything a file names.
     """
 
-    def find_python_name(self, name: str, mark: Any, unsafe: bool = False) -> Any:
-        """A class by its full name, out of the modules that configurations are made of."""
-        if not name.startswith(TRUSTED) and "." in name:
-            raise yaml.constructor.ConstructorError(None, None, f"it names {name}, which no configuration needs", mark)
-        return super().find_python_name(name, mark, unsafe=True)
+    def construct_config(self, name: str, node: yaml.Node) -> Any:
+        """`!!python/object:...`: a configuration with its fields."""
+        kind = self._known(name, node)
+        if not (is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
+            raise self._refusal(f"{name} is not a configuration", node)
+        fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
+        declared = {field.name for field in dataclasses.fields(kind)}
+        for unknown in fields.keys() - declared:
+            warn(f"{unknown} in the configuration is not known to this version and is left out.")
+        return kind(**{key: self.construct_object(fields[key], deep=True) for key in fields.keys() & declared})
 
-    def construct_configuration(self, suffix: str, node: yaml.Node) -> Any:
-        """`!!python/object:...`: a dataclass with its fields."""
-        kind = self.find_python_name(suffix, node.start_mark)
-        if not (isinstance(kind, type) and is_dataclass(kind)):
-            raise yaml.constructor.ConstructorError(None, None, f"{suffix} is no configuration", node.start_mark)
-        made = object.__new__(kind)
-        yield made
-        fields: Any = self.construct_mapping(node, deep=True)  # pyright: ignore[reportArgumentType]
-        vars(made).update(fields)
+    def construct_call(self, name: str, node: yaml.Node) -> Any:
+        """`!!python/object/apply:...`: a path, or a member of an enumeration."""
+        kind = Path if name in PATHS else self._known(name, node)
+        if not (issubclass(kind, (PurePath, enum.Enum)) and isinstance(node, yaml.SequenceNode)):
+            raise self._refusal(f"it calls {name}", node)
+        return kind(*self.construct_sequence(node, deep=True))
 
-    def construct_value(self, suffix: str, node: yaml.Node) -> Any:
-        """`!!python/object/apply:...`: a path or a member of an enumeration."""
-        kind = self.find_python_name(suffix, node.start_mark)
-        if not (isinstance(kind, type) and issubclass(kind, (PurePath, enum.Enum))):
-            raise yaml.constructor.ConstructorError(None, None, f"it calls {suffix}", node.start_mark)
-        return kind(*self.construct_sequence(node, deep=True))  # pyright: ignore[reportArgumentType]
+    def construct_tuple(self, node: yaml.Node) -> tuple[Any, ...]:
+        """`!!python/tuple`."""
+        return tuple(self.construct_sequence(node, deep=True))  # pyright: ignore[reportArgumentType]
+
+    def _known(self, name: str, node: yaml.Node) -> Any:
+        if name not in known_classes():
+            raise self._refusal(f"it names {name}, which no configuration of consistent4d holds", node)
+        return known_classes()[name]
+
+    @staticmethod
+    def _refusal(reason: str, node: yaml.Node) -> yaml.YAMLError:
+        return yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
 
 
-_TAG = "tag:yaml.org,2002:python/"
-ConfigLoader.add_multi_constructor(f"{_TAG}object/apply:", ConfigLoader.construct_value)
-ConfigLoader.add_multi_constructor(f"{_TAG}object:", ConfigLoader.construct_configuration)
+ConfigLoader.add_multi_constructor(f"{PYTHON_TAG}object/apply:", ConfigLoader.construct_call)
+ConfigLoader.add_multi_constructor(f"{PYTHON_TAG}object:", ConfigLoader.construct_config)
+ConfigLoader.add_constructor(f"{PYTHON_TAG}tuple", ConfigLoader.construct_tuple)
+
+
+@cache
+def known_classes() -> dict[str, type]:
+    """Everything a configuration of this method can be built of, by full name: what is in the presets, and all of
+    Nerfstudio's settings of optimisers, schedulers and camera optimisers."""
+    from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+    from nerfstudio.engine import optimizers, schedulers
+
+    from consistent4d_ns.method_configs import PRESETS
+
+    settings = {
+        kind
+        for module, base in ((optimizers, optimizers.OptimizerConfig), (schedulers, schedulers.SchedulerConfig))
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, base)
+    }
+    found = {type(part) for specification in PRESETS for part in _parts(specification.config)}
+    return {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (*found, *settings, CameraOptimizerConfig)}
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Configurations and members of enumerations in a value, itself included."""
+    if is_dataclass(value) and not isinstance(value, type):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from _parts(getattr(value, field.name))
+    elif isinstance(value, enum.Enum):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _parts(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _parts(part)
 
 
 def read_config(path: Path) -> Consistent4DTrainerConfig:
-    """The configuration in a run's `config.yml`.
+    """The configuration in a run's `config.yml`, set to use what lies beside it.
 
     Raises:
         InputError: no such file, not a configuration, or that of another method.
     """
-    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
+    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
-    remedy = "give the config.yml that ns-train saved in the run's folder"
     if not path.is_file():
-        raise InputError(f"{path} does not exist: {remedy}.")
-    if CHECKPOINT.fullmatch(path.name):
-        raise InputError(f"{path} is a checkpoint: {remedy} (two folders above it).")
+        raise InputError(f"{path} does not exist: {REMEDY}.")
+    if NAME.fullmatch(path.name):
+        raise InputError(f"{path} is a checkpoint: {REMEDY} (two folders above it).")
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), ConfigLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        loader = ConfigLoader(path.read_text(encoding="utf-8"))
+        node: Any = loader.get_single_node()
+        own = f"{PYTHON_TAG}object:{Consistent4DTrainerConfig.__module__}.{Consistent4DTrainerConfig.__qualname__}"
+        if node is None or node.tag != own:
+            raise InputError(f"{path} {_what_it_is(node)}: {REMEDY}.")
+        config = loader.construct_document(node)
+        check_config(config)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as a configuration ({reason}): {remedy}.") from error
-    if not isinstance(config, Consistent4DTrainerConfig):
-        method = getattr(config, "method_name", None)
-        told = f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"
-        raise InputError(f"{path} {told}: {remedy}.")
+        raise InputError(f"{path} cannot be read as a configuration ({reason}): {REMEDY}.") from error
+    config.open_in(path.parent)
     return config
 
 
-def find_checkpoint(config_path: Path, config: Consistent4DTrainerConfig, step: int | None = None) -> Path:
-    """The checkpoint of a step (default: the latest), beside the configuration or where the configuration says.
-
-    Raises:
-        InputError: there is none.
-    """
-    folders = (config_path.parent / config.relative_model_dir, config.get_checkpoint_dir())
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    steps = {int(match[1]): path for path in folder.glob("*.ckpt") if (match := CHECKPOINT.fullmatch(path.name))}
-    if not steps:
-        raise InputError(f"{folder} holds no checkpoint (step-*.ckpt): train until one is saved, or copy it there.")
-    if step is not None and step not in steps:
-        known = ", ".join(map(str, sorted(steps)))
-        raise InputError(f"{folder} holds no checkpoint of step {step}: choose from {known}.")
-    return steps[max(steps) if step is None else step]
+def _what_it_is(node: Any) -> str:
+    """What a YAML file holds that is not a configuration of this method."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    method = next((value.value for key, value in pairs if key.value == "method_name"), None)
+    return f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"
 
 
 def load_run(path: Path, step: int | None = None, data: Path | None = None, device: str | None = None) -> Run:
@@ -118,7 +164,7 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
 
     Args:
         path: Its `config.yml`, or its folder.
-        step: Training step of the checkpoint; default: the latest.
+        step: Training step of the checkpoint; default: the newest that is whole.
         data: Where its frames are now, if they were moved.
         device: Where to; default: CUDA if there is one, else the CPU.
 
@@ -127,28 +173,15 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     """
     path = path / "config.yml" if path.is_dir() else path
     config = read_config(path)
-    checkpoint = find_checkpoint(path, config, step)
     if data is not None:
-        config.data = config.pipeline.datamanager.data = config.pipeline.datamanager.dataparser.data = data
-    state = read_checkpoint(checkpoint)
+        config.use_data(data.expanduser())
+    frames = config.data or config.pipeline.datamanager.data
+    if data is None and frames is not None and not frames.exists():
+        raise InputError(f"the frames of this run are no longer at {frames}: say with --data where they are.")
+    state = read_checkpoint(choose_checkpoint(config.get_checkpoint_dir(), step))
     pipeline: Any = config.pipeline.setup(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"), test_mode="test"
     )
     pipeline.load_pipeline(state["pipeline"], state["step"])
     pipeline.eval()
     return Run(config, pipeline, state["step"])
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, tensors and plain values only.
-
-    Raises:
-        InputError: the file is damaged, or not a checkpoint.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, LookupError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} is damaged or no checkpoint: copy it again, or use an earlier one.") from error
-    if not (isinstance(state, dict) and {"pipeline", "step"} <= state.keys()):
-        raise InputError(f"{path} is not a checkpoint of a training run: give one that ns-train saved.")
-    return state

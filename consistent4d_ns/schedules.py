@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Anneal:
-    """A value that runs linearly from `start` to `end` and stays there (method.md section 7).
+    """A value that changes linearly from `start` to `end` and then stays there (method.md section 7).
 
-    Resuming is safe: the value follows from the step alone.
+    It depends on the step alone, so a resumed run continues where it was.
     """
 
     start: float

@@ -1,13 +1,35 @@
-"""Nerfstudio's trainer, sharing the model fairly with the viewer."""
+"""Nerfstudio's trainer: the model shared fairly with the viewer, checkpoints written whole, a clean end on Ctrl-C."""
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
 
-from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
+from nerfstudio.utils.comms import is_main_process
+from nerfstudio.utils.decorators import check_main_thread
 
+from consistent4d_ns.checkpoints import (
+    checkpoint_path,
+    list_checkpoints,
+    read_checkpoint,
+    resumed_checkpoint,
+    write_checkpoint,
+)
 from consistent4d_ns.device.cuda import use_device
+from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
+from consistent4d_ns.messages import say, warn
+from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
+from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.viewer.fair_lock import FairLock
+
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ended, as shells have it."""
 
 
 class Consistent4DTrainer(Trainer):
@@ -18,7 +40,156 @@ class Consistent4DTrainer(Trainer):
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
         # The viewer, which is set up later, takes the lock from here.
         self.train_lock: Any = FairLock()
+        self.report: TrainingReport | None = None
+        self.last_step: int | None = None
+        """The latest step of this training that is complete."""
+        self.interrupted = False
+        """Whether Ctrl-C asked for an end after the current step."""
+        self.unsaved: InputError | None = None
+        """Why the latest checkpoint could not be saved, if it could not."""
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Build the pipeline, load the checkpoint to go on from, open the logs; in the main process also the report.
+
+        Raises:
+            InputError: something that the configuration names cannot be used.
+        """
+        close_logs()
+        with end_on_interrupt("stopped before the first step."):
+            super().setup(test_mode)
+        set_total_steps(self._start_step + self.config.max_num_iterations)
+        if is_main_process():
+            self.report = TrainingReport(self.pipeline, self.config)
+            self.callbacks += self.report.callbacks()
+
+    def _load_checkpoint(self) -> None:
+        """Go on from the checkpoint that the configuration names, if it names one (in place of Nerfstudio 1.1.5's).
+
+        Raises:
+            InputError: there is none, it is damaged, or it is that of another model.
+        """
+        config = self.config
+        file = resumed_checkpoint(config.load_dir, config.load_step, config.load_checkpoint)
+        if file is None:
+            return
+        state = read_checkpoint(file)
+        try:
+            self.pipeline.load_pipeline(state["pipeline"], state["step"])
+            self.optimizers.load_optimizers(state["optimizers"])
+            if config.load_scheduler:
+                self.optimizers.load_schedulers(state.get("schedulers", {}))
+            self.grad_scaler.load_state_dict(state["scalers"])
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{file} does not fit this method and its options: {reason}") from error
+        self._start_step = state["step"] + 1
+        say(f"Going on from {file}.")
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Save everything that training goes on from, whole or not at all; on a full disk training goes on.
+
+        Args:
+            step: The latest step that is complete.
+        """
+        path = checkpoint_path(self.checkpoint_dir, step)
+        state = {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        try:
+            write_checkpoint(path, state)
+        except InputError as error:
+            self.unsaved = error
+            warn(f"{error} {kept(self.checkpoint_dir)}")
+            return
+        self.unsaved = None
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other.name != path.name:
+                    other.unlink()
+
+    def train(self) -> None:
+        """Train. Ctrl-C ends it after the current step, saves a checkpoint, and exits with code 130.
+
+        Raises:
+            InputError: the last checkpoint could not be saved.
+            SystemExit: Ctrl-C.
+        """
+        with self.catch_interrupts():
+            try:
+                super().train()
+            except KeyboardInterrupt:
+                self.end_at_once()
+        if self.unsaved is not None:
+            raise self.unsaved
+
+    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
+        """One training step."""
+        result = super().train_iteration(step)
+        self.last_step = step
+        return result
+
+    @contextmanager
+    def catch_interrupts(self) -> Iterator[None]:
+        """Let Ctrl-C end training after the current step; where there are several processes, each at once."""
+        if self.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, self.interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """On Ctrl-C: stop after this step; before the first and after the last, and the second time, at once."""
+        if self.interrupted or self.last_step is None or self.training_state == "completed":
+            raise KeyboardInterrupt
+        self.interrupted = self.stop_training = True
+
+    def _after_train(self) -> None:
+        """End training (in place of Nerfstudio 1.1.5's, which comes here on `stop_training`, too)."""
+        if not self.interrupted or self.last_step is None:
+            return super()._after_train()
+        self.save_checkpoint(self.last_step)
+        if self.report is not None:
+            self.report.save_history()
+        self.exit_with(f"Stopped after step {self.last_step}.")
+
+    def end_at_once(self) -> None:
+        """End on Ctrl-C in the middle of something; a viewer that is left open after training ends as it should."""
+        if self.training_state == "completed" and self.report is not None and self.report.is_finished:
+            return
+        self.exit_with(f"Stopped in step {self.step}.")
+
+    def exit_with(self, message: str) -> NoReturn:
+        """End the program after Ctrl-C with one line, without Nerfstudio's table of timings."""
+        self.config.logging.profiler = "none"
+        if self.local_rank == 0:
+            say(f"{message} {kept(self.checkpoint_dir)}")
+        raise SystemExit(INTERRUPTED)
+
+
+def kept(folder: Path) -> str:
+    """Which checkpoint a run has, in a sentence."""
+    saved = list_checkpoints(folder)
+    return f"The last checkpoint is {saved[max(saved)]}." if saved else "There is no checkpoint yet."
+
+
+@contextmanager
+def end_on_interrupt(message: str) -> Iterator[None]:
+    """Let Ctrl-C end the program with one line and code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(message)
+        raise SystemExit(INTERRUPTED) from None

@@ -1,4 +1,4 @@
-"""Where golden numbers and real data are found, and what is said when they are not."""
+"""What every test relies on: one thread per process, the same arithmetic on every CPU, recorded numbers, real data."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-# Threads that spin while waiting slow everything down when tests run beside other work; read when torch is imported.
+# Both are read when torch is imported, here and in every process that a test starts. Tests run in several workers, so
+# one thread each is fastest; threads that spin while they wait would slow down everything else.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
+
+from tests.support.forked import spawn
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 
-torch.set_num_threads(2)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with slow tests first, so that no worker begins a long one when the others have finished."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def golden_path(name: str) -> Path:
-    """Path of a golden file: the copy kept here, else the full collection; skips when neither is there."""
+    """Path of a file of recorded numbers: in `tests/golden`, else in the full collection; skips if in neither."""
     for folder in (HERE / "golden", SHARED / "golden"):
         if (folder / name).exists():
             return folder / name
@@ -33,15 +42,28 @@ def golden_path(name: str) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def same_numbers_on_every_cpu() -> Iterator[None]:
-    """Priors run in float32 unless a test says otherwise, also where bf16 would be faster."""
+def float32_priors() -> Iterator[None]:
+    """Run the priors in float32 unless a test says otherwise, also on CPUs where bfloat16 would be faster."""
     with mock.patch("consistent4d_ns.guidance.zero123.multiplies_bf16", return_value=False):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quickly_spawned_processes() -> Iterator[None]:
+    """Start the processes of `torch.multiprocessing.spawn` as forks of a server that has imported Nerfstudio."""
+    with mock.patch.object(mp, "spawn", spawn):
+        yield
+
+
+@pytest.fixture
+def without_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs end without the plot of their losses, which takes longer to draw than a hundred steps."""
+    monkeypatch.setattr("consistent4d_ns.record.report.TrainingReport.draw_losses", lambda self: None)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
-    """Loads the tensors of one golden file (.safetensors or .npz)."""
+    """A function that loads the recorded tensors of one .safetensors or .npz file."""
 
     def load(name: str) -> dict[str, Tensor]:
         path = golden_path(name)
@@ -55,13 +77,13 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def golden_json() -> Callable[[str], Any]:
-    """Loads one golden .json file."""
+    """A function that loads one .json file of recorded numbers."""
     return lambda name: json.loads(golden_path(name).read_text())
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with real sequences and ground-truth renders; skips where it is absent."""
+    """Folder with real sequences and ground-truth renders; skips if it is not beside this checkout."""
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the shared real sequences, which are not beside this checkout")
     return SHARED / "data"

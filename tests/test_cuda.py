@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
 from consistent4d_ns.interpolation.ifnet import IFNet
-from consistent4d_ns.media.camera_paths import PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
 from consistent4d_ns.media.pictures import nerfstudio_path, parse_panels, render_rows, run_sheet
 from consistent4d_ns.method_configs import FieldOptimizerConfig
 from tests.field.test_planes import kernel_error
@@ -43,7 +44,7 @@ def test_a_training_step(tmp_path, kind: StepKind):
     cuda.load_pipeline(cpu.state_dict(), 0)
     draws = first_step(cpu, kind)
     # Plans stay on the CPU: they say what to do, the datamanager brings it to the device.
-    moved = type(draws)(draws.plan, on_cuda(draws.rendering), on_cuda(draws.guidance))
+    moved = replace(draws, rendering=on_cuda(draws.rendering), guidance=on_cuda(draws.guidance))
     expected, expected_gradients = losses_and_gradients(cpu, draws)
     losses, gradients = losses_and_gradients(cuda, moved)
     for name, loss in losses.items():
@@ -116,7 +117,7 @@ def test_pictures(tmp_path):
     data = toy_folder(tmp_path)
     cpu, cuda = tiny_pipeline(data, priors=False), tiny_pipeline(data, priors=False, device="cuda")
     cuda.load_pipeline(cpu.state_dict(), 0)
-    path = path_json(camera_path("orbit-in-time", PathOptions(frames=3, size=24), Source()))
+    path = path_json(camera_path("orbit-in-time", PathOptions(frames=3, size=24), InputVideo()))
     for name in ("input", "rgb@90", "depth", "normals", "accumulation_0"):
         rows = [
             np.stack(list(render_rows(side.model, side.datamanager, cameras, parse_panels([name], side.model))))

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import torch
 from nerfstudio.models.base_model import Model
 from nerfstudio.scripts.train import _set_random_seed
@@ -16,6 +17,8 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.model import OCCUPANCY_EVERY
 from consistent4d_ns.record.history import read_history
 from tests.support.tiny import attach_priors, first_step, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
+
+pytestmark = pytest.mark.slow
 
 RANKS = 2
 STEPS = OCCUPANCY_EVERY + 2

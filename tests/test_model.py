@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.renderers import background_color_override_context
 from torch import Tensor
 
+from consistent4d_ns import model as model_module
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.rays import box_exit, view_rays
 from consistent4d_ns.draws import draw_rendering
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.rendering.sampling import box_interval
 from tests.support.tiny import tiny_config, tiny_pipeline, toy_folder
@@ -102,21 +106,28 @@ def cameras(count: int, times: Tensor | None = None) -> Cameras:
     return Cameras(poses, 26.3, 26.3, SIDE / 2, SIDE / 2, SIDE, SIDE, times=times)
 
 
-def test_a_path_without_times_sweeps_them(model):
-    """As `ns-render` does it: the whole path goes to the device, then comes camera by camera."""
-    untimed, timed = cameras(5).to("cpu"), cameras(5, torch.linspace(0.0, 1.0, 5))
-    for index in range(5):
-        image, expected = (model.get_outputs_for_camera(path[index : index + 1])["rgb"] for path in (untimed, timed))
-        assert torch.equal(image, expected)
-    assert untimed.times is None
-    alone, first = (model.get_outputs_for_camera(path)["rgb"] for path in (cameras(1), timed[:1]))
-    assert torch.equal(alone, first)
+def test_a_copied_camera_keeps_its_time_and_one_without_is_refused(model):
+    path = cameras(5, torch.linspace(0.0, 1.0, 5)[:, None])
+    last = path[4:]
+    alone = cameras(1, torch.ones(1, 1))
+    assert torch.equal(model.get_outputs_for_camera(last)["rgb"], model.get_outputs_for_camera(alone)["rgb"])
+    with pytest.raises(InputError, match="the camera has no time: set its `times`"):
+        model.get_outputs_for_camera(cameras(5)[4:])
 
 
 @pytest.mark.parametrize("time", [-0.5, 1.5, float("nan")])
 def test_times_of_cameras_are_checked(model, time: float):
     with pytest.raises(InputError, match=r"time .* of the camera is outside 0\.\.1"):
         model.get_outputs_for_camera(cameras(1, torch.tensor([time])))
+
+
+def test_cameras_of_whole_numbers_are_rendered(model):
+    """As Nerfstudio's reader makes them of a camera path with whole numbers; x, y and z are permuted."""
+    pose = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [0, 1, 0, 0]])
+    lens: dict[str, Any] = {"fx": 20.0, "fy": 20.0, "cx": SIDE / 2, "cy": SIDE / 2, "width": SIDE, "height": SIDE}
+    whole = Cameras(camera_to_worlds=pose[None], times=torch.tensor([[1]]), **lens)
+    floats = Cameras(camera_to_worlds=pose[None].float(), times=torch.tensor([[1.0]]), **lens)
+    assert torch.equal(model.get_outputs_for_camera(whole)["rgb"], model.get_outputs_for_camera(floats)["rgb"])
 
 
 def test_colours_and_opacity_are_in_range(outputs):
@@ -149,6 +160,26 @@ def test_normals_are_unit_vectors_faded_by_opacity(outputs):
     seen = outputs["accumulation"][:, 0] > 0.5
     normals = 2.0 * outputs["normals"][seen] / outputs["accumulation"][seen] - 1.0
     assert torch.allclose(normals.norm(dim=-1), torch.ones(int(seen.sum())), atol=1e-4)
+
+
+@pytest.mark.parametrize("haze", [4.0, 6.0, 9.0])
+def test_normals_of_faint_rays_agree_with_all_samples(model, monkeypatch, haze: float):
+    """To half a grey level, though samples that hardly count are left out."""
+    field, rays = model.field, rays_at(0.5)
+    densities = type(field).forward
+
+    def thin(points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        density, features = densities(field, points, times)
+        return density * math.exp(-haze), features
+
+    monkeypatch.setattr(field, "forward", thin)
+    ours = picture(model, rays)
+    faint = (ours["accumulation"] > 1e-4) & (ours["accumulation"] < 0.1)
+    assert int(faint.sum()) > 20
+    monkeypatch.setattr(model_module, "NORMAL_SHARE", 0.0)
+    monkeypatch.setattr(model_module, "NORMAL_OPACITY", -1.0)
+    exact = picture(model, rays)
+    assert float((ours["normals"] - exact["normals"]).abs().max()) < 0.5 / 255
 
 
 def test_a_cut_image_composites_to_the_whole(outputs, model):
@@ -212,6 +243,7 @@ def test_only_given_draws_are_random(model, outputs):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (11, 2)])
 def test_odd_images(model, height: int, width: int):
     camera = Cameras(orbit_views(0.0, 0.0, DISTANCE, 49.1).poses(), 10.0, 10.0, width / 2, height / 2, width, height)
+    camera.times = torch.zeros(1, 1)
     for value in model.get_outputs_for_camera(camera).values():
         assert value.shape[:2] == (height, width)
 
@@ -283,6 +315,12 @@ def test_sizes_below_one_are_named(data, name: str, value: object):
     setattr(config, name, value)
     with pytest.raises(InputError, match=rf"model\.{name.replace('_', '-')} is .*at least 1"):
         config.check()
+
+
+@pytest.mark.parametrize("channels", [(8,), (8, 8, 8)])
+def test_every_level_needs_its_channels(channels: tuple[int, ...]):
+    with pytest.raises(InputError, match=rf"2 levels of the field need as many channel counts, not {len(channels)}"):
+        CascadeKPlanes(((8, 8, 8, 4), (16, 16, 16, 8)), channels)
 
 
 def test_a_cascade_needs_levels(data):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file, new_folder
+from consistent4d_ns.outputs import new_file, new_folder, refusals
 
 
 def listing(folder: Path) -> list[str]:
@@ -52,6 +52,27 @@ def test_a_failed_block_leaves_nothing(tmp_path: Path, action):
     with pytest.raises(RuntimeError, match="other"):
         action(tmp_path / "out.png", RuntimeError("other"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_meanwhile_is_named(tmp_path: Path):
+    """Not the output, and no word of making room for it."""
+    missing = tmp_path / "run" / "config.yml"
+    with pytest.raises(InputError) as error, new_file(tmp_path / "toy.glb"):
+        missing.read_text()
+    assert str(error.value) == (
+        f"cannot open {missing}: No such file or directory; check that it is there and may be read."
+    )
+    with pytest.raises(InputError, match=r"cannot open .*config\.yml"), new_folder(tmp_path / "frames"):
+        missing.read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["", "sub", "toy.glb/texture.png", ".toy.glb-x1y2/toy.glb"])
+def test_whatever_fails_in_the_output_s_own_place_is_the_output_s(tmp_path: Path, place: str):
+    out = tmp_path / "sub" / "toy.glb"
+    failed = tmp_path / place if place in ("", "sub") else out.parent / place
+    with pytest.raises(InputError, match=r"cannot write .*toy\.glb: Permission denied; make room"), refusals(out):
+        raise PermissionError(errno.EACCES, "Permission denied", str(failed))
 
 
 def test_a_failed_replacement_keeps_what_was_there(tmp_path: Path):

@@ -11,6 +11,7 @@ import torch
 
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.method_configs import consistent4d, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from tests.support.tiny import (
     first_step,
@@ -49,7 +50,7 @@ def in_double(pipeline: Consistent4DPipeline) -> Consistent4DPipeline:
 def test_a_step_repeats_from_its_draws(pipeline, kind: StepKind):
     draws = first_step(pipeline, kind)
     once, again = losses_and_gradients(pipeline, draws), losses_and_gradients(pipeline, draws)
-    for a, b in zip(once, again):
+    for a, b in zip(once, again, strict=True):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -108,6 +109,14 @@ def test_draws_follow_from_the_step_alone(data):
         assert (a.guidance is None) == (b.guidance is None)
     assert one.draw(99).plan.image_size == 16
     assert one.draw(100).plan.image_size == 32
+
+
+def test_noise_levels_that_cross_are_refused_before_anything_is_loaded(tmp_path):
+    config = preset(consistent4d)
+    config.pipeline.datamanager.data = tmp_path / "nothing"
+    config.pipeline.guidance.max_noise.end = 0.15
+    with pytest.raises(InputError, match=r"noise levels .* from training step 3916 on"):
+        config.pipeline.setup(device="cpu", test_mode="val")
 
 
 def test_figures_hold_every_term_and_weight_whatever_the_step(pipeline):

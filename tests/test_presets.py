@@ -78,7 +78,8 @@ def test_weights_and_sizes_are_upstream_s(golden_json, name: str, upstream: str)
         assert model.loss_weights.at("normal_smoothness_3d", int(step)) == weights["lambda_3d_normal_smooth"]
     channels = model.channels * len(model.grid_resolutions) if len(model.channels) == 1 else model.channels
     planes = sum(
-        c * (x * y + x * z + x * t + y * z + y * t + z * t) for c, (x, y, z, t) in zip(channels, model.grid_resolutions)
+        c * (x * y + x * z + x * t + y * z + y * t + z * t)
+        for c, (x, y, z, t) in zip(channels, model.grid_resolutions, strict=True)
     )
     heads = sum(2 * c * model.hidden_width + 4 * model.hidden_width for c in channels)
     assert planes + heads == golden_json("kplanes_param_shapes.json")[upstream]["total"]

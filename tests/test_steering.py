@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import time
+from threading import Thread
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,15 +35,18 @@ def step_of(pipeline: Consistent4DPipeline, kind: StepKind) -> int:
 def test_untouched_nothing_changes(pipeline):
     """Weights are the configured ones bit by bit, and so is everything that is drawn."""
     weights = pipeline.config.model.loss_weights
+    settings = pipeline.resolve_settings(7)
     for name in ("rgb_0", "sds_1", "consistency_0", "orientation", "normal_smoothness_3d"):
-        assert pipeline.weight(name, 7) == weights.at(name, 7)
-    assert Steering().guidance(pipeline.config.guidance) is pipeline.config.guidance
+        assert settings.loss_weights[name] == weights.at(name, 7)
+    guidance = pipeline.config.guidance
+    assert settings.guidance_scale == guidance.scale
+    assert settings.noise_range == (guidance.min_noise(7), guidance.max_noise(7))
     before = [pipeline.get_train_loss_dict(step)[1] for step in range(4)]
     pipeline.steer(sds=2.0, rgb=0.5, pause_distillation=True, noise_range=(0.1, 0.2), guidance_scale=1.0)
     pipeline.get_train_loss_dict(4)
     pipeline.steer(**vars(Steering()))
     after = [pipeline.get_train_loss_dict(step)[1] for step in range(4)]
-    for a, b in zip(before, after):
+    for a, b in zip(before, after, strict=True):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -58,7 +67,7 @@ def test_changes_wait_for_the_next_step_and_are_told(pipeline, capsys):
     pipeline.get_train_loss_dict(0)
     pipeline.steer(mask=2.0)
     assert pipeline.steering == Steering()
-    assert pipeline.weight("mask_0", 0) == pipeline.config.model.loss_weights.at("mask_0", 0)
+    assert pipeline.settings.loss_weights["mask_0"] == pipeline.config.model.loss_weights.at("mask_0", 0)
     pipeline.get_train_loss_dict(1)
     assert pipeline.steering == Steering(mask=2.0)
     pipeline.get_train_loss_dict(2)
@@ -99,3 +108,57 @@ def test_the_guidance_scale_reaches_the_prior(pipeline, monkeypatch):
     _, _, figures = pipeline.get_train_loss_dict(step)
     assert seen == [pipeline.config.guidance.scale, 1.5]
     assert float(figures["schedule/guidance_scale"]) == 1.5
+
+
+@pytest.mark.parametrize("kind", [StepKind.REFERENCE, StepKind.AZIMUTHS])
+def test_a_step_repeats_from_its_draws_whatever_is_steered_by_then(pipeline, kind: StepKind):
+    draws = first_step(pipeline, kind)
+    _, losses, figures = pipeline.training_step(draws)
+    pipeline.steer(sds=3.0, rgb=0.5, mask=0.0, consistency=2.0, guidance_scale=1.0, noise_range=(0.1, 0.2))
+    pipeline.adopt_steering(draws.plan.step)
+    _, again, told = pipeline.training_step(draws)
+    assert losses.keys() == again.keys()
+    assert all(torch.equal(losses[name], again[name]) for name in losses)
+    assert all(torch.equal(figures[name], told[name]) for name in figures)
+    assert pipeline.settings == draws.settings
+    _, steered, _ = pipeline.training_step(pipeline.draw(draws.plan.step))
+    assert any(not torch.equal(losses[name], steered[name]) for name in losses)
+
+
+def test_changes_from_several_threads_are_all_kept(pipeline, monkeypatch):
+    replace = dataclasses.replace
+
+    def slowly(*arguments: Any, **changes: Any) -> Any:
+        time.sleep(0.02)
+        return replace(*arguments, **changes)
+
+    monkeypatch.setattr(dataclasses, "replace", slowly)
+    wanted: dict[str, Any] = {"rgb": 2.0, "mask": 3.0, "sds": 4.0, "consistency": 0.5}
+    threads = [Thread(target=pipeline.steer, kwargs={name: value}) for name, value in wanted.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pipeline.next_steering == Steering(**wanted)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"sds": 50.0}, {"sds": 5.0}),
+        ({"rgb": -3.0}, {"rgb": 0.0}),
+        ({"mask": math.nan, "consistency": math.inf}, {}),
+        ({"guidance_scale": -1.0}, {"guidance_scale": 0.0}),
+        ({"guidance_scale": 1e9}, {"guidance_scale": 100.0}),
+        ({"guidance_scale": math.nan}, {}),
+        ({"noise_range": (0.9, 0.1)}, {"noise_range": (0.1, 0.9)}),
+        ({"noise_range": (-4.0, 7.0)}, {"noise_range": (0.02, 0.98)}),
+        ({"noise_range": (0.1, math.nan)}, {}),
+    ],
+)
+def test_whatever_the_viewer_is_sent_stays_within_the_limits(pipeline, asked, expected):
+    pipeline.steer(**asked)
+    step = step_of(pipeline, StepKind.AZIMUTHS)
+    _, losses, _ = pipeline.get_train_loss_dict(step)
+    assert pipeline.steering == Steering(**expected)
+    assert all(torch.isfinite(loss) for loss in losses.values())

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from consistent4d_ns.media.camera_paths import Kind, PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.path_options import Kind, PathOptions
 from consistent4d_ns.outputs import new_file
 
 
@@ -21,19 +21,21 @@ def camera_path_command(
 ) -> None:
     """Write a camera path as JSON, with a time for every frame.
 
-    What is left out fits 32 frames of an input camera at its defaults: elevation 0, distance 2, fovy 49.1, 16 frames a
-    second, 256 pixels.
+    Defaults fit a video of 32 frames at 16 frames per second and 256 pixels, and the default input camera (elevation 0,
+    distance 2, fovy 49.1).
 
     Args:
-        kind: orbit: all round the object at one moment; frozen-orbits: the same at several moments; fixed-view: one
-            view while time passes; orbit-in-time: all round while time passes; evaluation-views: the four views of the
-            paper's evaluation, one after the other.
+        kind: orbit: one orbit around the object at a fixed time; frozen-orbits: the same at several times; fixed-view:
+            a fixed view while time passes; orbit-in-time: one orbit while time passes; evaluation-views: the four views
+            of the paper's evaluation, one after the other.
         out: File to write, .json. In DATA/camera_paths/ the viewer finds it under "Load Path".
-        options: How the path runs.
-        overwrite: Replace an earlier file.
+        options: Course, length and image size of the path.
+        overwrite: Replace an existing file.
     """
-    content = path_json(camera_path(kind, options, Source()))
+    from consistent4d_ns.media.camera_paths import InputVideo, camera_path, path_json
+
     with new_file(out, overwrite) as file:
+        content = path_json(camera_path(kind, options, InputVideo()))
         file.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     count, seconds = len(content["camera_path"]), content["seconds"]
     print(f"{out}: {count} frames, {seconds:g} s.")

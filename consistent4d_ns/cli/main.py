@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
-import warnings
+import sys
+from collections.abc import Sequence
 
-# On a shared machine, threads that spin while they wait for each other make every step many times slower. Has to be
-# set before torch starts its threads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# What Nerfstudio will have to change for later versions of PyTorch is nothing that a user can act on.
-warnings.filterwarnings("ignore", module=r"nerfstudio\.")
+from consistent4d_ns import __version__
+from consistent4d_ns.errors import hide_nerfstudio_warnings, one_line_endings
 
-from tyro.extras import SubcommandApp
+DESCRIPTION = """Everything beside `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
 
-from consistent4d_ns.cli.camera_path import camera_path_command
-from consistent4d_ns.cli.demo import demo
-from consistent4d_ns.cli.export import export
-from consistent4d_ns.cli.render import render
-from consistent4d_ns.cli.toy import toy
-from consistent4d_ns.cli.view import view
-from consistent4d_ns.cli.weights import weights
-from consistent4d_ns.errors import show_input_errors_in_one_line
-
-app = SubcommandApp()
-app.command(name="camera-path")(camera_path_command)
-app.command(demo)
-app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
-app.command(render)
-app.command(toy)
-app.command(view)
-app.command(weights)
+`consistent4d COMMAND --help` explains a command; `consistent4d --version` prints the version."""
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    show_input_errors_in_one_line()
-    app.cli(prog="consistent4d", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script.
+
+    Args:
+        arguments: The command line after the program's name; default: that of the process.
+
+    Raises:
+        SystemExit: the exit code, unless it is 0.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"consistent4d_ns {__version__}")
+        return
+    # On a shared machine, threads that spin while they wait for each other make every step many times slower. Has to
+    # be set before torch starts its threads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Otherwise the interpreter spends two seconds after the last line looking for garbage in all that was imported.
+    atexit.register(gc.freeze)
+    hide_nerfstudio_warnings()
+    with one_line_endings():
+        from consistent4d_ns.cli.commands import app  # here, so that Ctrl-C during imports is one line too
+
+        app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from consistent4d_ns.cli.progress import progress
-from consistent4d_ns.data.times import checked_fps
+from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import KINDS, Kind, PathOptions, camera_path, checked_size, path_json, read_path
 from consistent4d_ns.media.encoding import Format, check_encodable, format_of, write_frames
+from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 
 
 def render(
@@ -45,6 +44,10 @@ def render(
         overwrite: Replace what was written there earlier.
     """
     form = format_of(out, format)
+    announce(f"Loading {config}")
+    from consistent4d_ns.data.times import checked_fps
+    from consistent4d_ns.media.camera_paths import camera_path, path_json
+
     fps = None if options.fps is None else checked_fps(options.fps)
     content = own_path(path, options) if isinstance(path, Path) else None
     # Seconds to import, which wrong options need not wait for.
@@ -78,6 +81,8 @@ def own_path(file: Path, options: PathOptions) -> dict[str, Any]:
     extra = [f"--{name}" for name in given if name not in ("fps", "size")]
     if extra:
         raise InputError(f"{', '.join(extra)} would change the course of {file}: leave out, or change the file.")
+    from consistent4d_ns.media.camera_paths import checked_size, read_path
+
     content = read_path(file)
     if options.size is not None:
         content["render_width"], content["render_height"] = checked_size(options.size)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from consistent4d_ns.cli.progress import announce, progress
+
 
 def toy(
     out: Annotated[Path, tyro.conf.Positional], /, size: int = 256, frames: int = 32, overwrite: bool = False
@@ -17,12 +19,11 @@ def toy(
         out: Folder to make; it gets input/, eval_0/ to eval_5/ and meta.json.
         size: Width and height of the images in pixels.
         frames: Number of frames.
-        overwrite: Replace a toy written there earlier.
+        overwrite: Replace an existing toy.
     """
-    # Needs torch, which would slow down the help texts of all subcommands.
+    announce("Loading PyTorch")
     from consistent4d_ns.toy.sequence import write_sequence
 
-    print(f"Rendering {frames} frames of 7 cameras ...")
-    write_sequence(out, size, frames, overwrite=overwrite)
-    print(f"The toy is in {out}: {frames} frames of {size} x {size} pixels of each camera.")
+    write_sequence(out, size, frames, overwrite=overwrite, progress=lambda jobs: progress(jobs, "Rendering", len(jobs)))
+    print(f"The toy is in {out}: {frames} frames of {size} x {size} pixels from each of 7 cameras.")
     print(f"Next: ns-train consistent4d-mini --data {out}")

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from consistent4d_ns.cli.ports import free_port
+from consistent4d_ns.cli.progress import announce
+
 
 def view(
     config: Annotated[Path, tyro.conf.Positional],
@@ -21,11 +24,13 @@ def view(
 
     Args:
         config: The run's config.yml, or its folder.
-        step: Training step of the checkpoint; the latest when left out.
+        step: Training step of the checkpoint; default: the latest.
         data: Where the frames are now, if they were moved.
-        port: Port to listen on; 7007 or any free one when left out.
-        host: Address to listen on; 0.0.0.0 lets the whole network in.
+        port: Port to listen on; default: 7007, or any free port if that is taken.
+        host: Address to listen on; 0.0.0.0 accepts connections from the whole network.
     """
+    port = free_port(host, port)
+    announce(f"Loading {config}")
     from consistent4d_ns.cli.viewer_server import open_viewer
     from consistent4d_ns.runs import load_run
 
@@ -34,5 +39,5 @@ def view(
     print(f"step {run.step}: http://{host}:{viewer.viser_server.get_port()} (Ctrl-C ends)", flush=True)
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
+    finally:
         viewer.viser_server.stop()

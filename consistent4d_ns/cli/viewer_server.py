@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from pathlib import Path
 
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.utils import writer
 from nerfstudio.viewer.viewer import Viewer
 
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.runs import Run
 
 
-def open_viewer(run: Run, folder: Path, host: str, port: int | None) -> Viewer:
+def open_viewer(run: Run, folder: Path, host: str, port: int) -> Viewer:
     """Serve a run's viewer from a thread of its own.
 
     Args:
-        run: What to look at.
+        run: The opened run.
         folder: The run's folder, which holds its config.yml.
         host: Address to listen on.
-        port: Port to listen on; None: 7007, or any free one.
-
-    Raises:
-        InputError: this machine cannot listen there.
+        port: Port to listen on, a free one.
     """
     config = run.config
-    # Not the run's own: what it was trained with may have shared it with others.
-    settings = ViewerConfig(websocket_host=host, websocket_port=free_port(host, port), max_num_display_images=0)
-    # The viewer reads how fast it renders from the log.
+    # Not the run's own settings: training may have shared its viewer with others.
+    settings = ViewerConfig(websocket_host=host, websocket_port=port, max_num_display_images=0)
+    # The viewer reads the frame rate of its rendering from the log.
     config.logging.local_writer.enable = False
     writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
     viewer = Viewer(
@@ -42,15 +36,3 @@ def open_viewer(run: Run, folder: Path, host: str, port: int | None) -> Viewer:
     viewer.init_scene(train_dataset=data.train_dataset, train_state="completed", eval_dataset=data.eval_dataset)
     viewer.update_step(run.step)
     return viewer
-
-
-def free_port(host: str, port: int | None) -> int:
-    """`port`, if it can be listened on; without one 7007 or any that can.
-
-    Raises:
-        InputError: it cannot.
-    """
-    for candidate in (7007, 0) if port is None else (port,):
-        with contextlib.suppress(OSError), socket.create_server((host, candidate)) as server:
-            return server.getsockname()[1]
-    raise InputError(f"cannot listen on {host}, port {port or 'any'}: give another --host or --port.")

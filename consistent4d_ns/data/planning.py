@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.errors import InputError
 
 
@@ -50,6 +51,8 @@ class StepPlan:
     """What is rendered."""
     frames: Int64[Tensor, " views"]
     """Frame of each view."""
+    times: Float[Tensor, " views"]
+    """Time of each view in [0, 1]: that of its frame; of a clip in time evenly spaced, with the nearest frames."""
     views: OrbitViews
     """Camera of each view."""
     image_size: int
@@ -113,7 +116,7 @@ class PlanConfig:
     def shares(self) -> dict[StepKind, float]:
         """Share of each kind among distillation steps (not normalised)."""
         kinds = (StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES, StepKind.IDENTICAL)
-        return dict(zip(kinds, (self.independent, self.azimuths, self.times, self.identical)))
+        return dict(zip(kinds, (self.independent, self.azimuths, self.times, self.identical), strict=True))
 
     def stage(self, step: int) -> int:
         """Index of the stage that `step` belongs to."""
@@ -123,7 +126,7 @@ class PlanConfig:
 def plan_step(
     config: PlanConfig,
     step: int,
-    num_frames: int,
+    frame_times: FrameTimes,
     input_view: OrbitViews,
     useful: frozenset[StepKind],
     generator: torch.Generator,
@@ -133,7 +136,7 @@ def plan_step(
     Args:
         config: The rules.
         step: Training step, 0-based.
-        num_frames: Frames of the sequence.
+        frame_times: When the frames of the sequence were filmed.
         input_view: The input camera; novel views keep its distance and field of view.
         useful: Kinds from which anything can be learned; where none of the distillation kinds is, the input view is
             fitted instead.
@@ -143,12 +146,34 @@ def plan_step(
     size = config.image_sizes[stage]
     kind = draw_kind(config, step, useful, generator)
     if kind is StepKind.REFERENCE:
-        frame = torch.randint(num_frames, (1,), generator=generator)
-        return StepPlan(step, kind, frame, input_view, size)
+        frame = torch.randint(len(frame_times), (1,), generator=generator)
+        return reference_plan(step, frame, frame_times, input_view, size)
     count = config.clip_views[stage] if kind.is_clip else config.views[stage]
-    frames = draw_frames(config, kind, num_frames, count, generator)
+    frames = draw_frames(config, kind, len(frame_times), count, generator)
     views = draw_views(config, kind, len(frames), input_view, generator)
-    return StepPlan(step, kind, frames, views, size)
+    times = frame_times.tensor()[frames]
+    if kind is StepKind.TIMES and not frame_times.is_even:
+        frames, times = evenly_in_time(frames, frame_times)
+    return StepPlan(step, kind, frames, times, views, size)
+
+
+def reference_plan(
+    step: int, frame: Int64[Tensor, "1"], frame_times: FrameTimes, input_view: OrbitViews, image_size: int
+) -> StepPlan:
+    """A step that shows one frame from the input camera."""
+    return StepPlan(step, StepKind.REFERENCE, frame, frame_times.tensor()[frame], input_view, image_size)
+
+
+def evenly_in_time(
+    frames: Int64[Tensor, " views"], frame_times: FrameTimes
+) -> tuple[Int64[Tensor, " views"], Float[Tensor, " views"]]:
+    """Even steps of time over the span of some frames, and the frames nearest to them.
+
+    Interpolation takes the middle of a clip for the middle in time; frames of a variable rate are not.
+    """
+    begin, end = frame_times.times[int(frames[0])], frame_times.times[int(frames[-1])]
+    times = torch.linspace(begin, end, len(frames))
+    return torch.tensor([frame_times.nearest(time) for time in times.tolist()]), times
 
 
 def draw_kind(config: PlanConfig, step: int, useful: frozenset[StepKind], generator: torch.Generator) -> StepKind:

@@ -22,10 +22,12 @@ INDEX = "sequence.json"
 """File beside the numbered ones that says when each is shown."""
 
 
-def write_meshes(folder: Path, meshes: Iterable[Mesh], format: Format, moments: Moments, lit: bool) -> None:
+def write_meshes(
+    folder: Path, meshes: Iterable[Mesh], format: Format, moments: Moments, lit: bool, compress: bool
+) -> None:
     """Write a numbered file for each mesh; OBJ comes with .mtl and .png of the same name."""
     for frame, mesh in enumerate(meshes):
-        for name, data in encode(mesh, f"frame_{frame:04d}", format, lit).items():
+        for name, data in encode(mesh, f"frame_{frame:04d}", format, lit, compress).items():
             (folder / name).write_bytes(data)
     write_index(folder, moments, "y" if format == "glb" else "z")
 
@@ -52,10 +54,10 @@ def write_index(folder: Path, moments: Moments, up: str) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def encode(mesh: Mesh, name: str, format: Format, lit: bool = False) -> dict[str, bytes]:
+def encode(mesh: Mesh, name: str, format: Format, lit: bool = False, compress: bool = True) -> dict[str, bytes]:
     """Names and contents of the files of a mesh."""
     if format == "glb":
-        return {f"{name}.glb": glb([mesh], lit=lit)}
+        return {f"{name}.glb": glb([mesh], lit=lit, compress=compress)}
     if format == "ply":
         return {f"{name}.ply": ply(as_trimesh(mesh, name))}
     from trimesh.exchange.obj import export_obj

@@ -115,9 +115,9 @@ class MomentOptions:
 
     def choose(self, source_frames: int, source_fps: float) -> Moments:
         """The moments for a source of this many frames."""
-        from consistent4d_ns.data.times import frame_times
+        from consistent4d_ns.data.times import even_times
 
         if self.times is not None:
             return Moments(self.times, self.fps or source_fps)
         count = self.frames or source_frames
-        return Moments(tuple(frame_times(count).tolist()), self.fps or source_fps * count / source_frames)
+        return Moments(tuple(even_times(count).tolist()), self.fps or source_fps * count / source_frames)

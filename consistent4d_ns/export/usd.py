@@ -1,18 +1,37 @@
-"""One USD file whose mesh changes from frame to frame: points, faces, normals and colours are time samples."""
+"""USD: one mesh that changes over time (.usd, .usda, .usdc), or a mesh per frame in a package for phones (.usdz).
+
+The first is what Houdini, Omniverse, Blender and usdview read: points, faces, normals and vertex colours are time
+samples. Viewers on phones play neither changing topology nor vertex colours, but they do play transforms: there every
+frame is a textured mesh of its own, scaled to zero while it is not shown, as in GLB files.
+"""
 
 # pyright: reportAttributeAccessIssue=false
 # (USD's modules are filled when they are imported.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.gltf import to_linear
+from consistent4d_ns.export.gltf import to_linear, y_up
 from consistent4d_ns.export.sequence import Mesh
+
+if TYPE_CHECKING:
+    from pxr import Usd, UsdGeom, UsdShade
+
+ROOT = "/consistent4d"
+STEP = 1e-3
+"""Frames within which one mesh replaces another: USD interpolates transforms linearly, and steps are wanted."""
+JPEG_QUALITY = 92
+"""Quality of the textures in packages; USD allows PNG and JPEG there."""
 
 
 def check_usd() -> None:
@@ -23,40 +42,199 @@ def check_usd() -> None:
         raise InputError("USD files need usd-core: pip install 'consistent4d_ns[usd]'.") from error
 
 
-def write_usd(path: Path, meshes: Iterable[Mesh], fps: float) -> None:
-    """Write meshes with a colour per vertex; z is up, as in the world here, and the file says so.
+def write_usd(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False) -> None:
+    """Write meshes with vertex colours as one mesh that changes over time; z is up, as in the world.
+
+    Args:
+        path: File that ends in .usd, .usda or .usdc.
+        meshes: One for each frame.
+        fps: Frames per second.
+        lit: Whether the mesh is shaded; otherwise it emits its colours, which contain the video's lighting.
 
     Raises:
-        InputError: USD's library is missing.
+        OSError: the file cannot be written.
     """
-    check_usd()
-    from pxr import Sdf, Usd, UsdGeom, Vt
+    from pxr import Sdf, UsdGeom, Vt
+
+    with _system_errors():
+        stage = _new_stage(path, fps, "Z")
+        prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/mesh")
+        colour = UsdGeom.PrimvarsAPI(prim).CreatePrimvar(
+            "displayColor", Sdf.ValueTypeNames.Color3fArray, UsdGeom.Tokens.vertex
+        )
+        _bind(prim, _material(stage, f"{ROOT}/material", _vertex_colours, lit))
+        frame = -1
+        for frame, mesh in enumerate(meshes):
+            assert mesh.colours is not None
+            _set_shape(prim, mesh, mesh.surface.vertices, mesh.surface.normals, frame)
+            colour.Set(Vt.Vec3fArray.FromNumpy(to_linear(mesh.colours).astype(np.float32)), frame)
+        stage.SetStartTimeCode(0)
+        stage.SetEndTimeCode(frame)
+        stage.Save()
+
+
+def write_usdz(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False) -> None:
+    """Write textured meshes as a package of one mesh per frame; y is up, as phones require.
+
+    Args:
+        path: File that ends in .usdz.
+        meshes: One for each frame.
+        fps: Frames per second.
+        lit: As for `write_usd`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from pxr import Sdf, UsdUtils
+
+    with _system_errors(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        layer = Path(folder) / f"{path.stem}.usdc"
+        stage = _new_stage(layer, fps, "Y")
+        nodes = [_add_frame(stage, Path(folder), frame, mesh, lit) for frame, mesh in enumerate(meshes)]
+        for frame, node in enumerate(nodes):
+            scale = node.AddScaleOp()
+            for time, value in scale_samples(frame, len(nodes)):
+                scale.Set((value, value, value), time)
+        stage.SetStartTimeCode(0)
+        stage.SetEndTimeCode(len(nodes))
+        stage.Save()
+        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path)):
+            raise OSError(f"{path} could not be packed")
+
+
+def scale_samples(frame: int, count: int) -> list[tuple[float, float]]:
+    """Time codes and scales of one of `count` frames: 1 while it is shown, else 0; the last one is held."""
+    samples = [] if frame == 0 else [(frame - STEP, 0.0)]
+    samples.append((float(frame), 1.0))
+    return samples if frame == count - 1 else [*samples, (frame + 1 - STEP, 1.0), (frame + 1.0, 0.0)]
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn USD's errors, which concern the file here, into OSError with the reason that the system gave."""
+    from pxr import Tf
+
+    try:
+        yield
+    except Tf.ErrorException as error:
+        reason = re.search(r": '(.*?)'", str(error))
+        raise OSError(reason[1] if reason else " ".join(str(error).split())) from error
+
+
+def _new_stage(path: Path, fps: float, up: Literal["Y", "Z"]) -> Usd.Stage:
+    """An empty stage in metres; one time code per frame."""
+    from pxr import Usd, UsdGeom
 
     stage = Usd.Stage.CreateNew(str(path))
-    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    UsdGeom.SetStageUpAxis(stage, up)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
     stage.SetTimeCodesPerSecond(fps)
     stage.SetFramesPerSecond(fps)
-    root = UsdGeom.Xform.Define(stage, "/consistent4d")
-    stage.SetDefaultPrim(root.GetPrim())
-    prim = UsdGeom.Mesh.Define(stage, "/consistent4d/mesh")
+    stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, ROOT).GetPrim())
+    return stage
+
+
+def _set_shape(
+    prim: UsdGeom.Mesh,
+    mesh: Mesh,
+    vertices: Float[np.ndarray, "vertices 3"],
+    normals: Float[np.ndarray, "vertices 3"],
+    *time: float,
+) -> None:
+    """Points, faces, normals and bounds of a mesh, at a time code or for ever."""
+    from pxr import UsdGeom, Vt
+
     prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
     prim.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
-    colour = UsdGeom.PrimvarsAPI(prim).CreatePrimvar(
-        "displayColor", Sdf.ValueTypeNames.Color3fArray, UsdGeom.Tokens.vertex
-    )
-    frame = -1
-    for frame, mesh in enumerate(meshes):
-        surface, colours = mesh.surface, mesh.colours
-        assert colours is not None
-        prim.CreatePointsAttr().Set(Vt.Vec3fArray.FromNumpy(surface.vertices), frame)
-        prim.CreateNormalsAttr().Set(Vt.Vec3fArray.FromNumpy(surface.normals), frame)
-        prim.CreateFaceVertexIndicesAttr().Set(Vt.IntArray.FromNumpy(surface.faces.ravel()), frame)
-        counts = np.full(len(surface.faces), 3, np.int32)
-        prim.CreateFaceVertexCountsAttr().Set(Vt.IntArray.FromNumpy(counts), frame)
-        extent = np.stack((surface.vertices.min(axis=0), surface.vertices.max(axis=0)))
-        prim.CreateExtentAttr().Set(Vt.Vec3fArray.FromNumpy(extent), frame)
-        colour.Set(Vt.Vec3fArray.FromNumpy(to_linear(colours).astype(np.float32)), frame)
-    stage.SetStartTimeCode(0)
-    stage.SetEndTimeCode(frame)
-    stage.Save()
+    faces = mesh.surface.faces
+    prim.CreatePointsAttr().Set(Vt.Vec3fArray.FromNumpy(vertices), *time)
+    prim.CreateNormalsAttr().Set(Vt.Vec3fArray.FromNumpy(normals), *time)
+    prim.CreateFaceVertexIndicesAttr().Set(Vt.IntArray.FromNumpy(faces.ravel()), *time)
+    prim.CreateFaceVertexCountsAttr().Set(Vt.IntArray.FromNumpy(np.full(len(faces), 3, np.int32)), *time)
+    extent = np.stack((vertices.min(axis=0), vertices.max(axis=0)))
+    prim.CreateExtentAttr().Set(Vt.Vec3fArray.FromNumpy(extent), *time)
+
+
+def _add_frame(stage: Usd.Stage, folder: Path, frame: int, mesh: Mesh, lit: bool) -> UsdGeom.Xform:
+    """A node with a textured mesh; its texture is a file in `folder`."""
+    from pxr import Sdf, UsdGeom, Vt
+
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
+    name = f"frame_{frame:04d}"
+    node = UsdGeom.Xform.Define(stage, f"{ROOT}/{name}")
+    prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/{name}/mesh")
+    _set_shape(prim, mesh, y_up(mesh.surface.vertices), y_up(mesh.surface.normals))
+    primvars = UsdGeom.PrimvarsAPI(prim)
+    uvs = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
+    # (0, 0) is the bottom left corner here.
+    uvs.Set(Vt.Vec2fArray.FromNumpy((mesh.uvs * (1.0, -1.0) + (0.0, 1.0)).astype(np.float32)))
+    _write_jpeg(folder / f"{name}.jpg", mesh.texture)
+
+    def texture(stage: Usd.Stage, path: str) -> UsdShade.Output:
+        return _texture(stage, path, f"{name}.jpg")
+
+    _bind(prim, _material(stage, f"{ROOT}/{name}/material", texture, lit))
+    return node
+
+
+def _material(stage: Usd.Stage, path: str, colours: Any, lit: bool) -> UsdShade.Material:
+    """A matt UsdPreviewSurface whose diffuse or, where it is not lit, emitted colour is what `colours` defines."""
+    from pxr import Sdf, UsdShade
+
+    material = UsdShade.Material.Define(stage, path)
+    surface = _shader(stage, f"{path}/surface", "UsdPreviewSurface")
+    # No reflection at all: an index of refraction of 1.
+    values = {"roughness": 1.0, "metallic": 0.0, "ior": 1.0}
+    for name, value in values.items():
+        surface.CreateInput(name, Sdf.ValueTypeNames.Float).Set(value)
+    kind = Sdf.ValueTypeNames.Color3f
+    surface.CreateInput("diffuseColor", kind).Set((0.0, 0.0, 0.0))
+    shown = surface.CreateInput("diffuseColor" if lit else "emissiveColor", kind)
+    shown.ConnectToSource(colours(stage, path))
+    material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
+    return material
+
+
+def _vertex_colours(stage: Usd.Stage, path: str) -> UsdShade.Output:
+    """A shader that reads the colour of the vertices."""
+    from pxr import Sdf
+
+    reader = _shader(stage, f"{path}/colours", "UsdPrimvarReader_float3")
+    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("displayColor")
+    return reader.CreateOutput("result", Sdf.ValueTypeNames.Float3)
+
+
+def _texture(stage: Usd.Stage, path: str, file: str) -> UsdShade.Output:
+    """A shader that reads a texture."""
+    from pxr import Sdf
+
+    reader = _shader(stage, f"{path}/uvs", "UsdPrimvarReader_float2")
+    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
+    texture = _shader(stage, f"{path}/texture", "UsdUVTexture")
+    texture.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(f"./{file}")
+    texture.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set("sRGB")
+    uvs = reader.CreateOutput("result", Sdf.ValueTypeNames.Float2)
+    texture.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(uvs)
+    return texture.CreateOutput("rgb", Sdf.ValueTypeNames.Float3)
+
+
+def _shader(stage: Usd.Stage, path: str, kind: str) -> UsdShade.Shader:
+    from pxr import UsdShade
+
+    shader = UsdShade.Shader.Define(stage, path)
+    shader.CreateIdAttr(kind)
+    return shader
+
+
+def _bind(prim: UsdGeom.Mesh, material: UsdShade.Material) -> None:
+    from pxr import UsdShade
+
+    UsdShade.MaterialBindingAPI.Apply(prim.GetPrim()).Bind(material)
+
+
+def _write_jpeg(file: Path, picture: UInt8[np.ndarray, "rows columns 3"]) -> None:
+    from PIL import Image
+
+    # Colours at full resolution: pieces of the texture lie close to each other.
+    Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.heads import head_values, make_head
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
 from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, HeadImplementation, HeadValues, PlaneReduction
@@ -103,6 +104,9 @@ class CascadeKPlanes(nn.Module):
         reduction: How six plane values become one (see `KPlanesLevel`).
         blob: Density that training starts from.
         implementation: What the heads run on.
+
+    Raises:
+        InputError: Not as many channel counts as resolutions.
     """
 
     def __init__(
@@ -116,7 +120,9 @@ class CascadeKPlanes(nn.Module):
     ) -> None:
         super().__init__()
         if len(resolutions) != len(channels):
-            raise ValueError(f"{len(resolutions)} levels of planes, but {len(channels)} numbers of channels.")
+            raise InputError(
+                f"{len(resolutions)} levels of the field need as many channel counts, not {len(channels)}."
+            )
         self.blob: DensityBlob = blob
         self.has_torch_heads = implementation != "tcnn"
         self.levels = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""What training needs from a guidance, whatever network is behind it."""
+"""The interface between training and a guidance, whatever its network."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ class GuidanceDraws:
     """All random numbers of one distillation step."""
 
     posterior_noise: Float[Tensor, "levels views c h w"]
-    """Standard normal; picks the latent within the VAE's posterior."""
+    """Standard normal; samples the latent from the VAE's posterior."""
     timesteps: Int64[Tensor, "levels views"]
-    """Noise levels."""
+    """Timesteps of the noise schedule."""
     noise: Float[Tensor, "levels views c h w"]
     """Standard normal; added to the latents, to be predicted by the prior."""
 
 
 class Guidance(Protocol):
-    """A frozen prior that tells how to change rendered images. Not an nn.Module: it stays out of checkpoints."""
+    """A frozen prior that distils into rendered images. Not an nn.Module: it stays out of checkpoints."""
 
     latent_shape: tuple[int, int, int]
     """Channels, height and width of one image's latent."""
     num_timesteps: int
     """Length of the noise schedule."""
+    undefined_predictions: Int64[Tensor, ""]
+    """Noise predictions so far that were not finite, and from which nothing was learned."""
 
     def loss(
         self,
@@ -52,7 +54,7 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class ViewSampler(Protocol):
-    """A guidance that can also show what it imagines."""
+    """A guidance from which novel views can be sampled."""
 
     def sample(
         self,
@@ -64,7 +66,7 @@ class ViewSampler(Protocol):
         steps: int = 50,
         temperature: float = 1.0,
     ) -> Float[Tensor, "views 3 size size"]:
-        """Novel views imagined by the prior, in [0, 1].
+        """Samples of novel views, in [0, 1].
 
         Args:
             poses: Camera vectors as of `cameras.relative_pose`.
@@ -72,8 +74,8 @@ class ViewSampler(Protocol):
             scale: Classifier-free guidance scale.
             generator: Source of the initial noise.
             steps: Sampling steps.
-            temperature: Standard deviation of the initial noise. 1 gives samples of all that the prior thinks
-                possible; towards 0 they come closer to their mean, with fewer details and smaller errors.
+            temperature: Standard deviation of the initial noise. 1 samples the prior's whole distribution; towards 0
+                samples approach its mean, with fewer details and smaller errors.
         """
         ...
 
@@ -84,7 +86,7 @@ def draw(
     """The random numbers of one step, on the generator's device; every level and view has its own.
 
     Args:
-        guidance: Tells the latents' shape.
+        guidance: Gives the shape of the latents.
         levels: Cascade levels.
         views: Novel views.
         timestep_range: Least and greatest timestep, inclusive.

@@ -8,16 +8,16 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.checksums import LIST
 
 NAME = "bundled"
-"""What `guidance.prior` calls it, even where a folder of that name exists; that folder is `./bundled`."""
+"""Its name as `guidance.prior`. It takes precedence over a folder of that name, which is given as `./bundled`."""
 FOLDER = Path(__file__).with_name("bundled")
-"""Where it lies: package data in the diffusers layout, with checksums."""
+"""Its folder: package data in the diffusers layout, with checksums."""
 
 
 def folder() -> Path:
     """The folder of the bundled prior.
 
     Raises:
-        InputError: This installation comes without it.
+        InputError: This installation does not include it.
     """
     if not (FOLDER / LIST).is_file():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Digests of a prior's files, in the format of the `sha256sum` command: what was saved is what is loaded."""
+"""Checksums of a prior's files, in the format of the `sha256sum` command."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from consistent4d_ns.errors import InputError
 
 LIST = "SHA256SUMS"
-"""Name of the list, which lies in the folder that it is about."""
+"""File name of the list, in the folder whose files it lists."""
 UNLISTED = (LIST, "MODEL_CARD.md")
-"""Files in the folder that the list does not name: itself, and prose, which may be edited."""
+"""Files that are not listed: the list itself, and the model card, which may be edited."""
 REMEDY = "reinstall consistent4d_ns or download the prior again"
-"""What to do about a folder that is not as it was saved."""
+"""What to do about a folder that differs from what was saved."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -54,7 +54,7 @@ def _read_list(folder: Path) -> dict[str, str]:
 
 
 def _lies_within(name: str) -> bool:
-    """Whether the relative path `name` cannot lead out of the folder that it is relative to."""
+    """Whether the relative path `name` stays inside its folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 

@@ -1,7 +1,7 @@
 """Zero123 priors in the original authors' layout: one checkpoint with everything (method.md section 5.4).
 
 Configurations of the diffusers and transformers networks follow from tensor shapes; tensors are renamed by pairs of
-name prefixes (theirs, ours). What shapes do not tell is fixed: the images' side, the attention heads, the VAE's scale.
+name prefixes (theirs, ours). What shapes do not determine is fixed: image size, attention heads, VAE scaling factor.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from consistent4d_ns.guidance.networks import Zero123Networks, vae_factor
 from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
 
 IMAGE_SIZE = 256
-"""Side of the original's images in pixels."""
+"""Width and height of the original's images in pixels."""
 UNET_HEADS = 8
 """Attention heads of the UNet at every width."""
 CLIP_HEAD_WIDTH = 64
 """Channels per attention head of OpenAI's CLIP."""
 SCALING_FACTOR = 0.18215
-"""What the original's latents are multiplied by."""
+"""Scaling factor of the original's latents."""
 
 LONE_CLIP_NAMES = {
     "class_embedding": "vision_model.embeddings.class_embedding",
     "positional_embedding": "vision_model.embeddings.position_embedding.weight",
 }
-"""Single tensors of the image tower: OpenAI's name, transformers' name."""
+"""Tensors of the image tower that belong to no layer: OpenAI's name, transformers' name."""
 
 Tensors = Mapping[str, Tensor]
 Renames = Iterator[tuple[str, str]]
@@ -90,10 +90,10 @@ def _below(prefix: str, tensors: Tensors) -> _Named:
 
 
 def averaged_unet(tensors: Tensors) -> Tensors:
-    """UNet weights: the moving averages where the checkpoint has them (names without dots), else the raw ones.
+    """Network weights of the UNet: the EMA weights if the checkpoint has them (names without dots), else the raw ones.
 
     Raises:
-        KeyError: Only a part of the averages is there.
+        KeyError: EMA weights are incomplete.
     """
     raw = _below("model.diffusion_model.", tensors)
     if not any(name.startswith("model_ema.diffusion_model") for name in tensors):
@@ -103,7 +103,7 @@ def averaged_unet(tensors: Tensors) -> Tensors:
 
 
 def rename(tensors: Tensors, renames: Renames) -> dict[str, Tensor]:
-    """`tensors` with their leading names replaced; names without a replacement stay (and are then reported)."""
+    """`tensors` with name prefixes replaced; names without a replacement are kept (and reported by `fill`)."""
     pairs = dict(renames)
     return {_renamed(name, pairs): value for name, value in tensors.items()}
 
@@ -121,7 +121,7 @@ def _renamed(name: str, pairs: Mapping[str, str]) -> str:
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `UNet2DConditionModel`, read off the original's UNet weights."""
+    """Arguments of `UNet2DConditionModel`, inferred from the original's UNet weights."""
     levels = _unet_levels(tensors)
     attention = [blocks[-1][1] for blocks in levels]
     contexts = (value.shape[1] for name, value in tensors.items() if name.endswith("attn2.to_k.weight"))
@@ -138,7 +138,7 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def _unet_levels(tensors: Tensors) -> list[list[tuple[int, bool]]]:
-    """Width and presence of attention of each encoder block, by level."""
+    """Channels of each encoder block, and whether it has attention, by level."""
     levels: list[list[tuple[int, bool]]] = [[]]
     for i in range(1, 1 + max((int(k.split(".")[1]) for k in tensors if k.startswith("input_blocks.")), default=0)):
         if f"input_blocks.{i}.0.op.weight" in tensors:
@@ -205,7 +205,7 @@ def _unet_block(theirs: str, ours: str) -> Renames:
 
 
 def vae_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `AutoencoderKL`, read off the original's first-stage weights."""
+    """Arguments of `AutoencoderKL`, inferred from the original's first-stage weights."""
     widths = []
     while f"encoder.down.{len(widths)}.block.0.conv1.weight" in tensors:
         widths.append(tensors[f"encoder.down.{len(widths)}.block.0.conv1.weight"].shape[0])
@@ -250,7 +250,7 @@ def _vae_middle(half: str) -> Renames:
 
 
 def _flat_attention(tensors: Tensors) -> dict[str, Tensor]:
-    """Attention weights as matrices; the original writes them as 1x1 convolutions."""
+    """Attention weights as matrices; the original stores them as 1x1 convolutions."""
     return {k: v.flatten(1) if ".attentions." in k and v.ndim == 4 else v for k, v in tensors.items()}
 
 
@@ -258,7 +258,7 @@ def _flat_attention(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def clip_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `CLIPVisionConfig`, read off OpenAI's image tower."""
+    """Arguments of `CLIPVisionConfig`, inferred from OpenAI's image tower."""
     width, _, patch, _ = tensors["conv1.weight"].shape
     positions = tensors["positional_embedding"].shape[0]
     return {
@@ -279,7 +279,7 @@ def clip_weights(tensors: Tensors) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if ".attn.in_proj_" in name:
             block, kind = name.split(".in_proj_")
-            separate |= {f"{block}.{n}_proj.{kind}": part for n, part in zip("qkv", value.chunk(3))}
+            separate |= {f"{block}.{n}_proj.{kind}": part for n, part in zip("qkv", value.chunk(3), strict=True)}
         elif name == "proj":
             separate["visual_projection.weight"] = value.T.contiguous()
         else:
@@ -288,7 +288,7 @@ def clip_weights(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def clip_renames(layers: int) -> Renames:
-    """Prefix pairs (OpenAI, transformers) of an image tower with so many layers."""
+    """Prefix pairs (OpenAI, transformers) of an image tower with this number of layers."""
     yield "conv1", "vision_model.embeddings.patch_embedding"
     yield "ln_pre", "vision_model.pre_layrnorm"
     yield "ln_post", "vision_model.post_layernorm"

@@ -1,73 +1,92 @@
-"""Settings of the guidance, and what follows from them alone."""
+"""Settings of the guidance, and what can be derived from them alone."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.diffusion import TIMESTEPS
 from consistent4d_ns.schedules import Anneal
 
 Implementation = Literal["auto", "torch", "fused"]
-CameraConvention = Literal["zero123", "stable-zero123"]
 
 
 @dataclass
-class GuidanceConfig:
-    """Which prior judges the novel views, and how (method.md section 5)."""
+class PriorConfig:
+    """Which Zero123 prior is loaded, and how its networks run (method.md sections 5.1 and 5.2)."""
 
-    kind: Literal["zero123", "none"] = "zero123"
-    """Guidance by a Zero123 prior, or none: nothing is loaded and nothing distilled."""
     prior: str = "ashawkey/zero123-xl-diffusers"
     """`bundled` (the small prior that comes with this package), a hub id, a folder in the diffusers layout (write
     ./bundled for one of that name), or a .ckpt / .safetensors file in the original authors' layout."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
+    Conditions and losses are always fp32."""
+    cuda_graphs: bool = True
+    """On CUDA, record a distillation step once per image shape and replay it from then on: one launch instead of
+    thousands. The working memory of a recording is reserved for it. Previews are not recorded: they are rare, of other
+    shapes, and run while training continues."""
+    implementation: Implementation = "auto"
+    """Implementation of UNet and VAE encoder. "fused", on CUDA with Triton only: residual blocks with fewer passes over
+    memory and a third of the activation memory. "auto": fused where possible, else torch."""
+    condition_batch: int = 8
+    """Input frames whose conditions are computed at a time."""
+    camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
+    """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
+    auto: what the prior's files say, else the name it was published under (see `camera_convention.py`)."""
+    previews: bool = False
+    """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
+
+
+@dataclass
+class GuidanceConfig(PriorConfig):
+    """The prior that novel views are distilled from, its guidance scale and noise levels (method.md section 5)."""
+
+    kind: Literal["zero123", "none"] = "zero123"
+    """A Zero123 prior, or none: nothing is loaded and nothing distilled."""
     scale: float = 5.0
     """Classifier-free guidance scale (method.md section 5.3)."""
     min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
     """Least noise level drawn, as a fraction of the noise schedule's length."""
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
     """Greatest noise level drawn, as a fraction of the noise schedule's length."""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
-    Conditions and losses are always fp32."""
-    cuda_graphs: bool = True
-    """On CUDA, record a distillation step once for each shape of its images and replay it from then on: one launch for
-    thousands. The recording's working memory is kept for it alone. Previews are not recorded: they are rare, of other
-    shapes, and asked for while training goes on."""
-    implementation: Implementation = "auto"
-    """What UNet and VAE encoder run on. "fused", on CUDA with Triton only: residual blocks with fewer passes over
-    memory and activations that take a third of it. "auto": fused where that is possible, else torch."""
-    condition_batch: int = 8
-    """Input frames whose conditions are computed at a time."""
-    camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
-    """Fourth entry of the camera vector: distance difference, or Stable-Zero123's polar angle of the input camera.
-    auto: Stable-Zero123 if the prior's name contains "stable"."""
-    previews: bool = False
-    """Keep the VAE decoder and the image encoder in memory, so that novel views can be sampled from the prior."""
 
 
-def camera_convention(config: GuidanceConfig) -> CameraConvention:
-    """The convention that `config` asks for, with "auto" resolved by the last part of the prior's name."""
-    if config.camera_convention != "auto":
-        return config.camera_convention
-    return "stable-zero123" if "stable" in PurePath(config.prior).name.lower() else "zero123"
-
-
-def timestep_range(config: GuidanceConfig, step: int, num_timesteps: int) -> tuple[int, int]:
-    """Least and greatest timestep, both inclusive, that training step `step` may draw (method.md section 5.3).
+def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tuple[int, int]:
+    """Least and greatest timestep, both inclusive, of a range of noise levels (method.md section 5.3).
 
     The fractions are cut to whole timesteps. A product such as 1000 * 0.2 that floating point leaves just below a
     whole number counts as that number: the original drew from 199 there (quirk 21).
 
+    Args:
+        noise_range: Least and greatest noise level, as fractions of the schedule's length.
+        num_timesteps: Length of the noise schedule.
+
     Raises:
         InputError: The range is empty or leaves the noise schedule.
     """
-    low, high = (math.floor(anneal(step) * num_timesteps + 1e-6) for anneal in (config.min_noise, config.max_noise))
-    if not 0 <= low <= high < num_timesteps:
-        raise InputError(
-            f"guidance: min_noise and max_noise give timesteps {low} to {high} at step {step}; "
-            f"they must rise within 0 to {num_timesteps - 1}."
-        )
-    return low, high
+    if all(map(math.isfinite, noise_range)):
+        low, high = (math.floor(level * num_timesteps + 1e-6) for level in noise_range)
+        if 0 <= low <= high < num_timesteps:
+            return low, high
+    least, greatest = noise_range
+    raise InputError(
+        f"guidance: the noise levels {least:.4g} to {greatest:.4g} are no range within 0 to {num_timesteps - 1} of "
+        f"{num_timesteps} timesteps; change min_noise or max_noise."
+    )
+
+
+def check_noise_levels(config: GuidanceConfig, num_timesteps: int = TIMESTEPS) -> None:
+    """Make sure that distillation can draw a noise level at every training step, however long training takes.
+
+    Raises:
+        InputError: At some step the range of noise levels is empty or leaves the noise schedule; names the first one.
+    """
+    schedules = (config.min_noise, config.max_noise)
+    last = max(max(schedule.begin_step, schedule.end_step) for schedule in schedules)  # constant from there on
+    for step in range(last + 1):
+        try:
+            timestep_range((config.min_noise(step), config.max_noise(step)), num_timesteps)
+        except InputError as error:
+            raise InputError(f"{error} This happens from training step {step} on.") from None

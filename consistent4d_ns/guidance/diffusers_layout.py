@@ -1,9 +1,9 @@
-"""Zero123 priors as folders of parts, the way diffusers saves them.
+"""Zero123 priors in the diffusers layout: a folder with a subfolder for each part.
 
-Two spellings of the camera projection exist: folder `clip_camera_projection/` with the layer `proj`, and
+The camera projection has two names: folder `clip_camera_projection/` with the layer `proj`, and
 `cc_projection/` with `projection`. Its `config.json` may hold `image_tokens`, the number of image-encoder tokens
-in the UNet's context (see `Zero123Networks`); without it there is one.
-Only JSON and tensors are read: Python code that some priors carry along is never run.
+in the UNet's context (see `Zero123Networks`; default: one), and `camera_convention` ("zero123" or "stable-zero123").
+Only JSON and tensors are read: Python code that comes with some priors is never run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.camera_convention import CONVENTIONS, CameraConvention
 from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
@@ -31,11 +32,11 @@ PARTS = {
 }
 """Folder names of each part."""
 VARIANTS = (".ema", ".fp16_ema", "", ".fp16")
-"""Weight variants, best first: averaged weights are the ones to sample with."""
+"""Variants of weight files in order of preference: EMA weights are the ones to sample with."""
 SUFFIXES = (".safetensors", ".bin")
-"""File types, best first."""
+"""File types in order of preference."""
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-"""File names of diffusers and transformers."""
+"""Stems of the file names that diffusers and transformers use."""
 
 
 def weight_files(names: Collection[str], source: str) -> dict[str, PurePosixPath]:
@@ -70,28 +71,39 @@ def needed_files(names: Collection[str], source: str) -> list[str]:
 
 
 def load_folder(folder: Path) -> Zero123Networks:
-    """The prior saved in `folder`, on the CPU in the precision it was saved in; checksums there are verified first.
+    """The prior saved in `folder`, on the CPU in the precision it was saved in; its checksums are verified first.
 
     Raises:
-        InputError: A part is missing, damaged, altered, or not that of a Zero123 prior.
+        InputError: A part is missing, damaged, altered, or does not belong to a Zero123 prior.
     """
     verify_checksums(folder)
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
     files = {part: folder / path for part, path in weight_files(names, str(folder)).items()}
     preprocessor = folder / "feature_extractor" / "preprocessor_config.json"
     scheduler = folder / "scheduler" / "scheduler_config.json"
+    projection = _read_json(files["projection"].parent / "config.json")
     networks = Zero123Networks(
         unet=_load_unet(files["unet"]),
         vae=_load_vae(files["vae"]),
         image_encoder=_load_image_encoder(files["image_encoder"]),
         projection=_load_projection(files["projection"]),
-        image_tokens=_read_json(files["projection"].parent / "config.json").get("image_tokens", 1),
+        image_tokens=projection.get("image_tokens", 1),
         clip_mean=_read_rgb(preprocessor, "image_mean", CLIP_MEAN),
         clip_std=_read_rgb(preprocessor, "image_std", CLIP_STD),
         alphas=alphas_from_config(_read_json(scheduler), str(scheduler)),
+        camera_convention=_stored_convention(projection, files["projection"].parent),
     )
     networks.check(str(folder))
     return networks
+
+
+def _stored_convention(projection: Mapping[str, Any], folder: Path) -> CameraConvention | None:
+    """The camera convention in the configuration of the camera projection, if it holds one."""
+    stored = projection.get("camera_convention")
+    if stored is not None and stored not in CONVENTIONS:
+        known = " or ".join(CONVENTIONS)
+        raise InputError(f"{folder / 'config.json'}: camera_convention is {stored!r}, not {known}.")
+    return stored
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -105,7 +117,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    """A setting that has one number for each of red, green and blue."""
+    """A setting with one number for each of red, green and blue."""
     values = _read_json(path).get(key, default)
     numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
     if not numbers or len(values) != 3:
@@ -126,7 +138,7 @@ def _load_vae(weights: Path) -> Any:
 
 
 def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
-    """A diffusers network with these weights."""
+    """A diffusers network with these network weights."""
     config = weights.parent / "config.json"
     settings = _read_json(config)
     with _describes(kind, config), without_weights():
@@ -137,10 +149,10 @@ def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
 
 @contextlib.contextmanager
 def _describes(kind: type, config: Path) -> Iterator[None]:
-    """Whatever goes wrong within, `config` is to blame: it does not describe a network of this kind."""
+    """Report any exception inside as a fault of `config`: it does not describe a network of this kind."""
     try:
         yield
-    except Exception as error:  # Constructors of networks meet wrong settings with every kind of exception.
+    except Exception as error:  # Network constructors raise all kinds of exceptions on wrong settings.
         reason = (str(error) or type(error).__name__).strip().split("\n", 1)[0]
         raise InputError(f"{config}: describes no {kind.__name__} ({reason}); download the prior again.") from error
 
@@ -159,7 +171,7 @@ def _load_image_encoder(weights: Path) -> Any:
     with _describes(CLIPVisionModelWithProjection, config), without_weights():
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)
-    # Whole CLIP models bring a text half along, and old ones a table of positions that is no weight.
+    # Complete CLIP models include the text tower, and old ones a buffer of position ids.
     ours = ("vision_model.", "visual_projection.")
     image_half = {k: v for k, v in tensors.items() if k.startswith(ours) and not k.endswith("position_ids")}
     fill(network, image_half, str(weights))

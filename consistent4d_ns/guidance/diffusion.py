@@ -12,13 +12,13 @@ from torch import Tensor
 from consistent4d_ns.errors import InputError
 
 TIMESTEPS = 1000
-"""Time steps of Stable Diffusion's and Zero123's noise schedule."""
+"""Length of Stable Diffusion's and Zero123's noise schedule."""
 BETA_START = 0.00085
-"""Share of the variance that its first time step replaces by noise."""
+"""Its first beta: the share of the variance that one timestep replaces by noise."""
 BETA_END = 0.012
-"""Share of the variance that its last time step replaces by noise."""
+"""Its last beta."""
 BETA_SCHEDULE = "scaled_linear"
-"""How it gets from one to the other: the square roots of the betas are evenly spaced."""
+"""Spacing of the betas between them: their square roots are evenly spaced."""
 
 
 def alphas_cumprod(
@@ -27,12 +27,12 @@ def alphas_cumprod(
     beta_end: float = BETA_END,
     beta_schedule: str = BETA_SCHEDULE,
 ) -> Float[Tensor, " timesteps"]:
-    """Share of the signal's variance left at each time step, in float64.
+    """Share of the signal's variance left at each timestep, in float64.
 
     Args:
         num_timesteps: Length of the schedule.
-        beta_start: Share of the variance that the first time step replaces by noise.
-        beta_end: Share of the variance that the last time step replaces by noise.
+        beta_start: Share of the variance that the first timestep replaces by noise.
+        beta_end: Share of the variance that the last timestep replaces by noise.
         beta_schedule: "scaled_linear" (square roots of the betas are evenly spaced, as in Zero123) or "linear".
     """
     power = {"scaled_linear": 2, "linear": 1}[beta_schedule]
@@ -41,10 +41,10 @@ def alphas_cumprod(
 
 
 def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, " timesteps"]:
-    """The noise schedule described by a diffusers `scheduler_config.json`; Zero123's where it is silent.
+    """The noise schedule described by a diffusers `scheduler_config.json`; Zero123's values where it gives none.
 
     Raises:
-        InputError: The prior was trained in a way that the distillation here does not cover.
+        InputError: The prior's parametrisation or schedule is not supported.
     """
     supported = {
         "prediction_type": ("epsilon",),
@@ -68,7 +68,7 @@ def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, 
 def add_noise(
     latents: Float[Tensor, "*batch c h w"], noise: Float[Tensor, "*batch c h w"], kept: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch c h w"]:
-    """sqrt(ac) z + sqrt(1 - ac) eps, with `kept` = ac the value of `alphas_cumprod` at each item's time step."""
+    """sqrt(ac) z + sqrt(1 - ac) eps, with `kept` = ac the value of `alphas_cumprod` at each item's timestep."""
     ac = kept[..., None, None, None]
     return ac.sqrt() * latents + (1 - ac).sqrt() * noise
 
@@ -83,17 +83,23 @@ def distillation_loss(
 
     Args:
         latents: z, the encoded images; gradients flow into them alone.
-        predicted: eps_hat, the prior's noise prediction; values that are not a number count as no gradient.
+        predicted: eps_hat, the prior's noise prediction; values that are not finite count as no gradient.
         noise: eps, the noise that was added.
-        kept: ac, the value of `alphas_cumprod` at each view's time step.
+        kept: ac, the value of `alphas_cumprod` at each view's timestep.
     """
-    gradient = torch.nan_to_num((1 - kept[..., None, None, None]) * (predicted - noise)).detach()
+    gradient = (1 - kept[..., None, None, None]) * (predicted - noise)
+    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).detach()
     target = (latents - gradient).detach()
     return 0.5 * (latents - target).square().sum((1, 2, 3, 4)) / latents.shape[1]
 
 
+def count_undefined(predicted: Float[Tensor, "*batch"]) -> Int64[Tensor, ""]:
+    """Number of predictions that are infinite or NaN, as half precision yields where it overflows."""
+    return (~torch.isfinite(predicted)).sum()
+
+
 def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, " steps"]:
-    """Time steps visited by `steps` sampling steps, from noise to image: "leading" spacing, offset by 1.
+    """Timesteps visited by `steps` sampling steps, from noise to image: "leading" spacing, offset by 1.
 
     Raises:
         InputError: `steps` is not in [1, num_timesteps - 1].
@@ -104,7 +110,7 @@ def ddim_timesteps(num_timesteps: int, steps: int) -> Int64[Tensor, " steps"]:
 
 
 def ddim_schedule(alphas: Float[Tensor, " timesteps"], steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Time step, its `alphas_cumprod` and the next step's, of every sampling step; time step 0 follows the last."""
+    """Timestep, its `alphas_cumprod` and the next step's, of every sampling step; timestep 0 follows the last."""
     stride = len(alphas) // steps
     for timestep in ddim_timesteps(len(alphas), steps).tolist():
         yield timestep, alphas[timestep], alphas[max(timestep - stride, 0)]

@@ -1,8 +1,8 @@
-"""Guidance by a prior that knows the truth: for tests of everything around the diffusion model.
+"""Guidance by a prior that knows the true object, to test everything around the diffusion model.
 
-Zero123 believes in many images of a view; this prior believes in one, the true image z* of that view and frame. Its
-score is exact: of x_t = sqrt(ac) z + sqrt(1 - ac) eps it predicts the noise (x_t - sqrt(ac) z*) / sqrt(1 - ac). Under
-its distillation a field can only become the true object, if cameras, times and gradients are right.
+Zero123 considers many images of a view possible; this prior only one, the true image z* of that view and frame. Its
+score is exact: for x_t = sqrt(ac) z + sqrt(1 - ac) eps it predicts the noise (x_t - sqrt(ac) z*) / sqrt(1 - ac). If
+cameras, times and gradients are right, its distillation can only lead to the true object.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class ExactScoreGuidance:
     def __init__(self, truth: Truth, condition: OrbitViews, latent_size: int = 32) -> None:
         """
         Args:
-            truth: Gives the true image of any view and frame, of any size.
-            condition: The one view of the input camera, which `poses` are relative to.
+            truth: Gives the true image of a view and frame, of any size.
+            condition: The view of the input camera, which `poses` are relative to.
             latent_size: Width and height of the latents in pixels.
         """
         self.truth = truth
@@ -41,6 +41,7 @@ class ExactScoreGuidance:
         self.latent_shape: tuple[int, int, int] = (3, latent_size, latent_size)
         self._alphas = alphas_cumprod()
         self.num_timesteps = len(self._alphas)
+        self.undefined_predictions = torch.zeros((), dtype=torch.int64)  # an exact score is always finite
 
     def loss(
         self,
@@ -56,8 +57,8 @@ class ExactScoreGuidance:
             images: Rendered images on white in [0, 1].
             poses: Camera vectors of the views as of `cameras.relative_pose`.
             frames: Frame number of each view.
-            draws: Time steps and noise. An encoded image is its own posterior, so that noise has no effect.
-            scale: Has no effect: without the condition, too, this prior is sure of the truth.
+            draws: Timesteps and noise. The posterior noise has no effect: encoding is deterministic.
+            scale: Has no effect: the unconditional prediction is the same.
         """
         latents = self.encode(images)
         kept = self._alphas[draws.timesteps.cpu()].to(latents)
@@ -77,7 +78,7 @@ def exact_noise(
     truth: Float[Tensor, "views c h w"],
     kept: Float[Tensor, "levels views"],
 ) -> Float[Tensor, "levels views c h w"]:
-    """The noise in `noisy` if all that is not the truth is noise; `kept` = ac, the signal's share of the variance."""
+    """The noise in `noisy` if its signal is `truth`; `kept` = ac, the signal's share of the variance."""
     ac = kept[..., None, None, None]
     return (noisy - ac.sqrt() * truth) / (1 - ac).sqrt()
 

@@ -1,25 +1,50 @@
-"""Frozen diffusers networks with fewer passes over memory: channels last, norm and activation fused, less kept.
+"""Frozen diffusers networks with fewer passes over memory and less of it: channels last, norm and activation fused.
 
-Most of what UNet and VAE do besides convolutions is reading and writing: transposing between memory layouts, group
-norm, activation, biases, and divisions by one. `fuse` replaces residual blocks by equal ones that do less of it, and
-keep less for their backward pass, which is to the input only.
+Besides convolutions, UNet and VAE are limited by memory bandwidth: transposing between memory layouts, group norm,
+activation, biases, and divisions by one. `fuse` replaces residual blocks by equivalent ones with fewer such passes,
+which also store less for their backward pass: gradients go to the input only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from consistent4d_ns.device.kernels import launch
+from consistent4d_ns.device.kernels import has_triton, launch
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.config import Implementation
+
+if TYPE_CHECKING:
+    from consistent4d_ns.guidance.networks import Zero123Networks
 
 BLOCK_PIXELS, BLOCK_CHANNELS = 32, 64
-"""What one program of a kernel looks at together."""
+"""Tile that one program of a kernel processes at a time."""
 FEW_PIXELS = 4096
-"""Images up to this size are summed in smaller parts, to keep a GPU busy."""
+"""Images up to this number of pixels are summed in smaller parts, to occupy the whole GPU."""
+
+
+def runs_fused(implementation: Implementation, device: torch.device) -> bool:
+    """Whether a `PriorConfig.implementation` means fused networks on `device`.
+
+    Raises:
+        InputError: Fused networks are asked for where they cannot run.
+    """
+    possible = device.type == "cuda" and has_triton()
+    if implementation == "fused" and not possible:
+        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
+    return possible and implementation != "torch"
+
+
+def fuse_networks(networks: Zero123Networks) -> None:
+    """Replace parts of the frozen UNet and VAE encoder by faster equivalents, in place."""
+    for part in (networks.unet, networks.vae.encoder):
+        fuse(cast(nn.Module, part))
+    if networks.image_tokens == 1:
+        shorten_cross_attention(networks.unet)
 
 
 def fuse(network: nn.Module) -> None:
@@ -45,7 +70,7 @@ def fuse(network: nn.Module) -> None:
 
 
 def shorten_cross_attention(unet: nn.Module) -> None:
-    """Replace cross attention by what it amounts to where the context is one token, in place."""
+    """Replace cross attention to a single token by its closed form, in place."""
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.attention_processor import Attention
 
@@ -59,7 +84,7 @@ def shorten_cross_attention(unet: nn.Module) -> None:
 
 
 class SingleTokenAttention(nn.Module):
-    """Cross attention to one token: all of the attention goes to it, whatever queries and keys are."""
+    """Cross attention to one token, whose attention weight is 1 whatever queries and keys are."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -71,7 +96,7 @@ class SingleTokenAttention(nn.Module):
         encoder_hidden_states: Float[Tensor, "images 1 context"],
         attention_mask: None = None,
     ) -> Float[Tensor, "images 1 channels"]:
-        """The same for all pixels; the first argument does not matter."""
+        """The same for all pixels, so the first argument has no effect."""
         return self.to_out[0](self.to_v(encoder_hidden_states))
 
 
@@ -88,7 +113,7 @@ def _is_plain(block: Any) -> bool:
 
 
 class ResidualBlock(nn.Module):
-    """What diffusers' `ResnetBlock2D` computes, with its parameters under their names."""
+    """Equivalent of diffusers' `ResnetBlock2D`, with parameters of the same names."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -110,7 +135,7 @@ class ResidualBlock(nn.Module):
 
 
 class FusedNorm(nn.Module):
-    """Group norm of input plus offset, then SiLU if asked for; parameters under the names of `nn.GroupNorm`."""
+    """Group norm of input plus offset, then optionally SiLU; parameters named as in `nn.GroupNorm`."""
 
     zeros: Tensor
 
@@ -129,7 +154,7 @@ class FusedNorm(nn.Module):
 
 
 class _Norm(torch.autograd.Function):
-    """Keeps the input alone for the backward pass, not what lies between norm and activation."""
+    """Stores only the input for the backward pass, not the values between norm and activation."""
 
     @staticmethod
     def forward(
@@ -172,26 +197,26 @@ def _kernels() -> Any:
 
 
 def _grids(images: int, channels: int, pixels: int) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
-    """Grids of the kernels that write images and of those that sum, and how many pixels each of the latter sums."""
+    """Grids of the kernels that write images and of those that sum, and the pixels per program of the latter."""
     rows = (4 if pixels <= FEW_PIXELS else 16) * BLOCK_PIXELS
     blocks = -(-channels // BLOCK_CHANNELS)
     return (images, -(-pixels // BLOCK_PIXELS), blocks), (images, -(-pixels // rows), blocks), rows
 
 
 def _sums(x: Tensor, parts: int = 1) -> Tensor:
-    """Room for two numbers of each channel, image and part."""
+    """Uninitialised memory for two numbers per image, part and channel."""
     return x.new_empty((x.shape[0], parts, 2, x.shape[1]), dtype=torch.float32)
 
 
 def _blocks_of_groups(size: int) -> tuple[int, int]:
-    """Parts and channels (a power of two) that are looked at together where a group's sums are added."""
+    """Tile of parts and channels (a power of two) in which a group's sums are added."""
     return 16, max(2, 1 << (size - 1).bit_length())
 
 
 def frozen_convolution(
     x: Float[Tensor, "images channels h w"], conv: nn.Conv2d, with_bias: bool = True
 ) -> Float[Tensor, "images out _ _"]:
-    """A convolution that keeps no input for its backward pass, because its weights need no gradient."""
+    """A convolution that stores no input for its backward pass, because its weights need no gradient."""
     return _FrozenConvolution.apply(x, conv, conv.bias if with_bias else None)  # type: ignore
 
 
@@ -204,7 +229,7 @@ class _FrozenConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         conv: nn.Conv2d = ctx.conv
-        # Its values are not looked at; its layout is what the gradient gets.
+        # Only its layout is used, for the gradient; its values are not read.
         like_input = torch.empty(
             ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=torch.channels_last
         )

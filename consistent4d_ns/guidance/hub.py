@@ -7,6 +7,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from consistent4d_ns.errors import InputError
@@ -16,7 +17,7 @@ from consistent4d_ns.guidance.diffusers_layout import needed_files, weight_files
 ORIGINAL_PAGE = "https://github.com/cvlab-columbia/zero123"
 """Page that leads to the original authors' checkpoints."""
 PROBE_SECONDS = 5.0
-"""How long the hub may take to show that it can be reached."""
+"""Timeout for finding out whether the hub can be reached."""
 
 
 def is_hub_id(prior: str) -> bool:
@@ -26,7 +27,7 @@ def is_hub_id(prior: str) -> bool:
 
 
 def missing_prior(prior: str, reason: str) -> InputError:
-    """The one-line error for weights that are not here: what is missing, and every way to go on."""
+    """The one-line error for a prior that is not on this machine: what is missing, and how to get it or do without."""
     example = prior if is_hub_id(prior) else "ashawkey/zero123-xl-diffusers"
     return InputError(
         f"guidance.prior {prior}: {reason}. Get it with `hf download {example}` (about 5 GB in fp32, see "
@@ -36,11 +37,39 @@ def missing_prior(prior: str, reason: str) -> InputError:
     )
 
 
-def fetch(prior: str) -> Path:
-    """Folder of the hub repository `prior` on this machine, downloaded if it is not there yet.
+def check_not_cache(folder: Path) -> None:
+    """Make sure that `folder` is not one of the hub's cache around priors: its root, or a repository's folder.
 
     Raises:
-        InputError: It is not here and cannot be downloaded, or it is no Zero123 prior.
+        InputError: It is; names the folders of priors, or hub ids, to give instead.
+    """
+    if (folder / "snapshots").is_dir():
+        snapshots = sorted((folder / "snapshots").iterdir(), key=lambda snapshot: snapshot.stat().st_mtime)
+        instead = [str(snapshot) for snapshot in snapshots[-1:]] + _cached_ids([folder])
+        raise InputError(_cache_message(folder, "a repository's folder in the hub's cache", instead))
+    for root in (folder, folder / "hub"):
+        repositories = sorted(root.glob("models--*--*"))
+        if repositories:
+            zero123_first = sorted(_cached_ids(repositories), key=lambda name: "zero123" not in name.lower())
+            raise InputError(_cache_message(folder, "the hub's cache", zero123_first[:3]))
+
+
+def _cached_ids(repositories: Iterable[Path]) -> list[str]:
+    """Hub ids of repositories' folders in the cache, which are named models--OWNER--NAME."""
+    names = (repository.name.split("--", 2) for repository in repositories)
+    return ["/".join(name[1:]) for name in names if len(name) == 3]
+
+
+def _cache_message(folder: Path, what: str, instead: Sequence[str]) -> str:
+    choices = f" ({' or '.join(instead)})" if instead else ""
+    return f"guidance.prior {folder}: {what}, not a prior; give a hub id, or the folder of a snapshot{choices}."
+
+
+def fetch(prior: str) -> Path:
+    """Local folder of the hub repository `prior`, downloaded if necessary.
+
+    Raises:
+        InputError: It is not on this machine and cannot be downloaded, or it is not a Zero123 prior.
     """
     return _cached(prior) or _download(prior)
 
@@ -73,20 +102,20 @@ def _download(prior: str) -> Path:
         return Path(snapshot_download(prior, allow_patterns=files))
     except InputError:
         raise
-    except Exception as error:  # The hub's errors have no common base below Exception, and change with its versions.
+    except Exception as error:  # The client's errors share no base class but Exception, and differ between versions.
         reason = str(error).strip().split("\n", 1)[0]
         raise missing_prior(prior, f"download failed ({reason})") from error
 
 
 def _reachable(address: str) -> bool:
-    """Whether anything answers at `address`. The hub's own client tries for half a minute before it gives up."""
+    """Whether a server answers at `address`. The hub's own client retries for half a minute before it gives up."""
     try:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PROBE_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True
     except urllib.error.URLError as error:
-        # Certificates are the hub client's business: it may know more of them.
+        # Certificates are left to the hub's client, which may know more of them.
         return isinstance(error.reason, ssl.SSLError)
     except OSError:
         return False

@@ -1,30 +1,33 @@
-"""From a `GuidanceConfig` to a guidance that is ready to be given frames."""
+"""Builds the guidance that a `GuidanceConfig` describes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from nerfstudio.utils.comms import is_main_process
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import load_folder
-from consistent4d_ns.guidance.hub import fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.hub import check_not_cache, fetch, is_hub_id, missing_prior
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 
 
 def load_networks(prior: str) -> Zero123Networks:
-    """The prior given as `bundled`, folder, checkpoint file or hub id (the first that fits), on the CPU.
+    """Load the prior given as `bundled`, folder, checkpoint file or hub id (tried in this order), on the CPU.
 
     Raises:
-        InputError: It is nowhere to be found, or cannot be used.
+        InputError: It cannot be found or used.
     """
     if prior == bundled_prior.NAME:
         return load_folder(bundled_prior.folder())
     path = Path(prior).expanduser()
     if path.is_dir():
+        check_not_cache(path)
         return load_folder(path)
     if path.is_file():
         return load_checkpoint(path)
@@ -36,16 +39,22 @@ def load_networks(prior: str) -> Zero123Networks:
 def build_guidance(
     config: GuidanceConfig, condition_elevation: float, device: torch.device | str
 ) -> Zero123Guidance | None:
-    """The guidance that `config` describes, or None if it asks for none; `prepare` it before use.
+    """The guidance that `config` describes, or None for `kind` "none"; call `prepare` before using it.
 
     Args:
-        config: Which prior, and how it runs.
+        config: Which prior, and how its networks run.
         condition_elevation: Elevation of the input camera in degrees.
-        device: Where it runs.
+        device: Device of the networks.
 
     Raises:
         InputError: The prior's weights are missing or cannot be used.
     """
     if config.kind == "none":
         return None
-    return Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    if is_main_process():
+        CONSOLE.print(f"Loading the prior {config.prior} ...", markup=False)
+    guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
+    if is_main_process():
+        convention, reason = guidance.camera_convention, guidance.convention_reason
+        CONSOLE.print(f"Prior {config.prior}: camera convention {convention} ({reason}).", markup=False)
+    return guidance

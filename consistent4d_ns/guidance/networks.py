@@ -1,4 +1,4 @@
-"""The networks of a Zero123 prior and the numbers that belong to them, however they were loaded."""
+"""The networks of a Zero123 prior and their constants, however they were loaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.camera_convention import CameraConvention
 from consistent4d_ns.guidance.diffusion import alphas_cumprod
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Zero123Networks:
     """The image encoder's RGB standard deviation."""
     alphas: Float[Tensor, " timesteps"] = field(default_factory=alphas_cumprod)
     """Share of the signal's variance left at each timestep, float64."""
+    camera_convention: CameraConvention | None = None
+    """What the camera vector's fourth entry is, where the prior's files say so."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -62,16 +65,16 @@ class Zero123Networks:
 
     @property
     def clip_size(self) -> int:
-        """Side in pixels of the square images that the image encoder takes."""
+        """Side in pixels of the image encoder's square input."""
         return cast(int, self.image_encoder.config.image_size)
 
     @property
     def scaling_factor(self) -> float:
-        """What latents are multiplied by before diffusion."""
+        """Factor on the latents before diffusion."""
         return self.vae.config["scaling_factor"]
 
     def check(self, source: str) -> None:
-        """Make sure that the parts fit together as a Zero123 prior.
+        """Check that the networks fit together as a Zero123 prior.
 
         Raises:
             InputError: They do not; names `source`, the part and what was expected.
@@ -98,5 +101,5 @@ class Zero123Networks:
 
 
 def vae_factor(levels: int) -> int:
-    """Image pixels per latent pixel along one side, for a VAE of so many levels."""
+    """Image pixels per latent pixel along one side, for a VAE with this number of levels."""
     return 2 ** (levels - 1)

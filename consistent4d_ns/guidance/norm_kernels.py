@@ -1,9 +1,9 @@
 """Group normalisation with its activation as Triton kernels, forward and backward to the input, channels last.
 
-Each direction takes three: sums over parts of each image, what follows from them for each channel, and the values.
-Arrays are float32 but for images, which are [images, pixels, channels] of any floating-point type. `offset`
-[images or 1, channels] is added to the input first; `offset_stride` is 0 where all images share it. `factors`
-[images, 2, channels] normalise: x * factors[0] + factors[1]; then come weight and bias, and SiLU where `silu`.
+Each direction takes three kernels: sums over parts of each image, their reduction per channel, and the output. Arrays
+are float32 except for images, which are [images, pixels, channels] of any floating-point type. `offset` [images or 1,
+channels] is added to the input first; `offset_stride` is 0 where all images share it. `factors` [images, 2, channels]
+normalise: x * factors[0] + factors[1]; weight, bias and, where `silu` is set, SiLU follow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sum_moments(
 
 @triton.jit
 def add_parts(partial, n, c, inside, parts, channels, block_t: tl.constexpr, block_d: tl.constexpr):
-    """Both sums of channels `c` of image `n` over all parts, [block_d] each."""
+    """Both sums over all parts of channels `c` of image `n`, [block_d] each."""
     first = tl.zeros((block_d,), dtype=tl.float32)
     second = tl.zeros((block_d,), dtype=tl.float32)
     for step in range(0, parts, block_t):

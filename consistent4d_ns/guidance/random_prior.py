@@ -1,4 +1,4 @@
-"""Zero123 networks with random weights: full-size for measuring time and memory, small for tests."""
+"""Zero123 networks with random weights: full size to measure time and memory, small for tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "prior": {"image_tokens": 1},
     },
-    # Other sizes, downsampling, scale and token count than Zero123: nothing may be taken for granted.
+    # Sizes, downsampling, scale and token count differ from Zero123, so that tests notice assumptions about them.
     "small": {
         "unet": {
             "sample_size": 16,

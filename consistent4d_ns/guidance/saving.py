@@ -1,4 +1,4 @@
-"""Writing a prior as a folder that `diffusers_layout` reads."""
+"""Writes a prior as a folder that `diffusers_layout` reads."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def save_folder(
     """Write `networks` to `folder` in the diffusers layout, as safetensors and JSON only, with checksums.
 
     Args:
-        networks: The prior; stays as it is. Its noise schedule must be Zero123's.
-        folder: Where to; made if need be.
-        dtype: Number format of the weights in the files.
-        overwrite: Replace the parts of a prior that `folder` already holds; other files stay.
+        networks: The prior; not modified. Its noise schedule must be Zero123's.
+        folder: Destination; created if necessary.
+        dtype: Number format of the network weights in the files.
+        overwrite: Replace the parts of a prior that `folder` already holds; other files are kept.
 
     Raises:
-        InputError: `folder` holds something and `overwrite` is off, or the noise schedule is another one.
+        InputError: `folder` is not empty and `overwrite` is off, or the noise schedule is not Zero123's.
     """
     if not torch.equal(networks.alphas.cpu(), alphas_cumprod()):
         raise InputError(f"{folder}: the prior's noise schedule is not Zero123's, and no other can be saved.")
-    _make_room(folder, overwrite)
+    _clear(folder, overwrite)
     for part in ("unet", "vae", "image_encoder"):
         # Not `network.to`: diffusers' override warns about every change of precision.
         copy: Any = nn.Module.to(deepcopy(getattr(networks, part)), "cpu", dtype)
@@ -56,8 +56,8 @@ def save_folder(
     write_checksums(folder)
 
 
-def _make_room(folder: Path, overwrite: bool) -> None:
-    """Make sure that `folder` exists and holds no part of a prior."""
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Create `folder`, and remove the parts of a prior from it."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise InputError(f"{folder}: not an empty folder; choose another one, or ask for it to be overwritten.")
     for part in PARTS:
@@ -68,12 +68,14 @@ def _make_room(folder: Path, overwrite: bool) -> None:
 def _save_projection(networks: Zero123Networks, folder: Path, dtype: torch.dtype) -> None:
     from safetensors.torch import save_file
 
-    config = {
+    config: dict[str, Any] = {
         "_class_name": "CLIPCameraProjection",
         "embedding_dim": networks.projection.in_features - CAMERA_NUMBERS,
         "additional_embeddings": CAMERA_NUMBERS,
         "image_tokens": networks.image_tokens,
     }
+    if networks.camera_convention is not None:
+        config["camera_convention"] = networks.camera_convention
     _write_json(folder / "config.json", config)
     weights = nn.Module.to(deepcopy(networks.projection), "cpu", dtype).state_dict(prefix="proj.")
     save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
@@ -96,7 +98,7 @@ def _save_scheduler(folder: Path) -> None:
 
 
 def _preprocessing(networks: Zero123Networks) -> dict[str, Any]:
-    """What the image encoder is given (`Zero123Guidance.clip_input`), in transformers' terms."""
+    """The image encoder's input (`Zero123Guidance.clip_input`), in transformers' terms."""
     side = networks.clip_size
     return {
         "image_processor_type": "CLIPImageProcessor",

@@ -1,4 +1,4 @@
-"""Reading weight files without running anything they contain, and filling networks with them completely."""
+"""Reads weight files without running code they contain, and loads them into networks strictly."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.weight_files import mistaken_for_weights
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file or of a torch pickle, on the CPU; a `state_dict` entry is opened.
+    """Tensors of a .safetensors file or of a torch pickle, on the CPU; those under `state_dict` if it has that entry.
 
-    Pickles are read by torch's restricted unpickler: whatever else they refer to becomes an inert placeholder.
+    Pickles are read by torch's restricted unpickler; other objects in them become inert placeholders.
 
     Raises:
-        InputError: The file is damaged, or not a weight file, or insists on running code.
+        InputError: The file is damaged, not a weight file, or cannot be read without running code.
     """
     try:
+        if (mistake := mistaken_for_weights(path)) is not None:
+            raise InputError(f"{path} {mistake}.")
         content: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: damaged, or holds Python code, which is never run; download it again or use a .safetensors copy."
@@ -50,14 +55,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> object:
-    """Mapped into memory where torch can, because original checkpoints carry several times what is needed."""
+    """Memory-mapped where torch supports it: original checkpoints are several times larger than what is needed."""
     zipped = zipfile.is_zipfile(path)
     with _placeholders(path) if zipped else contextlib.nullcontext():
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 class _Inert:
-    """Stands for an object of a checkpoint that is not a tensor, such as a trainer's callback."""
+    """Placeholder for an object in a checkpoint that is not a tensor, such as a trainer's callback."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -67,7 +72,7 @@ class _Inert:
 
 
 def _placeholders(path: Path) -> contextlib.AbstractContextManager[Any]:
-    """Lets the restricted unpickler meet the classes that `path` refers to, as placeholders of the same name.
+    """Allow the restricted unpickler the classes that `path` refers to, as placeholders of the same name.
 
     zero123-xl.ckpt, for example, refers to callbacks of an old pytorch-lightning. The real classes are not imported.
     """
@@ -83,15 +88,15 @@ def _placeholders(path: Path) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Networks built inside have parameters on the meta device, to be given by `fill`, and all their buffers.
+    """Build networks with parameters on the meta device, to be loaded by `fill`; buffers are created as usual.
 
-    Drawing weights that are replaced at once would take longer than reading the real ones.
+    Initialising network weights at random only to replace them would take longer than reading the real ones.
     """
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(cast(Any, on_meta))  # annotated as if it returned nothing
+    hook = register_module_parameter_registration_hook(cast(Any, on_meta))  # torch annotates the hook as returning None
     try:
         yield
     finally:
@@ -99,10 +104,10 @@ def without_weights() -> Iterator[None]:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Replace all weights of `network`, built with or `without_weights`, by `tensors`, one for one.
+    """Load `tensors` into `network` strictly, whether or not it was built `without_weights`.
 
     Raises:
-        InputError: A tensor is missing, left over or of another shape.
+        InputError: A tensor is missing, unexpected or of another shape.
     """
     wanted = network.state_dict()
     shapes = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]

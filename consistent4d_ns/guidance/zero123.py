@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from consistent4d_ns.data.images import resized
 from consistent4d_ns.device.cuda import trying_no_algorithms
 from consistent4d_ns.device.cuda_graphs import Graphed
-from consistent4d_ns.device.kernels import has_triton
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import GuidanceDraws
-from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, camera_convention
-from consistent4d_ns.guidance.diffusion import add_noise, ddim_schedule, ddim_step, distillation_loss
-from consistent4d_ns.guidance.fused import fuse, shorten_cross_attention
+from consistent4d_ns.guidance.camera_convention import resolve_convention
+from consistent4d_ns.guidance.config import PriorConfig
+from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
+from consistent4d_ns.guidance.gradients import LossWithGradient, pull_back
 from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
@@ -28,7 +29,7 @@ Scale: TypeAlias = float | Float[Tensor, ""]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the prior knows of some conditioning images."""
+    """Features of conditioning images."""
 
     tokens: Float[Tensor, "images tokens width"]
     """Image-encoder tokens, or, once joined with a camera, the UNet's context."""
@@ -40,7 +41,7 @@ class Conditions:
 
 
 class Zero123Guidance:
-    """A frozen Zero123 prior, conditioned on the frames of one video. A plain class, so it stays out of checkpoints.
+    """A frozen Zero123 prior, conditioned on the frames of one video. Not a module, so it stays out of checkpoints.
 
     UNet and VAE run in the configured precision. Conditions, random draws, losses and gradients are float32.
     """
@@ -48,15 +49,15 @@ class Zero123Guidance:
     def __init__(
         self,
         networks: Zero123Networks,
-        config: GuidanceConfig,
+        config: PriorConfig,
         device: torch.device | str,
         condition_elevation: float = 0.0,
     ) -> None:
-        """Take over `networks`: they are frozen, moved to `device`, and shed what is not needed after `prepare`.
+        """Take over `networks`: they are frozen and moved to `device`, and parts not needed after `prepare` are freed.
 
         Args:
             networks: The loaded prior.
-            config: Precision, camera convention, whether to keep what previews need.
+            config: Precision, implementation, camera convention, and whether previews are possible.
             device: Where everything runs.
             condition_elevation: Elevation in degrees of the input camera; Stable-Zero123's camera vector holds it.
         """
@@ -65,11 +66,14 @@ class Zero123Guidance:
         self.image_size = networks.image_size
         self.latent_shape = networks.latent_shape
         self.num_timesteps = len(networks.alphas)
-        self._stable = camera_convention(config) == "stable-zero123"
+        self.camera_convention, self.convention_reason = resolve_convention(
+            config.camera_convention, config.prior, networks.camera_convention
+        )
         self._polar_angle = math.radians(90.0 - condition_elevation)
         self._dtype = network_dtype(config.precision, self.device)
         self._networks = networks
         self._alphas = networks.alphas.to(self.device, torch.float32)
+        self.undefined_predictions = torch.zeros((), dtype=torch.int64, device=self.device)
         self._conditions: Conditions | None = None
         self._graphed_distil = Graphed(self._distil, enabled=config.cuda_graphs and self.device.type == "cuda")
         _freeze(networks.unet, self.device, self._dtype)
@@ -80,7 +84,7 @@ class Zero123Guidance:
     def prepare(self, images: Float[Tensor, "frames 3 side side"]) -> None:
         """Condition on the video's frames: `images` in [0, 1] on white, square, of any size (resized by area).
 
-        Without previews, image encoder and VAE decoder are freed afterwards, so this can be called once only.
+        Without previews, image encoder and VAE decoder are freed afterwards: it can then be called once only.
         """
         _freeze(self._networks.image_encoder, self.device, torch.float32)
         _freeze(self._networks.vae, self.device, torch.float32)
@@ -105,7 +109,7 @@ class Zero123Guidance:
             return Conditions(self._image_tokens(images), self._posterior(images)[0])
 
     def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:
-        """Images in [0, 1] as the image encoder wants them: bicubic (aligned corners, no antialias), normalised."""
+        """Images in [0, 1] as input of the image encoder: bicubic (aligned corners, no antialias), normalised."""
         side = self._networks.clip_size
         resized = F.interpolate(images, (side, side), mode="bicubic", align_corners=True)
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self._networks.clip_mean, self._networks.clip_std))
@@ -122,7 +126,7 @@ class Zero123Guidance:
     ) -> Float[Tensor, "views tokens context"]:
         """The UNet's context: each image token joined with the camera vector and projected (method.md section 5.2)."""
         cameras = poses.to(tokens)
-        if self._stable:
+        if self.camera_convention == "stable-zero123":
             cameras = torch.cat((cameras[:, :3], torch.full_like(cameras[:, 3:], self._polar_angle)), dim=-1)
         cameras = cameras[:, None].expand(-1, tokens.shape[1], -1)
         return self._networks.projection(torch.cat((tokens, cameras), dim=-1))
@@ -131,13 +135,13 @@ class Zero123Guidance:
     def conditions(self) -> Conditions:
         """Image tokens and condition latents of all frames."""
         if self._conditions is None:
-            raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are asked for.")
+            raise RuntimeError("Zero123Guidance.prepare() must be called before losses or samples are computed.")
         return self._conditions
 
     def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, " views"]) -> Conditions:
-        """What the UNet is given for each view: its context, in place of the tokens, and its condition latent."""
-        chosen = self.conditions[self._here(frames)]
-        return Conditions(self.context(chosen.tokens, self._here(poses)), chosen.latents)
+        """The UNet's conditions of each view: its context, in place of the tokens, and its condition latent."""
+        chosen = self.conditions[self._to_device(frames)]
+        return Conditions(self.context(chosen.tokens, self._to_device(poses)), chosen.latents)
 
     # Distillation
 
@@ -151,13 +155,14 @@ class Zero123Guidance:
     ) -> Float[Tensor, " levels"]:
         """Score distillation loss of each level (see `base.Guidance.loss`).
 
-        The gradient for the images is computed here, with the latents' gradient scaled to about 1. So the backward
-        pass through a half-precision VAE neither overflows nor vanishes, whatever a GradScaler multiplies the loss by.
+        The gradient for the images is computed here, with the latents' gradient scaled to about 1: the backward pass
+        through a half-precision VAE then neither overflows nor underflows, whatever the scale of a GradScaler.
         """
         inputs = (images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise)
         guidance_scale = torch.full((), scale, device=self.device)
-        losses, gradient = self._graphed_distil(*map(self._here, inputs), guidance_scale)
-        return cast(Tensor, _LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
+        losses, gradient, undefined = self._graphed_distil(*map(self._to_device, inputs), guidance_scale)
+        self.undefined_predictions = self.undefined_predictions + undefined
+        return cast(Tensor, LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
 
     def _distil(
         self,
@@ -168,31 +173,38 @@ class Zero123Guidance:
         timesteps: Int64[Tensor, "levels views"],
         noise: Float[Tensor, "levels views c h w"],
         scale: Float[Tensor, ""],
-    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"]]:
-        """Loss of each level and its gradient for the images, as a function of tensors alone (see `Graphed`)."""
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"], Int64[Tensor, ""]]:
+        """Loss of each level, its gradient for the images, and the number of undefined predictions.
+
+        A function of tensors alone (see `Graphed`).
+        """
         draws = GuidanceDraws(posterior_noise, timesteps, noise)
         with torch.enable_grad(), self._without_autocast():
             leaf = images.detach().to(torch.float32).requires_grad_()
             latents = self.encode(leaf, posterior_noise)
-            losses, gradient = self.judge(latents, self.view_conditions(poses, frames), draws, scale)
-            return losses, _pull_back(gradient, latents, leaf)
+            conditions = self.view_conditions(poses, frames)
+            losses, gradient, undefined = self.distil_latents(latents, conditions, draws, scale)
+            return losses, pull_back(gradient, latents, leaf), undefined
 
-    def judge(
+    def distil_latents(
         self, latents: Float[Tensor, "levels views c h w"], conditions: Conditions, draws: GuidanceDraws, scale: Scale
-    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views c h w"]]:
-        """Distillation loss of each level and its gradient for the latents (method.md section 5.3)."""
+    ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views c h w"], Int64[Tensor, ""]]:
+        """Distillation loss of each level and its gradient for the latents (method.md section 5.3).
+
+        And the number of undefined predictions (see `count_undefined`).
+        """
         leaf = latents.detach().requires_grad_()
-        timesteps, noise = self._here(draws.timesteps), draws.noise.to(latents)
+        timesteps, noise = self._to_device(draws.timesteps), draws.noise.to(latents)
         kept = self._alphas[timesteps]
         predicted = self.predict_noise(add_noise(leaf.detach(), noise, kept), timesteps, conditions, scale)
         losses = distillation_loss(leaf, predicted, noise, kept)
         (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), gradient
+        return losses.detach(), gradient, count_undefined(predicted)
 
     def encode(
         self, images: Float[Tensor, "levels views 3 height width"], noise: Float[Tensor, "levels views c h w"]
     ) -> Float[Tensor, "levels views c h w"]:
-        """Scaled latents of images in [0, 1] of any size; `noise` picks them within the VAE's posterior."""
+        """Scaled latents of images in [0, 1] of any size, sampled from the VAE's posterior by `noise`."""
         side = self.image_size
         resized = F.interpolate(images.flatten(0, 1), (side, side), mode="bilinear", align_corners=False)
         mean, std = (moment.view(noise.shape) for moment in self._posterior(resized))
@@ -218,7 +230,7 @@ class Zero123Guidance:
     ) -> Float[Tensor, "levels views c h w"]:
         """Classifier-free guided noise u + scale (c - u), from one UNet call for all levels and both halves.
 
-        `conditions` hold one context and condition latent per view; zeros make the unconditional half, which is first.
+        `conditions` hold one context and condition latent per view; the unconditional half, which has zeros, is first.
         """
         latents = conditions.latents.expand_as(noisy)
         context = conditions.tokens.expand(noisy.shape[0], *conditions.tokens.shape)
@@ -248,7 +260,7 @@ class Zero123Guidance:
         """Novel views by DDIM from noise (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
-            InputError: The parts needed were not kept (`previews` is off), or `steps` is out of range.
+            InputError: The VAE decoder was not kept (`previews` is off), or `steps` is out of range.
         """
         if not self.config.previews:
             raise InputError(
@@ -271,17 +283,17 @@ class Zero123Guidance:
         decoded = vae.decode((latents / self._networks.scaling_factor).to(vae.dtype)).sample
         return (decoded.to(latents.dtype) * 0.5 + 0.5).clamp(0.0, 1.0)
 
-    def _here(self, given: Tensor) -> Tensor:
-        """`given` on the guidance's device, without waiting for what that is doing."""
-        return given.to(self.device, non_blocking=True)
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the guidance's device, without synchronising."""
+        return tensor.to(self.device, non_blocking=True)
 
     def _without_autocast(self) -> torch.autocast:
-        """The networks have one precision of their own; autocast would lower that of the arithmetic around them."""
+        """The networks have a precision of their own; autocast would lower that of the arithmetic around them."""
         return torch.autocast(self.device.type, enabled=False)
 
 
 def network_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format that a `GuidanceConfig.precision` means on `device`."""
+    """The dtype of a `PriorConfig.precision` on `device`."""
     if precision == "auto" and device.type == "cuda":
         precision = "fp16"
     elif precision == "auto":
@@ -290,69 +302,12 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU has units for products of bf16 matrices (AMX); those without them are faster in float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch do not tell
+    """Whether the CPU has bf16 matrix units (AMX); those without are faster in float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # missing in older versions of torch
     return bool(capabilities().get("amx_bf16"))
-
-
-def runs_fused(implementation: Implementation, device: torch.device) -> bool:
-    """Whether a `GuidanceConfig.implementation` means fused networks on `device`.
-
-    Raises:
-        InputError: It asks for them where there are none.
-    """
-    possible = device.type == "cuda" and has_triton()
-    if implementation == "fused" and not possible:
-        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
-    return possible and implementation != "torch"
-
-
-def fuse_networks(networks: Zero123Networks) -> None:
-    """Replace parts of the frozen UNet and VAE encoder by faster ones of the same values, in place."""
-    for part in (networks.unet, networks.vae.encoder):
-        fuse(cast(nn.Module, part))
-    if networks.image_tokens == 1:
-        shorten_cross_attention(networks.unet)
 
 
 def _freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Make a network ready for inference."""
     # Not `network.to`: diffusers' override warns about every change of precision.
     nn.Module.to(network, device, dtype).eval().requires_grad_(False)
-
-
-def _pull_back(
-    gradient: Float[Tensor, "levels views c h w"],
-    latents: Float[Tensor, "levels views c h w"],
-    images: Float[Tensor, "levels views 3 height width"],
-) -> Float[Tensor, "levels views 3 height width"]:
-    """The latents' gradient brought back to the images they were encoded from.
-
-    Each image has a factor of its own, the power of two above its largest entry: images do not influence each other,
-    and multiplying by powers of two loses no digits.
-    """
-    _, exponent = torch.frexp(gradient.abs().amax(dim=(2, 3, 4), keepdim=True))
-    exponent = exponent.clamp(-100, 100)  # the powers themselves must be finite
-    (scaled,) = torch.autograd.grad(latents, images, torch.ldexp(gradient, -exponent))
-    return torch.ldexp(scaled, exponent)
-
-
-class _LossWithGradient(torch.autograd.Function):
-    """Losses of which the gradient for the images is known already."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        images: Float[Tensor, "levels views 3 height width"],
-        losses: Float[Tensor, " levels"],
-        gradient: Float[Tensor, "levels views 3 height width"],
-    ) -> Float[Tensor, " levels"]:
-        ctx.save_for_backward(gradient)
-        return losses.clone()
-
-    @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, upstream: Float[Tensor, " levels"]
-    ) -> tuple[Float[Tensor, "levels views 3 height width"], None, None]:
-        (gradient,) = ctx.saved_tensors
-        return upstream[:, None, None, None, None].to(gradient) * gradient, None, None

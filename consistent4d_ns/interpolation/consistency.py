@@ -1,4 +1,4 @@
-"""Interpolation-driven consistency loss: inner images of a short clip should match what RIFE sees between its ends."""
+"""Interpolation-driven consistency loss: a clip's inner images should match RIFE's interpolations between its ends."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.ifnet import IFNet, side_multiple
-from consistent4d_ns.interpolation.weights import find_weights, load_ifnet
+from consistent4d_ns.interpolation.weights import find_weight_file, load_ifnet
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Powers of two keep every block on whole pixels."""
+"""Supported scales: powers of two, at which every block works on whole pixels."""
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Autocast type of each named precision; None: the network's own type."""
 
 
 @dataclass(frozen=True)
 class Interpolator:
-    """A frozen IFNet and how to run it: a plain holder, so that the network stays out of checkpoints."""
+    """A frozen IFNet and its settings. Not a module, so that the network stays out of checkpoints."""
 
     net: IFNet
     scale: float = 1.0
     """As in `InterpolationConfig`."""
     half: torch.dtype | None = None
-    """Type of the convolutions when it is not the network's own."""
+    """Autocast type of the convolutions; None: the network's own type."""
     grad_through_rife: bool = False
     """As in `InterpolationConfig`."""
     cuda_graphs: bool = False
-    """Whether calls without gradients are recorded and replayed; the network is on CUDA then."""
+    """Whether calls without gradients are recorded as CUDA graphs and replayed; the network must be on CUDA."""
 
     def __call__(
         self,
@@ -61,23 +61,23 @@ class Interpolator:
         dtype = next(self.net.parameters()).dtype
         height, width = first.shape[-2:]
         inputs = (pad_sides(image.to(dtype), side_multiple(self.scale)) for image in (first, last))
-        # Also switches an autocast of the caller off: the network's precision is its own setting.
+        # Also disables an autocast of the caller: the precision of the network is a setting of its own.
         with torch.autocast(first.device.type, dtype=self.half, enabled=self.half is not None):
             merged = self.net(*inputs, times, self.scale).merged
         return (merged[..., :height, :width].to(first.dtype),)
 
 
 def load_interpolator(config: InterpolationConfig, device: torch.device | str) -> Interpolator | None:
-    """The interpolator that `config` asks for, or None where it asks for none.
+    """The configured interpolator, or None where there is none.
 
     Raises:
-        InputError: the weights are not there or do not fit, or a setting is out of range.
+        InputError: The weights are missing or do not fit, or a setting is out of range.
     """
     if config.kind == "none":
         return None
     if config.scale not in SCALES:
         raise InputError(f"interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}.")
-    net = load_ifnet(find_weights(config.weights)).to(device).eval().requires_grad_(False)
+    net = load_ifnet(find_weight_file(config.weights)).to(device).eval().requires_grad_(False)
     precision = config.precision
     on_cuda = torch.device(device).type == "cuda"
     if precision == "auto":
@@ -95,11 +95,11 @@ def consistency_loss(
     the network.
 
     Args:
-        interpolator: from `load_interpolator`.
+        interpolator: From `load_interpolator`.
         images: RGB in 0..1 of consecutive views or times, of any size.
 
     Raises:
-        ValueError: fewer than 3 views, so nothing lies between the ends.
+        ValueError: There are fewer than 3 views, so nothing lies between the ends.
     """
     levels, views = images.shape[:2]
     if views < 3:
@@ -115,7 +115,7 @@ def consistency_loss(
 def pad_sides(image: Float[Tensor, "batch 3 height width"], multiple: int) -> Float[Tensor, "batch 3 h w"]:
     """Repeat the right and bottom border until both sides are multiples of `multiple`.
 
-    Repeating continues the white background; zeros would add a black edge for the flow to hold on to.
+    Repeating continues the white background; zeros would add a black edge, which the flow would follow.
     """
     height, width = image.shape[-2:]
     padding = (0, -width % multiple, 0, -height % multiple)

@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
         self.lastconv = nn.Sequential(nn.ConvTranspose2d(width, 4 * 6, 4, stride=2, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 6 h w"]:
-        """Flow (4), mask logit (1) and one channel that nothing uses."""
+        """Flow (4), mask logit (1) and one unused channel."""
         return self.lastconv(self.convblock(self.conv0(x)))
 
 
@@ -112,7 +112,7 @@ BLOCKS: dict[Layout, type[ResidualBlock] | type[PReLUBlock]] = {"residual": Resi
 
 @dataclass(frozen=True)
 class Interpolation:
-    """What IFNet says about a batch of image pairs.
+    """Output of IFNet for a batch of image pairs.
 
     Channels 0-1 of a flow are x and y into the first image, 2-3 into the last.
     """
@@ -149,7 +149,7 @@ class IFNet(nn.Module):
         time_plane = times.to(first.dtype)[:, None, None, None].expand_as(first[:, :1])
         warped = (first, last)
         motions: list[Tensor] = []
-        for block, factor in zip(self.children(), BLOCK_SCALES):
+        for block, factor in zip(self.children(), BLOCK_SCALES, strict=True):
             before = motions[-1] if motions else None
             change = estimate(block, torch.cat([*warped, time_plane], 1), before, factor / scale)
             motion = change if before is None else before + change
@@ -163,10 +163,11 @@ class IFNet(nn.Module):
 def estimate(
     block: nn.Module, seen: Float[Tensor, "batch 7 h w"], motion: Float[Tensor, "batch 5 h w"] | None, factor: float
 ) -> Float[Tensor, "batch 5 h w"]:
-    """What `block`, working on inputs reduced by `factor`, adds to the motion so far.
+    """The correction that `block`, working on inputs reduced by `factor`, adds to the motion so far.
 
     `seen` is both images and the time plane; a motion is the flow (4) in full-resolution pixels and the mask logit (1).
-    The result has the dtype of `seen` whatever the block computes in, so that half precision does not add up.
+    The result has the dtype of `seen` whatever the block computes in, so that rounding errors of half precision do not
+    accumulate.
     """
     x = resize(seen, 1 / factor)
     if motion is not None:

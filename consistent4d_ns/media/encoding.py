@@ -1,7 +1,7 @@
-"""Pictures to files: H.264, VP9 with alpha, GIF, PNG frames.
+"""Writes frames to files: H.264, VP9 with alpha, GIF, PNG.
 
-FFmpeg's libraries come with PyAV, so no program is needed. Whatever the system refuses (a full disk, say) comes up as
-OSError here, and in one line out of `outputs`.
+PyAV ships FFmpeg's libraries, so no `ffmpeg` executable is needed. Errors of the system (a full disk, say) are raised
+as OSError here; `outputs` turns them into one line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -21,18 +21,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file, new_folder
+from consistent4d_ns.outputs import check_new_file, check_new_folder, new_file, new_folder
 
 if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.video.codeccontext import VideoCodecContext
     from PIL import Image
 
 Format = Literal["mp4", "webm", "gif", "png"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-"""H.264 on white; VP9 with alpha; GIF on white, which plays over and over; a folder of PNG frames with alpha."""
+"""H.264 on white; VP9 with alpha; looping GIF on white; a folder of PNG frames with alpha."""
 GIF_FPS = 50.0
-"""Fastest GIF: browsers slow down shorter pauses than two hundredths of a second."""
+"""Highest frame rate of a GIF: browsers slow down frames shorter than two hundredths of a second."""
 PALETTE_SAMPLES = 16
-"""Frames from which the colours of a GIF are chosen."""
+"""Frames from which the palette of a GIF is computed."""
+BT709 = 1
+"""BT.709 as colour matrix, primaries and transfer function (ITU-T H.273)."""
 
 Frame = UInt8[np.ndarray, "height width 4"]
 
@@ -43,56 +47,67 @@ class Codec:
 
     name: str
     """FFmpeg's name of the encoder."""
-    pixels: str
-    """Pixel format; both halve the resolution of colours, so sides must be even."""
-    alpha: bool
-    """Whether it keeps alpha."""
+    pixel_format: str
+    """FFmpeg's name of the pixel format; chroma is subsampled 2 x 2, so sides must be even."""
+    has_alpha: bool
+    """Whether alpha is kept."""
     options: dict[str, str]
-    """The encoder's options: visually lossless."""
+    """Encoder options, chosen to be visually lossless."""
+    container: dict[str, str]
+    """Options of the container."""
 
 
 CODECS = {
-    "mp4": Codec("libx264", "yuv420p", False, {"crf": "17", "preset": "medium"}),
-    "webm": Codec("libvpx-vp9", "yuva420p", True, {"crf": "20", "b": "0", "row-mt": "1", "cpu-used": "3"}),
+    # Fast start: the index comes before the frames, so that a web page can play the file while it loads.
+    "mp4": Codec("libx264", "yuv420p", False, {"crf": "17", "preset": "medium"}, {"movflags": "+faststart"}),
+    "webm": Codec("libvpx-vp9", "yuva420p", True, {"crf": "20", "b": "0", "row-mt": "1", "cpu-used": "3"}, {}),
 }
 
 
-def format_of(out: Path, asked: Format | None = None) -> Format:
-    """The format that was asked for, else the one that the name stands for: a suffix, or none for a folder of PNG.
+def format_of(out: Path, requested: Format | None = None) -> Format:
+    """The requested format, else that of the suffix; a name without a suffix is a folder of PNG frames.
 
     Raises:
-        InputError: The suffix is of no known format.
+        InputError: The suffix belongs to no known format.
     """
     suffix = out.suffix.lower().removeprefix(".")
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if not suffix:
         return "png"
     if suffix == "png" or suffix not in FORMATS:
         raise InputError(
             f"{out} ends in {out.suffix}: use .mp4, .webm or .gif, a name without suffix for a folder of PNG frames, "
-            "or say --format."
+            "or give --format."
         )
     return suffix
 
 
 def check_encodable(kind: Format, width: int, height: int, fps: float) -> None:
-    """Raises: InputError: a format cannot have this size or speed."""
+    """Raises: InputError: the format does not allow this size in pixels or this frame rate."""
     if kind in CODECS and (width % 2 or height % 2):
         raise InputError(f"{kind} needs even sides, not {width} x {height}: give --size, or another --format.")
     if kind == "gif" and fps > GIF_FPS:
         raise InputError(f"a GIF plays at most {GIF_FPS:g} frames a second, not {fps:g}: give --fps, or use .mp4.")
 
 
+def check_free(out: Path, kind: Format, overwrite: bool = False) -> None:
+    """Raises: InputError: `out` exists and may not be replaced (see `write_frames`)."""
+    if kind == "png":
+        check_new_folder(out, overwrite)
+    else:
+        check_new_file(out, overwrite)
+
+
 def write_frames(out: Path, kind: Format, frames: Iterable[Frame], fps: float, overwrite: bool = False) -> None:
-    """Write frames of one size, in order of time, whole or not at all.
+    """Write frames of one size in temporal order, completely or not at all.
 
     Args:
         out: File, or the folder of PNG frames (`00000.png`, ...).
         kind: Its format.
-        frames: Straight RGBA; alpha is kept in webm and png, and composited on white in mp4 and gif.
-        fps: Frames a second.
-        overwrite: Replace what was written there earlier.
+        frames: Straight-alpha RGBA; alpha is kept in webm and png, and composited on white in mp4 and gif.
+        fps: Frames per second.
+        overwrite: Replace an earlier output.
 
     Raises:
         InputError: `out` exists and `overwrite` is off, or cannot be written.
@@ -109,15 +124,15 @@ def write_frames(out: Path, kind: Format, frames: Iterable[Frame], fps: float, o
 
 
 def on_white(frame: Frame) -> UInt8[np.ndarray, "height width 3"]:
-    """Straight RGBA over white."""
+    """Straight-alpha RGBA composited over white."""
     alpha = frame[..., 3:].astype(np.uint16)
     return ((frame[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def offer_ffmpeg() -> None:
-    """Let this process find the `ffmpeg` program that comes with imageio-ffmpeg, if there is no other on the PATH.
+    """Put the `ffmpeg` executable of imageio-ffmpeg on this process's PATH, unless there is one already.
 
-    For `ns-render`, which looks for one of that name. The link goes when the process ends.
+    `ns-render` looks for an executable of that name. The link is removed when the process ends.
     """
     if shutil.which("ffmpeg"):
         return
@@ -128,7 +143,7 @@ def offer_ffmpeg() -> None:
     try:
         os.symlink(imageio_ffmpeg.get_ffmpeg_exe(), Path(folder) / "ffmpeg")
     except (OSError, RuntimeError):
-        return  # No program for this platform, or no right to link: ns-render says then that it wants ffmpeg.
+        return  # No executable for this platform, or links are forbidden: ns-render then asks for ffmpeg itself.
     os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), folder))
 
 
@@ -142,29 +157,54 @@ def _write_png(folder: Path, frames: Iterable[Frame]) -> None:
 def _write_video(file: Path, kind: str, codec: Codec, frames: Iterable[Frame], fps: float) -> None:
     import av
 
-    with file.open("wb") as stream, av.open(stream, "w", format=kind) as container:
-        video = container.add_stream(codec.name, rate=Fraction(fps).limit_denominator(1001), options=codec.options)
-        video.pix_fmt = codec.pixels
+    with av.open(str(file), "w", format=kind, options=codec.container) as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream(codec.name, rate=rate, options=codec.options)
+        stream.pix_fmt = codec.pixel_format
+        _tag_bt709(stream.codec_context)
         for index, frame in enumerate(frames):
             if index == 0:
-                video.height, video.width = frame.shape[:2]
-            picture, layout = (frame, "rgba") if codec.alpha else (on_white(frame), "rgb24")
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
-        container.mux(video.encode())
+                stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(_yuv(frame, codec)))
+        container.mux(stream.encode())
+
+
+def _tag_bt709(context: VideoCodecContext) -> None:
+    """Declare BT.709 with limited range: without tags, players guess the matrix from the height of the video."""
+    from av.video.reformatter import ColorRange
+
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = ColorRange.MPEG
+
+
+def _yuv(frame: Frame, codec: Codec) -> VideoFrame:
+    """The frame in the codec's pixel format, converted with the BT.709 matrix to limited range."""
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    pixels, layout = (frame, "rgba") if codec.has_alpha else (on_white(frame), "rgb24")
+    converted = av.VideoFrame.from_ndarray(pixels, format=layout).reformat(
+        format=codec.pixel_format,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+    )
+    converted.colorspace, converted.color_range = Colorspace.ITU709, ColorRange.MPEG
+    return converted
 
 
 def _write_gif(file: Path, frames: Iterable[Frame], fps: float) -> None:
     from PIL import Image
 
     images = [Image.fromarray(on_white(frame)) for frame in frames]
-    # One palette for all frames: colours that change from frame to frame would flicker.
+    # One palette for all frames: palettes of their own would flicker.
     palette = _palette(images[:: -(-len(images) // PALETTE_SAMPLES)])
     first, *rest = (image.quantize(palette=palette) for image in images)
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=list(_pauses(len(images), fps)), loop=0)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=_durations(len(images), fps), loop=0)
 
 
 def _palette(samples: list[Image.Image]) -> Image.Image:
-    """256 colours that suit all samples, one of them white, the background's."""
+    """256 colours shared by all samples; one of them is white, the background."""
     from PIL import Image
 
     mosaic = Image.new("RGB", (samples[0].width, samples[0].height * len(samples)))
@@ -172,13 +212,13 @@ def _palette(samples: list[Image.Image]) -> Image.Image:
         mosaic.paste(image, (0, row * image.height))
     palette = mosaic.quantize(256, Image.Quantize.MEDIANCUT)
     colours = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
-    # Pillow looks for the nearest colour in steps of four levels: an almost white one would take white's place.
+    # Pillow matches colours in steps of four levels, so an almost white entry could replace the background.
     colours[(colours >= 248).all(axis=1)] = 255
     palette.putpalette(colours.tobytes())
     return palette
 
 
-def _pauses(count: int, fps: float) -> Iterator[int]:
-    """Milliseconds that each of `count` frames is shown: whole hundredths of a second that add up to the right time."""
+def _durations(count: int, fps: float) -> list[int]:
+    """Milliseconds for which each of `count` frames is shown: multiples of 10 whose sum is the duration of all."""
     ends = [round(100.0 * index / fps) for index in range(count + 1)]
-    return (10 * (end - start) for start, end in pairwise(ends))
+    return [10 * (end - start) for start, end in pairwise(ends)]

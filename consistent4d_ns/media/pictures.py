@@ -22,9 +22,9 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.data.images import composite_white, resized, straight_colour
 from consistent4d_ns.data.rays import view_rays
-from consistent4d_ns.data.times import frame_times, nearest_frame
+from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import Source
+from consistent4d_ns.media.camera_paths import InputVideo
 from consistent4d_ns.model import Consistent4DModel
 
 INPUT = "input"
@@ -97,7 +97,7 @@ def nerfstudio_path(path: dict[str, Any]) -> tuple[Cameras, OrientedBox | None]:
     from nerfstudio.scripts.render import get_crop_from_json
 
     cameras, crop = get_path_from_json(path), get_crop_from_json(path)
-    times = frame_times(len(cameras))[:, None] if cameras.times is None else cameras.times
+    times = even_times(len(cameras))[:, None] if cameras.times is None else cameras.times
     cameras.times = times.clamp(0.0, 1.0)
     return cameras, crop and crop.obb
 
@@ -174,18 +174,18 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
     height, width = int(camera.height[0]), int(camera.width[0])
     moment = float(camera.times[0].clamp(0.0, 1.0))
     side = min(height, width)
-    rgba = resized(data.frames[None, nearest_frame(moment, data.num_frames)].float(), side)[0].movedim(0, -1)
+    rgba = resized(data.frames[None, data.frame_times.nearest(moment)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
     rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     return filled(torch.cat((straight_colour(colour, alpha), alpha), dim=-1))
 
 
-def source_of(data: Consistent4DDataManager) -> Source:
+def source_of(data: Consistent4DDataManager) -> InputVideo:
     """What camera paths take from a run's video."""
     view = data.input_view
     camera = {name: float(value[0]) for name, value in vars(view).items()}
-    return Source(data.num_frames, data.fps, camera, data.frames.shape[-1])
+    return InputVideo(data.num_frames, data.fps, camera, data.frames.shape[-1])
 
 
 @torch.no_grad()
@@ -220,7 +220,7 @@ def input_and_novel_views(
     view = data.input_view
     rows = []
     for time in times:
-        frame = resized(data.frames[None, nearest_frame(time, data.num_frames)].float(), image_size)
+        frame = resized(data.frames[None, data.frame_times.nearest(time)].float(), image_size)
         row = [to_bytes(composite_white(frame)[0].movedim(0, -1))]
         for azimuth in SHEET_AZIMUTHS:
             around = OrbitViews(view.elevation, view.azimuth + azimuth, view.distance, view.fovy)

@@ -22,6 +22,8 @@ Row = dict[str, float | None]
 """Terms of one step, unweighted, by name as in the loss dictionary; and "step". None stands for what is not finite."""
 Series = tuple[np.ndarray, np.ndarray]
 """Steps and values of a term."""
+ROW_BEGIN = '{"step": '
+"""How every line of a history begins."""
 COLUMNS = 3
 """Terms side by side in a plot."""
 SMOOTHING = 40
@@ -84,16 +86,26 @@ class LossHistory:
 def read_history(file: Path) -> list[Row]:
     """The rows of a history; none if there is no such file.
 
+    A last line that was cut off, when a run was killed while it wrote, is left out.
+
     Raises:
         InputError: it is something else.
     """
     if not file.exists():
         return []
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        *lines, rest = file.read_text(encoding="utf-8").split("\n")
+        if is_cut_off(rest):
+            rest = ""
+        rows = [json.loads(line) for line in (*lines, rest) if line]
         return [{**row, "step": int(row["step"])} for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is no history of losses ({error}): move it away to train in its folder.") from error
+
+
+def is_cut_off(line: str) -> bool:
+    """Whether a line is the beginning of a row, and not a whole one."""
+    return line[: len(ROW_BEGIN)] == ROW_BEGIN[: len(line)] and not line.endswith("}")
 
 
 def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> None:
@@ -115,7 +127,7 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     height = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.6 * columns, 3.1 * height), layout="constrained", dpi=120)
     axes = figure.subplots(height, columns, squeeze=False).flatten()
-    for axis, (term, levels) in zip(axes, panels.items()):
+    for axis, (term, levels) in zip(axes, panels.items(), strict=False):
         _draw_term(axis, term, levels, stages)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()

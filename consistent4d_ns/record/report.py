@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.messages import warn
 from consistent4d_ns.outputs import new_file
 from consistent4d_ns.record.history import LossHistory, plot_losses
-
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.training_state import TrainingState
 
 HISTORY = "losses.jsonl"
 """Every term of every step."""
@@ -24,14 +22,14 @@ PLOT = "losses.png"
 """The same, drawn."""
 SHEET = "contact_sheet.png"
 """The input and the object from all sides, at several moments."""
-FLUSH_EVERY = 100
-"""Steps between writes of the history."""
+FLUSH_SECONDS = 1.0
+"""Longest time for which losses are kept from the disk, which is what a run that is killed loses."""
 
 
 class TrainingReport:
-    """Keeps the history of a run and draws it at the end. A full disk costs the pictures, not the training."""
+    """Keeps the losses of a run and draws them at the end. A full disk costs the pictures, not the training."""
 
-    def __init__(self, pipeline: Consistent4DPipeline, config: TrainerConfig) -> None:
+    def __init__(self, pipeline: TrainingState, config: TrainerConfig) -> None:
         """
         Args:
             pipeline: What is trained.
@@ -41,6 +39,9 @@ class TrainingReport:
         self.folder = config.get_base_dir()
         previous = previous_run(config)
         self.history = LossHistory(self.folder / HISTORY, previous and previous / HISTORY)
+        self.is_finished = False
+        """Whether everything is drawn."""
+        self._flushed = time.monotonic()
 
     def callbacks(self) -> list[TrainingCallback]:
         """What the trainer has to call."""
@@ -56,22 +57,28 @@ class TrainingReport:
             InputError: at the first step, the history to go on from cannot be read.
         """
         self.history.record(step, self.pipeline.step_terms)
-        if (step + 1) % FLUSH_EVERY == 0:
-            with say_what_fails():
-                self.history.flush()
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.save_history()
+            self._flushed = time.monotonic()
+
+    def save_history(self) -> None:
+        """Write the losses of all steps that are complete."""
+        with warn_about_failures():
+            self.history.flush()
 
     def finish(self, step: int) -> None:
         """Write the history and draw everything."""
-        with say_what_fails():
-            self.history.flush()
+        self.save_history()
+        with warn_about_failures():
             self.draw_losses()
-        with say_what_fails():
+        with warn_about_failures():
             self.draw_sheet()
+        self.is_finished = True
 
     def draw_losses(self) -> None:
         """Plot the history, with the beginning of each resolution stage."""
         plan = self.pipeline.datamanager.config.plan
-        stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes) if step > 0}
+        stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes, strict=True) if step > 0}
         with new_file(self.folder / PLOT, overwrite=True) as file:
             plot_losses(self.history.rows, stages, file)
 
@@ -88,12 +95,12 @@ class TrainingReport:
 
 
 @contextmanager
-def say_what_fails() -> Iterator[None]:
+def warn_about_failures() -> Iterator[None]:
     """Print an `InputError` and go on: the run's result is in its checkpoints."""
     try:
         yield
     except InputError as error:
-        CONSOLE.print(f"warning: {error}", style="yellow", markup=False)
+        warn(str(error))
 
 
 def previous_run(config: TrainerConfig) -> Path | None:

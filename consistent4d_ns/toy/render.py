@@ -39,7 +39,7 @@ def render(
     fine = size * samples_per_side
     focal = focal_length(torch.as_tensor(fovy).to(poses).expand(len(poses)), fine)
     images = []
-    for pose, f, time in zip(poses, focal, times.tolist()):
+    for pose, f, time in zip(poses, focal, times.tolist(), strict=True):
         directions = pixel_rays(pose[None], f[None], fine, fine)[1].view(-1, 3)
         rgba = torch.cat([_cast(creature(time), pose[:, 3], some) for some in directions.split(CHUNK)])
         images.append(F.avg_pool2d(rgba.view(fine, fine, 4).permute(2, 0, 1), samples_per_side))
@@ -73,7 +73,7 @@ def trace(
     passes = along > (to_centres.square().sum(-1, keepdim=True) - radii[:, None] ** 2).sqrt()
     distance = torch.full_like(directions[:, 0], math.inf)
     colour = torch.zeros_like(directions)
-    for part, rotation, to_centre, reach, near in zip(parts, rotations, to_centres, along, passes):
+    for part, rotation, to_centre, reach, near in zip(parts, rotations, to_centres, along, passes, strict=True):
         rays = near.nonzero()[:, 0]
         # Start at the point closest to the part's centre, in the frame of the part.
         start = (reach[rays, None] * directions[rays] - to_centre) @ rotation

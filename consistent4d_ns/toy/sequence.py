@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
-from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
@@ -39,6 +40,8 @@ FOVY = 49.1
 """Vertical field of view of all cameras in degrees."""
 SIZES = range(8, 4097)
 """Image sizes that make sense, in pixels."""
+Progress = Callable[[list[tuple[str, Tensor, int]]], Iterable[tuple[str, Tensor, int]]]
+"""Iterates over the images to render: folder, camera pose and frame of each."""
 NAME = "toy"
 """Value of `name` in meta.json: tells the toy from a folder of the user's."""
 CONVENTION = (
@@ -54,7 +57,13 @@ def layout_views() -> OrbitViews:
 
 
 def write_sequence(
-    out: Path, size: int = 256, frames: int = 32, *, samples_per_side: int = 3, overwrite: bool = False
+    out: Path,
+    size: int = 256,
+    frames: int = 32,
+    *,
+    samples_per_side: int = 3,
+    overwrite: bool = False,
+    progress: Progress = iter,
 ) -> None:
     """Write the toy's input video, evaluation views and meta.json.
 
@@ -66,6 +75,7 @@ def write_sequence(
         frames: Number of frames.
         samples_per_side: Rays per pixel and axis.
         overwrite: Replace a toy written earlier; what else lies in the folder stays.
+        progress: Iterates over the list of images while they are rendered, for example showing a bar.
 
     Raises:
         InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite,
@@ -77,7 +87,7 @@ def write_sequence(
         raise InputError(f"frames {frames}: a moving object needs at least 2 frames.")
     _check_free(out, overwrite)
     with scratch_beside(out) as scratch:
-        _write_views(scratch, size, frames, samples_per_side)
+        _write_views(scratch, size, frames, samples_per_side, progress)
         (scratch / "meta.json").write_text(json.dumps(metadata(size, frames), indent=1) + "\n")
         out.mkdir(exist_ok=True)
         for name in (*VIEWS, "meta.json"):
@@ -98,7 +108,7 @@ def metadata(size: int, frames: int) -> dict[str, Any]:
             "position": matrix[:3, 3].tolist(),
             "camera_to_world_opengl": matrix.tolist(),
         }
-        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices)
+        for (name, (azimuth, elevation)), matrix in zip(VIEWS.items(), matrices, strict=True)
     }
     return {
         "name": NAME,
@@ -120,14 +130,16 @@ def straight_bytes(rgba: Float[Tensor, "4 height width"]) -> UInt8[Tensor, "heig
     return (torch.cat((straight, alpha)) * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
-def _write_views(out: Path, size: int, frames: int, samples_per_side: int) -> None:
+def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progress: Progress) -> None:
     from PIL import Image
 
-    for name, pose in zip(VIEWS, layout_views().poses().float()):
+    times = even_times(frames)
+    for name in VIEWS:
         (out / name).mkdir()
-        for i, time in enumerate(frame_times(frames)):
-            rgba = render(pose[None], FOVY, size, time[None], samples_per_side)[0]
-            Image.fromarray(straight_bytes(rgba).contiguous().numpy()).save(out / name / f"{i}.png")
+    poses = zip(VIEWS, layout_views().poses().float(), strict=True)
+    for name, pose, i in progress([(name, pose, i) for name, pose in poses for i in range(frames)]):
+        rgba = render(pose[None], FOVY, size, times[i, None], samples_per_side)[0]
+        Image.fromarray(straight_bytes(rgba).contiguous().numpy()).save(out / name / f"{i}.png")
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import orbit_poses
 from consistent4d_ns.data.images import composite_white
-from consistent4d_ns.data.times import frame_times
+from consistent4d_ns.data.times import even_times
 from consistent4d_ns.toy.render import render
 from consistent4d_ns.toy.sequence import FOVY
 
@@ -36,5 +36,5 @@ class ToyTruth:
     ) -> Float[Tensor, "views 3 size size"]:
         """White-composited images in [0, 1]; angles in degrees, distance in world units."""
         poses = orbit_poses(elevation, azimuth, distance)
-        times = frame_times(self.frames)[frames.cpu()]
+        times = even_times(self.frames)[frames.cpu()]
         return composite_white(render(poses, self.fovy, self.size, times, self.samples_per_side))

@@ -1,4 +1,4 @@
-"""Where the viewer's camera stands, in the viewer's conventions."""
+"""Camera poses in the viewer's conventions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, view_from
 
-FULL_SLANT = 89.9
-"""Greatest elevation in degrees at which the viewer can still tell up from down."""
+MAX_ELEVATION = 89.9
+"""Greatest elevation in degrees: straight above, the camera's up direction is undefined."""
 
 
 def look_from(client: viser.ClientHandle, view: OrbitViews) -> None:
     """Move a client's camera to a view, upright and with the whole image inside the window."""
-    elevation = view.elevation.clamp(-FULL_SLANT, FULL_SLANT)
+    elevation = view.elevation.clamp(-MAX_ELEVATION, MAX_ELEVATION)
     pose = OrbitViews(elevation, view.azimuth, view.distance, view.fovy).poses()[0]
     with client.atomic():
         client.camera.up_direction = (0.0, 0.0, 1.0)
@@ -29,7 +29,7 @@ def look_from(client: viser.ClientHandle, view: OrbitViews) -> None:
 
 
 def fitting_fov(fovy: float, aspect: float) -> float:
-    """Vertical field of view in radians that keeps a square image of `fovy` inside a window of this aspect (w/h)."""
+    """Vertical field of view in radians that fits a square image of `fovy` into a window of this aspect (w/h)."""
     return fovy if aspect >= 1.0 else 2.0 * math.atan(math.tan(fovy / 2.0) / aspect)
 
 
@@ -38,7 +38,7 @@ def to_scene(points: Float[Tensor, "*points 3"]) -> Float[np.ndarray, "*points 3
     return points.cpu().numpy() * VISER_NERFSTUDIO_SCALE_RATIO
 
 
-def looks_from(client: viser.ClientHandle, fovy: float) -> OrbitViews:
-    """The view of the object from where a client's camera stands, whichever way it looks; `fovy` in degrees."""
+def view_of(client: viser.ClientHandle, fovy: float) -> OrbitViews:
+    """The view of the origin from the position of a client's camera, wherever that looks; `fovy` in degrees."""
     position = torch.from_numpy(client.camera.position).float() / VISER_NERFSTUDIO_SCALE_RATIO
     return view_from(position, fovy)

@@ -1,74 +1,71 @@
-"""Elements that steer training."""
+"""GUI elements that steer training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import viser
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.steering import Steering
+from consistent4d_ns.steering import FACTOR_LIMITS, NOISE_LIMITS, SCALE_LIMITS, Steering
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Button, Checkbox, Slider, install
 
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
-
-GREATEST_FACTOR = 5.0
-"""Greatest factor on a loss weight that the sliders offer."""
-NOISE_LIMITS = (0.02, 0.98)
-"""Least and greatest noise level that the sliders offer."""
+USUAL_SCALES = 20.0
+"""Greatest guidance scale that the slider offers, unless twice the configured one is greater."""
 
 
 class Controls:
-    """Sliders and switches for everything in `Steering`; those that would do nothing are disabled and say why."""
+    """Sliders and switches for everything in `Steering`; those without effect are disabled and say why."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
-        alone = "" if pipeline.world_size == 1 else "Only one of the training processes would be steered."
+        alone = "" if pipeline.world_size == 1 else "Not available with several training processes."
         prior = alone or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
-        clips = alone or ("" if pipeline.interpolator else "No network is loaded: see --pipeline.interpolation.kind.")
+        clips = alone or ("" if pipeline.interpolates else "No network is loaded: see --pipeline.interpolation.kind.")
         self.scale = self._scale(prior)
         self.factors = {
             "sds": self._factor("SDS factor", "sds", prior, "score distillation, which shapes the unseen sides"),
-            "consistency": self._factor("ICL factor", "consistency", clips, "likeness of neighbouring views and times"),
+            "consistency": self._factor(
+                "ICL factor", "consistency", clips, "consistency of neighbouring views and times"
+            ),
             "rgb": self._factor("Colour factor", "rgb", alone, "reconstructing the input view's colour"),
             "mask": self._factor("Mask factor", "mask", alone, "reconstructing the input view's silhouette"),
         }
-        hint = prior or "Draw noise levels from the range below instead of following the schedule."
+        hint = prior or "Draw noise levels from the range below instead of the schedule."
         self.fix_noise = Checkbox("Fix noise", False, bool(prior), cb_hook=self._steer_noise, hint=hint)
-        self.least, self.greatest = (self._noise(name, prior) for name in ("Least", "Greatest"))
-        hint = (prior and clips) or "Fit the input view only: no step distils or looks at novel views."
-        self.pause = Checkbox("Pause distilling", False, bool(prior and clips), cb_hook=self._steer_pause, hint=hint)
-        hint = "Take all changes back."
-        self.reset = Button("As configured", lambda _: self.restore(), hint, "arrow-back-up", bool(alone))
+        self.min_noise, self.max_noise = (self._noise(name, prior) for name in ("Min", "Max"))
+        hint = (prior and clips) or "Fit the input view only, without distillation or any novel view."
+        self.pause = Checkbox("Pause distillation", False, bool(prior and clips), cb_hook=self._steer_pause, hint=hint)
+        hint = "Undo all changes: train as configured."
+        self.reset = Button("Reset", lambda _: self.restore(), hint, "arrow-back-up", bool(alone))
         self._show(Steering())
 
     def install(self, server: viser.ViserServer) -> None:
         """Add the elements to the open folder."""
-        noise = [self.fix_noise, self.least, self.greatest]
+        noise = [self.fix_noise, self.min_noise, self.max_noise]
         install([self.scale, *self.factors.values(), *noise, self.pause, self.reset], server)
 
     def restore(self) -> None:
-        """Take all changes back."""
+        """Undo all changes."""
         self._show(Steering())
         self._pipeline.steer(**vars(Steering()))
 
     def _show(self, steering: Steering) -> None:
-        """Set the elements to what `steering` says."""
-        config = steering.guidance(self._pipeline.config.guidance)
-        self.scale.value = config.scale
+        """Set the elements to what `steering` says; where it says nothing, to what is configured."""
+        config = self._pipeline.guidance_config
+        self.scale.value = config.scale if steering.guidance_scale is None else steering.guidance_scale
         for term, slider in self.factors.items():
             slider.value = steering.factor(term)
         low, high = NOISE_LIMITS
-        self.least.value, self.greatest.value = (
-            min(max(level(0), low), high) for level in (config.min_noise, config.max_noise)
-        )
+        levels = steering.noise_range or (config.min_noise(0), config.max_noise(0))
+        self.min_noise.value, self.max_noise.value = (min(max(level, low), high) for level in levels)
         self.fix_noise.value, self.pause.value = steering.noise_range is not None, steering.pause_distillation
 
     def _scale(self, missing: str) -> Slider:
-        configured = self._pipeline.config.guidance.scale
-        hint = missing or "Classifier-free guidance: how strongly the prior insists on the input frame."
-        greatest = max(20.0, 2.0 * configured)
+        configured = self._pipeline.guidance_config.scale
+        hint = missing or "Classifier-free guidance: how closely the prior follows the input frame."
+        greatest = min(max(USUAL_SCALES, 2.0 * configured), SCALE_LIMITS[1])
         return Slider(
             "Guidance scale", configured, 0.0, greatest, 0.1, bool(missing), cb_hook=self._steer_scale, hint=hint
         )
@@ -77,12 +74,12 @@ class Controls:
         def steer(slider: ViewerSlider[Any]) -> None:
             self._pipeline.steer(**{term: float(slider.value)})
 
-        hint = missing or f"Factor on the configured weight of {about}; 1 leaves it."
-        return Slider(name, 1.0, 0.0, GREATEST_FACTOR, 0.1, bool(missing), cb_hook=steer, hint=hint)
+        hint = missing or f"Factor on the configured weight of {about}; 1 keeps it."
+        return Slider(name, 1.0, *FACTOR_LIMITS, 0.1, bool(missing), cb_hook=steer, hint=hint)
 
     def _noise(self, name: str, missing: str) -> Slider:
         low, high = NOISE_LIMITS
-        hint = missing or f"{name} noise level that is drawn while Fix noise is on; 1 is pure noise."
+        hint = missing or f"{name} noise level drawn while Fix noise is on; 1 is pure noise."
         return Slider(f"{name} noise", low, low, high, 0.01, bool(missing), cb_hook=self._steer_noise, hint=hint)
 
     def _steer_scale(self, slider: ViewerSlider[Any]) -> None:
@@ -92,9 +89,9 @@ class Controls:
         self._pipeline.steer(pause_distillation=self.pause.value)
 
     def _steer_noise(self, moved: object) -> None:
-        """Pass the range on; the end that is moved pushes the other along."""
-        low, high = float(self.least.value), float(self.greatest.value)
+        """Apply the range; an end that is moved past the other takes it along."""
+        low, high = float(self.min_noise.value), float(self.max_noise.value)
         if low > high:
-            low = high = high if moved is self.greatest else low
-            self.least.value = self.greatest.value = low
+            low = high = high if moved is self.max_noise else low
+            self.min_noise.value = self.max_noise.value = low
         self._pipeline.steer(noise_range=(low, high) if self.fix_noise.value else None)

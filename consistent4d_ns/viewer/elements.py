@@ -1,7 +1,8 @@
-"""GUI elements that Nerfstudio's own set lacks."""
+"""GUI elements that Nerfstudio does not have."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,8 @@ from nerfstudio.viewer.viewer_elements import (
 )
 
 
-class ByHand(ViewerParameter[Any]):
-    """A parameter that calls back when somebody changes it, and not when the program does."""
+class UserInput(ViewerParameter[Any]):
+    """A parameter that calls back when a user changes it, and not when the program does."""
 
     def install(self, viser_server: viser.ViserServer) -> None:
         """Add it to the open folder."""
@@ -25,21 +26,33 @@ class ByHand(ViewerParameter[Any]):
         self.gui_handle.on_update(self._changed)
 
     def _changed(self, event: viser.GuiEvent[Any]) -> None:
-        # The page lets people type into a disabled slider's number.
+        # A page accepts typing into the number field of a disabled slider.
         if event.client is not None and not self.disabled:
             self.cb_hook(self)
 
 
-class Slider(ByHand, ViewerSlider[Any]):
-    """Nerfstudio's slider, `ByHand`."""
+class Slider(UserInput, ViewerSlider[Any]):
+    """Nerfstudio's slider as `UserInput`; its value lies between its ends whatever a page has sent."""
+
+    @property
+    def value(self) -> Any:
+        """The current value; the initial one where a page has sent no finite number."""
+        value = super().value
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return min(max(value, self.min), self.max)
+        return self.default_value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        ViewerSlider.value.__set__(self, value)
 
 
-class Checkbox(ByHand, ViewerCheckbox):
-    """Nerfstudio's checkbox, `ByHand`."""
+class Checkbox(UserInput, ViewerCheckbox):
+    """Nerfstudio's checkbox as `UserInput`."""
 
 
 class Button(ViewerButton):
-    """A button with a hint and an icon, which calls back with the client that pressed it."""
+    """A button with a hint and an icon that calls back with the client that pressed it."""
 
     def __init__(
         self, name: str, pressed: Callable[[viser.ClientHandle], Any], hint: str, icon: str, disabled: bool = False
@@ -60,23 +73,23 @@ class Button(ViewerButton):
         self.gui_handle.on_click(lambda event: self.pressed(event.client) if event.client is not None else None)
 
 
-class Readout(ByHand, ViewerText):
-    """One line that the program writes again and again, so that typing into it has no effect.
+class Readout(UserInput, ViewerText):
+    """One line that the program keeps writing, so that typing into it has no effect.
 
-    Not disabled, because then it could hardly be read.
+    It is not disabled, because a disabled one is hard to read.
     """
 
     def __init__(self, name: str, hint: str) -> None:
         super().__init__(name, "", hint=hint)
 
     def show(self, text: str) -> None:
-        """Write `text`, if it is not there already."""
+        """Show `text`, if it is not shown already."""
         if self.value != text:
             self.value = text
 
 
 class Note(ViewerElement[str]):
-    """Text, tables and pictures in Markdown, which the program writes."""
+    """Text, tables and images in Markdown, written by the program."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__("")
@@ -91,7 +104,7 @@ class Note(ViewerElement[str]):
         self._create_gui_handle(viser_server)
 
     def show(self, text: str) -> None:
-        """Replace the text, if it is another."""
+        """Replace the text, if it differs."""
         handle: Any = self.gui_handle
         self.text = text
         if handle is not None and handle.content != text:

@@ -7,12 +7,12 @@ from threading import Lock, get_ident
 
 
 class FairLock:
-    """A lock that goes to whoever has waited longest.
+    """A lock that is handed to the thread that has waited longest.
 
-    With `threading.Lock` a loop that lets go and asks again at once usually gets it again: training steps would follow
-    each other while the viewer waits, or frames while training waits.
+    With `threading.Lock` a loop that releases and acquires at once usually gets the lock again: training steps would
+    follow each other while the viewer waits, or frames while training waits.
 
-    Reentrant: who holds it may acquire it again, and has to release it as often.
+    Reentrant: its holder may acquire it again, and has to release it as often.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class FairLock:
 
     @property
     def held(self) -> bool:
-        """Whether anybody holds it."""
+        """Whether a thread holds it."""
         return self._held
 
     @property
@@ -33,7 +33,7 @@ class FairLock:
         return len(self._queue)
 
     def acquire(self) -> None:
-        """Wait for one's turn."""
+        """Wait for this thread's turn."""
         if self._holder == get_ident():
             self._again += 1
             return
@@ -41,7 +41,7 @@ class FairLock:
         self._holder = get_ident()
 
     def release(self) -> None:
-        """Hand over to the first in the queue. Only the holder may call this."""
+        """Hand the lock to the first thread in the queue. Only the holder may call this."""
         if self._again:
             self._again -= 1
             return
@@ -59,7 +59,7 @@ class FairLock:
         try:
             turn.acquire()
         except BaseException:
-            # Interrupted from the keyboard: leave the queue, or pass on what was handed over in that very moment.
+            # Interrupted from the keyboard: leave the queue, or pass on the lock if it was handed over meanwhile.
             self._leave(turn)
             raise
 

@@ -1,4 +1,4 @@
-"""Frames for one page: nothing that it does not show, and spaced so that training keeps its share of the time."""
+"""Rendering for one page: only the outputs that it shows, spaced so that training keeps its share of the time."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 
-HELD = 0.1
-"""Seconds for which Nerfstudio holds training after a camera has moved (`Viewer.update_scene`)."""
-GLANCE = 0.01
-"""Seconds between two looks at whether to go on resting."""
+from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
+
+REST_POLL = 0.01
+"""Seconds between two checks whether to go on resting."""
 
 
 def rest(seconds: float, train_util: float, pages: int) -> float:
-    """Seconds without a frame after one that took `seconds`.
+    """Seconds to rest after a frame that took `seconds`; infinite if training is to have all of the time.
 
-    With it, the frames of all pages together take a share 1 - `train_util` of the time: without end if that is 0.
+    The frames of all pages together then take a share 1 - `train_util` of the time.
     """
     return seconds * (pages / (1.0 - train_util) - 1.0) if train_util < 1.0 else math.inf
 
 
 class Frames(RenderStateMachine):
-    """Nerfstudio's thread that renders for a page, which also takes care of training.
+    """Nerfstudio's render thread of a page, changed so that training keeps its share of the time.
 
-    While training goes on, it rests after each frame, whatever asked for it: a step, the player, a slider. While a
-    camera is moved by hand Nerfstudio holds training, and frames follow each other as they do when it is paused.
+    While training runs, it rests after each frame, whatever caused the frame: a step, the player, a slider. While a
+    camera is moved Nerfstudio stops training, and frames follow each other as they do when training is paused.
 
-    A frame's time is what it takes from the moment at which the model and the device are free for it until the picture
-    is handed to the page. Waiting for a training step belongs to that step, so it is over before Nerfstudio begins to
-    time the frame; otherwise it would render moving pictures with next to no pixels while training goes on.
+    A frame's time begins when the model and the device are free for it and ends when the image is handed to the page.
+    Waiting for a training step is over before Nerfstudio starts to time the frame: its time would otherwise count as
+    rendering, and moving images would be rendered with very few pixels.
 
-    Normals, which take about as long as everything else, are rendered when they are shown.
+    Normals take about as long as everything else, so they are rendered only while they are shown.
     """
 
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
@@ -56,12 +56,12 @@ class Frames(RenderStateMachine):
             finally:
                 model.config.render_normals = offered
         if offered:
-            # The list of outputs on the page is made from the names here.
+            # The page offers the outputs that are named here.
             outputs.setdefault("normals", outputs["rgb"])
         return outputs
 
     def _shows(self, output: str) -> bool:
-        """Whether the page shows an output; the first frame, from which it learns their names, has all of them."""
+        """Whether the page shows an output; the first frame, which tells the page their names, has all of them."""
         panel = self.viewer.control_panel
         return (
             not self.output_keys
@@ -74,16 +74,16 @@ class Frames(RenderStateMachine):
         end = time.monotonic()
         pages = len(self.viewer.render_statemachines)
         end += rest(end - self._begun, self.viewer.control_panel.train_util, pages)
-        while self._in_the_way() and time.monotonic() < end:
-            time.sleep(GLANCE)
+        while self._delays_training() and time.monotonic() < end:
+            time.sleep(REST_POLL)
 
-    def _in_the_way(self) -> bool:
-        """Whether a frame would keep training waiting."""
+    def _delays_training(self) -> bool:
+        """Whether a frame now would delay training."""
         trainer, still = self.viewer.trainer, time.time() - self.viewer.last_move_time
-        return self.running and trainer is not None and trainer.training_state == "training" and still >= HELD
+        return self.running and trainer is not None and trainer.training_state == "training" and still >= MOVE_PAUSE
 
 
 def finish_queued_work(device: torch.device) -> None:
-    """Wait until a CUDA device has done what it was told so far."""
+    """Wait until a CUDA device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

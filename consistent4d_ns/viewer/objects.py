@@ -1,4 +1,4 @@
-"""What can be shown beside the rendering: the input frame, the occupied cells."""
+"""Overlays on the rendering: the input frame and the occupied cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE_PLANE = 0.3
 
 
 class InputFrame:
-    """The frame of the current moment on the image plane of the input camera, transparent where the object is not."""
+    """The current input frame on the image plane of the input camera, transparent around the object."""
 
     def __init__(self, frames: Float16[Tensor, "frames 4 size size"], view: OrbitViews) -> None:
         """Take the premultiplied `frames` and the input `view`, on any device."""
@@ -50,7 +50,7 @@ class InputFrame:
             self._image = scene.add_image("/input_frame/image", picture, side, side, format="png", **place)
 
     def hide(self) -> None:
-        """Take it away."""
+        """Remove it."""
         if self._shown is not None:
             self._image.remove()
             self._outline.remove()
@@ -65,13 +65,13 @@ class InputFrame:
 
 
 def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UInt8[np.ndarray, "size size 4"]:
-    """A premultiplied frame as an ordinary RGBA picture, its alpha times `opacity`."""
+    """A premultiplied frame as a straight-alpha RGBA image, its alpha times `opacity`."""
     rgb, alpha = frame[:3].float(), frame[3:].float()
     return to_bytes(torch.cat((straight_colour(rgb, alpha), alpha * opacity)).movedim(0, -1))
 
 
 class OccupiedCells:
-    """The occupied cells of the grid that rays are sampled in, as a translucent surface."""
+    """The occupied cells of the occupancy grid, as a translucent surface."""
 
     def __init__(self, grid: OccupancyGrid) -> None:
         self._grid = grid
@@ -83,7 +83,7 @@ class OccupiedCells:
         return float(self._grid.occupied.float().mean())
 
     def show(self, scene: viser.SceneApi) -> None:
-        """Show them as they are now."""
+        """Show their current state."""
         occupied = self._grid.occupied
         # An update of the grid makes a new tensor.
         if self._shown is not occupied:
@@ -101,7 +101,7 @@ class OccupiedCells:
             )
 
     def hide(self) -> None:
-        """Take them away."""
+        """Remove them."""
         if self._shown is not None:
             self._mesh.remove()
             self._shown = None
@@ -121,7 +121,7 @@ def surface(occupied: Bool[Tensor, "n n n"]) -> tuple[Float[Tensor, "vertices 3"
 
 
 def _sides(occupied: Bool[Tensor, "n n n"], axis: int, up: bool) -> Int[Tensor, "sides 4 3"]:
-    """Corners, in cells, of those sides across one axis behind which nothing is occupied."""
+    """Corners, in cells, of those sides across one axis that face an unoccupied cell."""
     n = occupied.shape[0]
     behind = torch.zeros_like(occupied)
     here, there = (1, 0) if up else (0, 1)

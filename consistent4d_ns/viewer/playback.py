@@ -1,7 +1,8 @@
-"""Playing the sequence: moves the viewer's time as the clock says, whatever the frame rate of the rendering."""
+"""Playback of the sequence: the viewer's time follows the clock, whatever the frame rate of the rendering."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,27 +10,25 @@ import viser
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from consistent4d_ns.data.times import nearest_frame
+from consistent4d_ns.data.times import FrameTimes
+from consistent4d_ns.nerfstudio_internals import TIME_SLIDER_STEP
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
-
-SLIDER_STEP = 0.01
-"""Step of Nerfstudio's time slider, to which a browser may round the times it is told."""
 
 
 def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) -> tuple[float, bool]:
-    """Where playing has come to.
+    """The time in the sequence after some seconds of playback.
 
-    The sequence lasts frames / rate seconds: its last frame stays for as long as every other.
+    The sequence lasts frames / rate seconds: its last frame is shown for as long as every other.
 
     Args:
-        begin: Time in [0, 1] at which playing began.
+        begin: Time in [0, 1] at which playback began.
         seconds: Seconds since then.
         frames: Frames of the sequence, at least 2.
         rate: Frames a second.
-        loop: Whether to go on from the first frame after the last.
+        loop: Whether to continue with the first frame after the last.
 
     Returns:
-        The time in [0, 1], and whether playing is over.
+        The time in [0, 1], and whether playback is over.
     """
     position = begin * (frames - 1) + seconds * rate
     over = not loop and position >= frames - 1
@@ -38,34 +37,35 @@ def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) 
 
 
 class Playback:
-    """Play, pause, speed and loop, and a slider that knows the frames.
+    """Play, pause, speed and loop, and a slider over the frames.
 
-    Rendering that is slower than the video skips times: it always shows the time that is due.
+    Rendering that is slower than the video skips frames: it always shows the time that is due.
     """
 
-    def __init__(self, frames: int, fps: float) -> None:
-        self.frames, self.fps = frames, fps
+    def __init__(self, frame_times: FrameTimes) -> None:
+        self.frame_times, self.fps = frame_times, frame_times.fps
         self.playing = False
+        frames = len(frame_times)
         still = frames < 2
-        self.play = Button("Play", lambda _: self.start(), "Run through the frames.", "player-play", still)
-        self.pause = Button("Pause", lambda _: self.stop(), "Stay at this moment.", "player-pause")
+        self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play", still)
+        self.pause = Button("Pause", lambda _: self.stop(), "Stop at the current time.", "player-pause")
         self.pause.visible = False
-        hint = "Frame of the input video; the Time slider also reaches the moments between frames."
+        hint = "Frame of the input video; the Time slider also reaches times between frames."
         self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, still, cb_hook=self._go_to, hint=hint)
-        hint = f"1 is as filmed, {fps:g} frames a second; slower shows moments between the frames."
+        hint = f"1 is the original speed, {self.fps:g} frames a second; slower playback shows times between frames."
         self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, still, cb_hook=lambda _: self._begin(), hint=hint)
-        self.loop = Checkbox("Loop", True, still, hint="Go on from the first frame after the last.")
-        self.moment = Readout("Moment", "Seconds since the first frame, and length of the video.")
+        self.loop = Checkbox("Loop", True, still, hint="Continue with the first frame after the last.")
+        self.elapsed = Readout("Elapsed", "Seconds since the first frame, and length of the video.")
 
     def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
-        """Add the elements to the open folder; `control_panel` has the time that is played."""
+        """Add the elements to the open folder; `control_panel` holds the time that playback moves."""
         self._control_panel = control_panel
-        install([self.play, self.pause, self.frame, self.speed, self.loop, self.moment], server)
+        install([self.play, self.pause, self.frame, self.speed, self.loop, self.elapsed], server)
         self._begin()
 
     def start(self) -> None:
-        """Play, from the beginning if this is the end."""
-        if self._control_panel.time >= 1.0:
+        """Play; from the beginning if the sequence is at its end."""
+        if self._shown_time >= 1.0:
             self._control_panel.time = 0.0
         self._begin()
         self._set_playing(True)
@@ -75,28 +75,34 @@ class Playback:
         self._set_playing(False)
 
     def tick(self, now: float) -> float:
-        """Go to the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time shown then."""
-        shown = self._control_panel.time
+        """Set the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time then shown."""
+        shown = self._shown_time
         if self.playing:
-            if abs(shown - self._told) > SLIDER_STEP:
-                # Somebody dragged the time slider: play on from there.
+            if abs(shown - self._set) > TIME_SLIDER_STEP:
+                # A user moved the time slider: continue from there.
                 self._begin(now)
             rate = self.fps * self.speed.value
-            due, over = advance(self._from, now - self._since, self.frames, rate, self.loop.value)
-            # As many digits as are nice to read; far finer than the frames.
-            self._control_panel.time = self._told = shown = round(due, 3)
+            due, over = advance(self._from, now - self._since, len(self.frame_times), rate, self.loop.value)
+            # Readable in the slider's number field, and far finer than the frames.
+            self._control_panel.time = self._set = shown = round(due, 3)
             if over:
                 self.stop()
         self._show(shown)
         return shown
 
+    @property
+    def _shown_time(self) -> float:
+        """The time that is shown, within [0, 1] whatever a page has sent; 0 where that is no number."""
+        time = self._control_panel.time
+        return min(max(time, 0.0), 1.0) if isinstance(time, (int, float)) and math.isfinite(time) else 0.0
+
     def _begin(self, now: float | None = None) -> None:
-        """Count from here and now."""
+        """Restart the clock at the time shown."""
         self._since = time.monotonic() if now is None else now
-        self._from = self._told = self._control_panel.time
+        self._from = self._set = self._shown_time
 
     def _go_to(self, slider: ViewerSlider[Any]) -> None:
-        self._control_panel.time = round(slider.value / max(1, self.frames - 1), 3)
+        self._control_panel.time = round(self.frame_times.times[int(slider.value)], 3)
         self._begin()
 
     def _set_playing(self, playing: bool) -> None:
@@ -104,8 +110,9 @@ class Playback:
         self.play.set_visible(not playing)
         self.pause.set_visible(playing)
 
-    def _show(self, moment: float) -> None:
-        frame: Any = nearest_frame(moment, self.frames)
+    def _show(self, time: float) -> None:
+        frame: Any = self.frame_times.nearest(time)
         if self.frame.value != frame:
             self.frame.value = frame
-        self.moment.show(f"{moment * (self.frames - 1) / self.fps:.2f} s of {self.frames / self.fps:.2f} s")
+        frames = len(self.frame_times)
+        self.elapsed.show(f"{time * (frames - 1) / self.fps:.2f} s of {frames / self.fps:.2f} s")

@@ -1,4 +1,4 @@
-"""What the prior would see from where the viewer looks, beside what has been learned so far."""
+"""A sample of the prior for the viewer's current view, beside the rendering of it."""
 
 from __future__ import annotations
 
@@ -14,85 +14,84 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, relative_pose
-from consistent4d_ns.data.times import nearest_frame
 from consistent4d_ns.guidance.base import ViewSampler
-from consistent4d_ns.viewer.camera import looks_from
+from consistent4d_ns.training_state import TrainingState
+from consistent4d_ns.viewer.camera import view_of
 from consistent4d_ns.viewer.elements import Button, Note, install
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
 
-    from consistent4d_ns.pipeline import Consistent4DPipeline
 
-
-def unavailable(pipeline: Consistent4DPipeline) -> str:
-    """Why the prior cannot be asked; empty if it can."""
+def unavailable(pipeline: TrainingState) -> str:
+    """Why the prior cannot be sampled; empty if it can."""
     if pipeline.guidance is None:
         return "No prior is loaded: train with `--pipeline.guidance.kind zero123`."
-    if not (pipeline.config.guidance.previews and isinstance(pipeline.guidance, ViewSampler)):
+    if not (pipeline.guidance_config.previews and isinstance(pipeline.guidance, ViewSampler)):
         return "Needs `--pipeline.guidance.previews True`, which keeps the prior's decoder in memory."
     return ""
 
 
 class Preview:
-    """A button that asks the prior for the current view and moment."""
+    """A button that samples the prior for the current view and time."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
-        self._asked = 0
+        self._samples = 0
         reason = unavailable(pipeline)
-        hint = reason or "Sample the current view and moment from the prior; training goes on meanwhile."
-        self.button = Button("Ask the prior", self.ask, hint, "sparkles", disabled=bool(reason))
-        self.answer = Note(reason or "Samples the current view and moment from the prior.")
+        hint = reason or "Sample the current view and time from the prior; training continues meanwhile."
+        self.button = Button("Sample the prior", self.show_sample, hint, "sparkles", disabled=bool(reason))
+        self.result = Note(reason or "Samples the current view and time from the prior.")
 
     def install(
         self, server: viser.ViserServer, control_panel: ControlPanel, lock: AbstractContextManager[object]
     ) -> None:
         """Add the elements to the open folder; the model is only used while `lock` is held."""
         self._control_panel, self._lock = control_panel, lock
-        install([self.button, self.answer], server)
+        install([self.button, self.result], server)
 
-    def ask(self, client: viser.ClientHandle) -> None:
-        """Show the rendering and a sample of the prior for this client's camera, side by side."""
+    def show_sample(self, client: viser.ClientHandle) -> None:
+        """Show the rendering and a sample of the prior side by side, for this client's camera."""
         self.button.set_disabled(True)
-        self.answer.show("Sampling ...")
+        self.result.show("Sampling ...")
         try:
-            view = looks_from(client, float(self._pipeline.datamanager.input_view.fovy))
-            learned, imagined = self.pictures(view, self._control_panel.time)
-            told = f"elevation {round(float(view.elevation))}°, azimuth {round(float(view.azimuth))}°"
-            self.answer.show(f"{picture(np.concatenate((learned, imagined), axis=1))}\n\nlearned, imagined: {told}")
+            view = view_of(client, float(self._pipeline.datamanager.input_view.fovy))
+            rendered, sampled = self.images(view, self._control_panel.time)
+            angles = f"elevation {round(float(view.elevation))}°, azimuth {round(float(view.azimuth))}°"
+            image = markdown_image(np.concatenate((rendered, sampled), axis=1))
+            self.result.show(f"{image}\n\nrendered, sampled: {angles}")
         except Exception as error:
-            self.answer.show(f"The prior could not be asked: {type(error).__name__}.")
+            self.result.show(f"Sampling failed: {type(error).__name__}.")
             raise
         finally:
             self.button.set_disabled(False)
 
-    def pictures(
-        self, view: OrbitViews, moment: float
+    def images(
+        self, view: OrbitViews, time: float
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size 3"]]:
-        """The rendering of a view at a moment in [0, 1], and a fresh sample of the prior for the nearest frame."""
+        """The rendering of a view at a time in [0, 1], and a new sample of the prior for the nearest frame."""
         from consistent4d_ns.media.pictures import render_image, to_bytes
 
-        imagined = self.imagine(view, moment)
+        sampled = self.sample(view, time)
         with self._lock:
-            learned = render_image(self._pipeline.model, view, moment, imagined.shape[0])["rgb"]
-        return to_bytes(learned), to_bytes(imagined)
+            rendered = render_image(self._pipeline.model, view, time, sampled.shape[0])["rgb"]
+        return to_bytes(rendered), to_bytes(sampled)
 
-    def imagine(self, view: OrbitViews, moment: float) -> Float[Tensor, "size size 3"]:
+    def sample(self, view: OrbitViews, time: float) -> Float[Tensor, "size size 3"]:
         """A sample of the prior. Takes no lock: the prior is frozen, so training need not wait for it."""
         guidance, data = self._pipeline.guidance, self._pipeline.datamanager
         assert isinstance(guidance, ViewSampler)
-        # Its own generator, so that training's draws stay what they were.
-        generator = torch.Generator().manual_seed(self._asked)
-        self._asked += 1
-        frame = torch.tensor([nearest_frame(moment, data.num_frames)])
-        scale = self._pipeline.steering.guidance(self._pipeline.config.guidance).scale
+        # A generator of its own, so that training draws the same numbers with and without samples.
+        generator = torch.Generator().manual_seed(self._samples)
+        self._samples += 1
+        frame = torch.tensor([data.frame_times.nearest(time)])
+        scale = self._pipeline.settings.guidance_scale
         pose = relative_pose(view, data.input_view)
         return guidance.sample(pose, frame, scale=scale, generator=generator)[0].movedim(0, -1)
 
 
-def picture(image: UInt8[np.ndarray, "height width 3"]) -> str:
-    """An image as an element of Markdown, as wide as the panel."""
+def markdown_image(image: UInt8[np.ndarray, "height width 3"]) -> str:
+    """An image for a Markdown element, as wide as the panel."""
     from PIL import Image
 
     with io.BytesIO() as file:

@@ -1,30 +1,27 @@
-"""How training is doing, in the viewer."""
+"""Training progress in the viewer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import viser
 
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
 
-if TYPE_CHECKING:
-    from consistent4d_ns.pipeline import Consistent4DPipeline
-
 INTERVAL = 0.5
-"""Least seconds between two updates: more often nobody can read, and every update is sent to every open page."""
+"""Minimum seconds between updates: faster ones cannot be read, and each is sent to every open page."""
 
 
 class Progress:
     """Resolution stage, noise levels and the latest value of each loss term."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._latest = 0.0
-        self.stage = Readout("Stage", "Resolution stage of training, and side of its images in pixels.")
-        self.noise = Readout("Noise now", "Noise levels from which distillation draws: 1 is pure noise.")
+        self.stage = Readout("Stage", "Resolution stage of training, and width of its images.")
+        self.noise = Readout("Noise now", "Noise levels from which distillation draws; 1 is pure noise.")
         self.terms = Note("Loss terms appear with the first step.")
 
     def install(self, server: viser.ViserServer) -> None:
@@ -32,7 +29,7 @@ class Progress:
         install([self.stage, self.noise, self.terms], server)
 
     def show(self, step: int) -> bool:
-        """Write what is known after `step`, unless something was written a moment ago; whether it was time to."""
+        """Show the state after `step`, at most every `INTERVAL` seconds; whether it was shown."""
         now = time.monotonic()
         if now - self._latest < INTERVAL:
             return False
@@ -40,19 +37,19 @@ class Progress:
         plan = self._pipeline.datamanager.config.plan
         stage = plan.stage(step)
         self.stage.show(f"{stage + 1} of {len(plan.stage_steps)}: {plan.image_sizes[stage]} pixels")
-        self.noise.show(self._noise(step))
-        values = {name: float(term) for name, term in self._pipeline.latest.items()}
-        self.terms.show(table(values, {name: self._pipeline.weight(name, step) for name in values}))
+        self.noise.show(self._noise())
+        values = {name: float(term) for name, term in self._pipeline.latest_terms.items()}
+        self.terms.show(table(values, self._pipeline.settings.loss_weights))
         return True
 
-    def _noise(self, step: int) -> str:
+    def _noise(self) -> str:
+        settings = self._pipeline.settings
         if self._pipeline.guidance is None:
             return "no prior"
-        if self._pipeline.steering.pause_distillation:
+        if settings.steering.pause_distillation:
             return "paused"
-        config = self._pipeline.steering.guidance(self._pipeline.config.guidance)
-        fixed = " (fixed)" if self._pipeline.steering.noise_range else ""
-        return f"{config.min_noise(step):.2f} to {config.max_noise(step):.2f}{fixed}"
+        low, high = settings.noise_range
+        return f"{low:.2f} to {high:.2f}{' (fixed)' if settings.steering.noise_range else ''}"
 
 
 def table(values: Mapping[str, float], weights: Mapping[str, float]) -> str:

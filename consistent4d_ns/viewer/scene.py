@@ -1,4 +1,4 @@
-"""The camera's way back to the input view, and what is shown beside the rendering."""
+"""The input view, and overlays on the rendering: the input frame and the occupied cells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import viser
 
+from consistent4d_ns.nerfstudio_internals import send_depth
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.camera import look_from
 from consistent4d_ns.viewer.elements import Button, Checkbox, Readout, Slider, install
 from consistent4d_ns.viewer.objects import InputFrame, OccupiedCells
@@ -14,32 +16,29 @@ from consistent4d_ns.viewer.objects import InputFrame, OccupiedCells
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
 
-    from consistent4d_ns.pipeline import Consistent4DPipeline
-
-
 INTERVAL = 0.5
-"""Least seconds between two looks at the occupied cells."""
+"""Minimum seconds between updates of the occupied cells."""
 
 
 class Scene:
     """Input view, input frame and occupied cells."""
 
-    def __init__(self, pipeline: Consistent4DPipeline) -> None:
+    def __init__(self, pipeline: TrainingState) -> None:
         data = pipeline.datamanager
         self._view = data.input_view
         self._frame = InputFrame(data.frames, data.input_view)
         self._cells = OccupiedCells(pipeline.model.occupancy)
-        self._looked = 0.0
-        self.go = Button("Input view", self.go_to_input_view, "Look at the object as the input camera does.", "video")
-        hint = "Show the input frame of this moment in front of the input camera."
+        self._updated = 0.0
+        self.go = Button("Input view", self.go_to_input_view, "Move the camera to the input view.", "video")
+        hint = "Show the current input frame on the image plane of the input camera."
         self.frame = Checkbox("Input frame", False, cb_hook=lambda _: self._composite(), hint=hint)
         self.opacity = Slider("Opacity", 0.5, 0.05, 1.0, 0.05, hint="Opacity of the input frame.")
-        hint = "Show the cells in which rays are sampled."
+        hint = "Show the cells of the occupancy grid in which rays are sampled."
         self.cells = Checkbox("Occupied", False, cb_hook=lambda _: self._composite(), hint=hint)
-        self.share = Readout("Occupied share", "Share of the box that is sampled; less is faster.")
+        self.share = Readout("Occupied share", "Share of the box in which rays are sampled; less is faster.")
 
     def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
-        """Add the elements to the open folder; `control_panel` says whether the rendering can hide them."""
+        """Add the elements to the open folder; `control_panel` switches depth compositing."""
         self._scene, self._control_panel = server.scene, control_panel
         install([self.go, self.frame, self.opacity, self.cells, self.share], server)
         self._composite()
@@ -49,18 +48,18 @@ class Scene:
         look_from(client, self._view)
 
     def show_frame(self, frame: int) -> None:
-        """Show the input frame of this index, if that is switched on."""
+        """Show the input frame of this index, if it is switched on."""
         if self.frame.value:
             self._frame.show(self._scene, frame, self.opacity.value)
         else:
             self._frame.hide()
 
     def show_cells(self) -> None:
-        """Show the occupied share, and the cells if that is switched on, as they are now; not at every call."""
+        """Update the occupied share, and the cells if they are switched on, at most every `INTERVAL` seconds."""
         now = time.monotonic()
-        if now - self._looked < INTERVAL:
+        if now - self._updated < INTERVAL:
             return
-        self._looked = now
+        self._updated = now
         self.share.show(f"{100.0 * self._cells.share:.1f} % of the box")
         if self.cells.value:
             self._cells.show(self._scene)
@@ -68,5 +67,5 @@ class Scene:
             self._cells.hide()
 
     def _composite(self) -> None:
-        """Have depth sent with each frame if there is anything to hide: as a PNG it takes longer than the frame."""
-        self._control_panel._layer_depth.value = self.frame.value or self.cells.value
+        """Send depth with each frame only while an overlay is shown: as a PNG it takes longer than the frame."""
+        send_depth(self._control_panel, self.frame.value or self.cells.value)

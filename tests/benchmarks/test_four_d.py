@@ -21,6 +21,7 @@ from benchmarks.perceptual import WEIGHTS, PerceptualDistance, load_perceptual
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.method_configs import consistent4d_mini, preset
+from tests.support.commands import run_module
 from tests.support.hash_fill import hash_u, images
 from tests.support.tiny import FRAMES, SIZE, toy_folder
 
@@ -74,6 +75,7 @@ def clips() -> Clips:
     return Clips(rgb, alpha)
 
 
+@pytest.mark.slow
 def test_truth_against_truth(clips):
     distance = PerceptualDistance(hashed_weights())
     by_view = four_d.measure(clips, clips, distance)
@@ -228,7 +230,9 @@ def test_the_strip_shows_the_back():
     assert four_d.strip_view(views, orbit_views(0.0, 0.0, 2.0, 49.1)) == 1
 
 
-def test_runs_leave_results_sheets_and_tables(tmp_path, capsys):
+@pytest.mark.slow
+def test_runs_leave_results_sheets_and_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(four_d.subprocess, "run", run_module)
     toy = toy_folder(tmp_path)
     bare = tmp_path / "bare"
     shutil.copytree(toy / "input", bare)

@@ -28,6 +28,7 @@ def test_runs_of_one_and_of_several(data: Path, tmp_path: Path):
     assert [p.guidance.min_noise(700) for p in (long, short)] == pytest.approx([0.5, 0.2])
 
 
+@pytest.mark.slow
 def test_steps_of_all_stages(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(several_gpus, "WARMUP", 1)
     config = tiny_config(data)
@@ -54,6 +55,7 @@ def test_ratios_are_to_the_first_run():
     assert rows[5].endswith("| 1.0 1.0 |")
 
 
+@pytest.mark.slow
 def test_quality_on_two_processes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = Options(
         (data,), tmp_path / "out.json", ("quality",), (2,), length=0.004, shorter=(), variant="none", device="cpu"

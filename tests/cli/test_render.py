@@ -19,15 +19,17 @@ from jaxtyping import UInt8
 from nerfstudio.engine.trainer import TrainerConfig
 from PIL import Image
 
-from consistent4d_ns.cli.demo import train
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.data.frames import decode_frames, list_frames
+from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.data.listing import list_frames
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import PathOptions, Source, camera_path, path_json
+from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import load_run
-from tests.support.tiny import FRAMES, SIZE, tiny_config, toy_folder
+from tests.support.tiny import FRAMES, SIZE, tiny_run
+
+pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {"frames": 3, "size": 24}
 Picture = UInt8[np.ndarray, "height width 4"]
@@ -36,10 +38,7 @@ Picture = UInt8[np.ndarray, "height width 4"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of a few steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    config = tiny_config(toy_folder(folder))
-    config.output_dir, config.vis, config.max_num_iterations, config.timestamp = folder / "out", "tensorboard", 60, "a"
-    return train(config).config.get_base_dir()
+    return tiny_run(tmp_path_factory.mktemp("runs"), 60)
 
 
 def frames_of(run: Path, out: Path, options: dict[str, Any] = SMALL, **named: Any) -> list[Picture]:
@@ -113,7 +112,7 @@ def test_a_format_other_than_the_name_s(run: Path, tmp_path: Path):
 
 
 def write_path(file: Path, **changes: Any) -> Path:
-    path = path_json(camera_path("orbit-in-time", PathOptions(frames=4, size=24), Source()))
+    path = path_json(camera_path("orbit-in-time", PathOptions(frames=4, size=24), InputVideo()))
     file.write_text(json.dumps(path | changes))
     return file
 

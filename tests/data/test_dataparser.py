@@ -36,7 +36,7 @@ def write_ground_truth(folder: Path, count: int = 5) -> Path:
     keys = ("elevation_deg", "azimuth_deg", "distance", "fov_y_deg")
     for name in cameras:
         write_frames(folder / name, count)
-    meta = {"cameras": {name: dict(zip(keys, values)) for name, values in cameras.items()}}
+    meta = {"cameras": {name: dict(zip(keys, values, strict=True)) for name, values in cameras.items()}}
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
 
@@ -66,8 +66,8 @@ def edit_meta(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_frames_a_second(tmp_path: Path) -> None:
     """Skipped frames leave the duration as it was."""
     data = write_frames(tmp_path)
-    assert parse(data).metadata["fps"] == 16.0
-    assert parse(data, fps=30.0, frame_stride=2).metadata["fps"] == 15.0
+    assert parse(data).metadata["frame_times"].fps == 16.0
+    assert parse(data, fps=30.0, frame_stride=2).metadata["frame_times"].fps == 15.0
     for fps in (0.0, -1.0, math.nan, math.inf):
         assert "fps is" in message(data, fps=fps)
 
@@ -159,6 +159,51 @@ def test_other_files_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "notes.txt" in capsys.readouterr().out
 
 
+def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are markup to rich, and long lines are wrapped."""
+    folder = write_frames(tmp_path / "[red]" / ("long" * 40))
+    for i in range(12):
+        (folder / f"n{i}[bold].txt").write_text("x")
+    parse(folder)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{folder}: ignoring what is not a frame of the series: n0[bold].txt, n1[bold].txt")
+    assert line.endswith("and 2 more")
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the tilde of --data=~/frames alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_frames(tmp_path / "frames")
+    assert parse(Path("~/frames")).image_filenames[0] == tmp_path / "frames" / "0.png"
+    assert "~nobody-at-all/frames names a user that is not known" in message(Path("~nobody-at-all/frames"))
+
+
+def test_premultiplied_frames(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path)
+    assert not parse(folder).metadata["frames"][0].premultiplied
+    assert parse(folder, alpha="premultiplied").metadata["frames"][0].premultiplied
+
+
+def test_uneven_frames_keep_their_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stamps of 0, 1/8, 1/2 and 1 s; said in one line."""
+    write_frames(tmp_path, 4)
+    for i, stamp in enumerate(("7.000", "7.125", "7.500", "8.000")):
+        (tmp_path / f"{i}.png").rename(tmp_path / f"{stamp}.png")
+    outputs = parse(tmp_path)
+    assert outputs.cameras.times is not None
+    assert outputs.cameras.times.flatten().tolist() == [0.0, 0.125, 0.5, 1.0]
+    assert outputs.metadata["frame_times"].fps == 3.0
+    assert parse(tmp_path, fps=30.0).metadata["frame_times"].fps == 30.0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tmp_path}: the frames are unevenly spaced in time")
+    assert len(lines) == 2  # Once per parser.
+
+
+def test_even_frames_are_not_commented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parse(write_frames(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
 # Ground truth
 
 
@@ -209,7 +254,7 @@ def test_real_ground_truth_cameras(shared_data: Path) -> None:
     assert len(outputs["input"].image_filenames) == 32
     assert len(outputs["eval"].image_filenames) == 6 * 32
     for part in outputs.values():
-        for path, pose in zip(part.image_filenames, part.cameras.camera_to_worlds):
+        for path, pose in zip(part.image_filenames, part.cameras.camera_to_worlds, strict=True):
             expected = torch.tensor(cameras[path.parent.name]["camera_to_world_opengl"])[:3]
             torch.testing.assert_close(pose, expected, atol=1e-5, rtol=0)
 
@@ -309,6 +354,7 @@ def test_specification() -> None:
     assert frame_sequence.description
 
 
+@pytest.mark.slow
 def test_import_is_light_and_errors_are_one_line(tmp_path: Path) -> None:
     """Nerfstudio imports the parser while it imports its own data managers: those must not be needed here."""
     code = (

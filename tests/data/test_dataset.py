@@ -113,3 +113,18 @@ def test_a_damaged_frame_is_named(folder: Path) -> None:
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
     with pytest.raises(InputError, match=r"1\.png is damaged or cut short"):
         load(folder)[0]
+
+
+def test_nerfstudio_s_downscale_factor_makes_frames_smaller(folder: Path) -> None:
+    """As `ns-render dataset --downscale-factor 2` sets it."""
+    config = FrameSequenceDataParserConfig(data=folder, image_size=32)
+    assert hasattr(config, "downscale_factor")
+    config.downscale_factor = 2.0  # pyright: ignore[reportAttributeAccessIssue]
+    data = FrameDataset(config.setup().get_dataparser_outputs("test"))
+    assert data[0]["image"].shape == (16, 16, 3)
+    full = load(folder)
+    assert (int(data.cameras.width[0]), float(data.cameras.cx[0])) == (16, 8.0)
+    torch.testing.assert_close(data.cameras.fx * 2.0, full.cameras.fx)
+    config.downscale_factor = 4.0  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(InputError, match="image_size is 8: use a value from 16"):
+        config.setup().get_dataparser_outputs("test")

@@ -10,6 +10,7 @@ import torch
 
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, clip_stride, plan_step
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.draws import step_generator
 from consistent4d_ns.errors import InputError
 
@@ -18,7 +19,7 @@ ALL = frozenset(StepKind)
 
 
 def plan(config: PlanConfig, step: int, frames: int = 32, useful: frozenset[StepKind] = ALL) -> StepPlan:
-    return plan_step(config, step, frames, INPUT, useful, step_generator(0, step, "plan", "cpu"))
+    return plan_step(config, step, FrameTimes.even(frames), INPUT, useful, step_generator(0, step, "plan", "cpu"))
 
 
 def plans(config: PlanConfig, count: int, frames: int = 32, **kwargs: frozenset[StepKind]) -> list[StepPlan]:
@@ -100,7 +101,10 @@ def test_plans_repeat_and_differ_between_seeds():
     config = PlanConfig()
     again = [key(plan(config, s)) for s in range(20)]
     assert again == [key(plan(config, s)) for s in range(20)]
-    other = [key(plan_step(config, s, 32, INPUT, ALL, step_generator(1, s, "plan", "cpu"))) for s in range(20)]
+    other = [
+        key(plan_step(config, s, FrameTimes.even(32), INPUT, ALL, step_generator(1, s, "plan", "cpu")))
+        for s in range(20)
+    ]
     assert again != other
 
 

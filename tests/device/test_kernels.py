@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,15 @@ import torch
 from consistent4d_ns.device import kernels
 from consistent4d_ns.field.heads import make_head, runs_fused
 from tests.support.interpreted import needs_interpreted_loops, needs_triton, run_interpreted
+from tests.support.kernel_agreement import check_composite, check_heads, check_lattice
 
 
+@pytest.mark.slow
 @needs_triton
 @needs_interpreted_loops
-@pytest.mark.parametrize("check", ["check_composite", "check_lattice", "check_heads"])
-def test_kernel_agrees_when_interpreted(check: str) -> None:
-    run_interpreted("tests.support.kernel_agreement", f"{check}('cpu')")
+@pytest.mark.parametrize("check", [check_composite, check_lattice, check_heads])
+def test_kernel_agrees_when_interpreted(check: Callable[[str], None]) -> None:
+    run_interpreted(check, "cpu")
 
 
 def test_kernels_are_for_cuda_devices() -> None:

@@ -1,4 +1,4 @@
-"""Runs in a Python that has Blender (bpy): imports a GLB file and renders it, its colours as they are.
+"""Runs in a Python that has Blender (bpy): imports a GLB or USD file and renders it without changing its colours.
 
     python blender_render.py JOB.json
 
@@ -17,7 +17,7 @@ import bpy  # pyright: ignore[reportMissingImports]
 from mathutils import Matrix  # pyright: ignore[reportMissingImports]
 
 TO_BLENDER = Matrix(((0, 1, 0, 0), (-1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))
-"""World here, front towards +x, to Blender's after import, front towards -y."""
+"""World here, front towards +x, to Blender's after import of a file with y up, front towards -y."""
 
 
 def main() -> None:
@@ -25,11 +25,16 @@ def main() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.render.fps = job["fps"]
-    bpy.ops.import_scene.gltf(filepath=job["file"])
+    suffix = Path(job["file"]).suffix
+    if suffix == ".glb":
+        bpy.ops.import_scene.gltf(filepath=job["file"])
+    else:
+        bpy.ops.wm.usd_import(filepath=job["file"])
     set_up(scene, job["size"])
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.data.sensor_fit, camera.data.angle = "VERTICAL", math.radians(job["fovy"])
-    camera.matrix_world = TO_BLENDER @ Matrix((*job["camera"], (0, 0, 0, 1)))
+    axes = TO_BLENDER if suffix in (".glb", ".usdz") else Matrix.Identity(4)
+    camera.matrix_world = axes @ Matrix((*job["camera"], (0, 0, 0, 1)))
     scene.collection.objects.link(camera)
     scene.camera = camera
     for i, seconds in enumerate(job["seconds"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import subprocess
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from consistent4d_ns.export.gltf import glb, to_linear, visibility, y_up
-from consistent4d_ns.export.sequence import Mesh
+from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.sequence import Mesh, exporter
 from consistent4d_ns.export.surface import Surface
+from consistent4d_ns.runs import Run
 from tests.export.programs import node_modules
 
 FPS = 12.5
@@ -46,10 +50,12 @@ def document(contents: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("make", [coloured, textured])
 @pytest.mark.parametrize("lit", [False, True])
-def test_the_validator_finds_nothing(tmp_path: Path, make, count: int, lit: bool):
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_validator_finds_nothing(tmp_path: Path, make, count: int, lit: bool, compress: bool):
     file = tmp_path / "model.glb"
-    file.write_bytes(glb([make(1.0 + i) for i in range(count)], FPS, lit))
+    file.write_bytes(glb([make(1.0 + i / 5) for i in range(count)], FPS, lit, compress))
     report = validated(file)
+
     assert report["issues"]["messages"] == []
     assert report["info"]["totalTriangleCount"] == count
     assert report["info"]["animationCount"] == int(count > 1)
@@ -60,6 +66,52 @@ def validated(file: Path) -> dict[str, Any]:
     modules = node_modules("gltf-validator")
     command = ["node", str(Path(__file__).with_name("validate.mjs")), str(modules), str(file)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def array(contents: bytes, found: dict[str, Any], index: int) -> np.ndarray:
+    """An accessor's rows as numbers: fractions where it is normalised."""
+    accessor = found["accessors"][index]
+    view = found["bufferViews"][accessor["bufferView"]]
+    kind = np.dtype({5120: "i1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}[accessor["componentType"]])
+    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+    (length,) = struct.unpack("<I", contents[12:16])
+    start = 28 + length + view["byteOffset"]
+    row = view.get("byteStride", width * kind.itemsize)
+    rows = np.frombuffer(contents, np.uint8, row * accessor["count"], start).reshape(-1, row)
+    values = np.ascontiguousarray(rows[:, : width * kind.itemsize]).view(kind)
+    return values / np.iinfo(kind).max if accessor.get("normalized") else values
+
+
+def test_a_compressed_file_holds_the_same_mesh():
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(50, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    surface = Surface(rng.uniform(-1.02, 1.02, (50, 3)).astype(np.float32), np.array([[0, 1, 2]], np.int32), normals)
+    texture = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64)))
+    mesh = Mesh(surface, uvs=rng.random((50, 2), np.float32), texture=texture)
+    contents = glb([mesh], FPS, compress=True)
+    found = document(contents)
+    assert found["extensionsRequired"] == ["KHR_mesh_quantization", "EXT_texture_webp"]
+    accessors = found["meshes"][0]["primitives"][0]["attributes"]
+    stored = {name: array(contents, found, index) for name, index in accessors.items()}
+    scale = found["nodes"][0]["scale"][0]
+    np.testing.assert_allclose(stored["POSITION"] * scale, y_up(surface.vertices), atol=4e-5)
+    np.testing.assert_allclose(stored["NORMAL"], y_up(normals), atol=5e-3)
+    np.testing.assert_allclose(stored["TEXCOORD_0"], mesh.uvs, atol=1e-5)
+    view = found["bufferViews"][found["images"][0]["bufferView"]]
+    (length,) = struct.unpack("<I", contents[12:16])
+    picture = contents[28 + length + view["byteOffset"] :][: view["byteLength"]]
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.format == "WEBP"
+        assert np.abs(np.asarray(image).astype(int) - texture).mean() < 2
+    assert found["textures"][0] == {"sampler": 0, "extensions": {"EXT_texture_webp": {"source": 0}}}
+
+
+def test_compression_makes_a_file_several_times_smaller(ball: Run):
+    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=1))
+    meshes = list(made.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))
+    plain, small = (len(glb(meshes, FPS, compress=compress)) for compress in (False, True))
+    assert small < plain / 2.5
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -84,6 +136,6 @@ def test_axes_and_colours_are_those_of_the_standard():
     np.testing.assert_array_equal(y_up(np.eye(3)), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
     assert np.linalg.det(y_up(np.eye(3))) == pytest.approx(1.0)
     assert to_linear(np.array([0.0, 0.5, 1.0])) == pytest.approx([0.0, 0.21404, 1.0], abs=1e-4)
-    found = document(glb([coloured(3.0)], FPS))
+    found = document(glb([coloured(3.0)], FPS, compress=False))
     position = found["accessors"][found["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
     assert position["max"] == [0.0, 3.0, 1.0]

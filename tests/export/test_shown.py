@@ -1,4 +1,4 @@
-"""The animated GLB in the programs that it is made for: Blender and three.js show what the volume render shows."""
+"""Animated GLB and USD in the programs they are made for: Blender and three.js show what the volume render shows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from consistent4d_ns.data.cameras import OrbitViews, orbit_views
 from consistent4d_ns.export.gltf import glb
 from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
+from consistent4d_ns.export.usd import write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
 from tests.export.programs import blender_python, chromium, node_modules
+
+pytestmark = pytest.mark.slow
 
 FPS, FRAMES, SIZE, FOVY = 10, 4, 96, 49.1
 SHOWN = (0, 3)
@@ -35,13 +38,14 @@ HOST = "http://export.test"
 Picture = Float[np.ndarray, "size size 4"]
 
 
-@pytest.fixture(scope="module", params=["texture", "vertex"])
+@pytest.fixture(scope="module", params=[("texture", True), ("vertex", True), ("texture", False)])
 def file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
-    """An animated GLB of the ball."""
-    colouring: Colouring = request.param
+    """An animated GLB of the ball, compressed or not."""
+    colouring: Colouring
+    colouring, compress = request.param
     made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
     path = tmp_path_factory.mktemp("shown") / "ball.glb"
-    path.write_bytes(glb(made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS))
+    path.write_bytes(glb(made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS, compress=compress))
     return path
 
 
@@ -66,6 +70,21 @@ def check(ball: Run, pictures: dict[int, Picture]) -> None:
 
 def decoded(data: bytes) -> Picture:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")) / 255.0
+
+
+@pytest.fixture(scope="module", params=["ball.usdc", "ball.usdz"])
+def usd_file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
+    """The ball as USD: with vertex colours, or packed with textures."""
+    pytest.importorskip("pxr", reason="needs usd-core")
+    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    path = tmp_path_factory.mktemp("shown") / request.param
+    write, colouring = (write_usdz, "texture") if path.suffix == ".usdz" else (write_usd, "vertex")
+    write(path, made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS)
+    return path
+
+
+def test_blender_shows_usd(ball: Run, usd_file: Path, tmp_path: Path):
+    test_blender_shows_it(ball, usd_file, tmp_path)
 
 
 def test_blender_shows_it(ball: Run, file: Path, tmp_path: Path):

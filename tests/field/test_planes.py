@@ -121,6 +121,7 @@ def assert_kernel_agrees() -> None:
     assert kernel_error(RESOLUTIONS[0], 2, 0, "product") == 0
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
-    run_interpreted("tests.field.test_planes", "assert_kernel_agrees()")
+    run_interpreted(assert_kernel_agrees)

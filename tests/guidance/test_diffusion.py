@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from consistent4d_ns.guidance.diffusion import (
     add_noise,
     alphas_cumprod,
     alphas_from_config,
+    count_undefined,
     ddim_schedule,
     ddim_step,
     ddim_timesteps,
@@ -65,10 +67,12 @@ def test_distillation_from_recorded_predictions(golden: Golden, case: str) -> No
     assert_agrees("gradient norm", norm[None], recorded["grad_norm"], 1e-5, relative=True)
 
 
-def test_undefined_predictions_give_no_gradient() -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_undefined_predictions_give_no_gradient_and_are_counted(value: float) -> None:
     latents = torch.randn(1, 2, 4, 3, 3, requires_grad=True)
     predicted, noise = torch.randn(2, 1, 2, 4, 3, 3)
-    predicted[0, 1] = torch.nan
+    predicted[0, 1] = value
+    assert int(count_undefined(predicted)) == 4 * 3 * 3
     loss = distillation_loss(latents, predicted, noise, torch.full((1, 2), 0.5))
     (gradient,) = torch.autograd.grad(loss.sum(), latents)
     assert torch.isfinite(loss).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -72,11 +73,13 @@ def test_attention_to_one_token_needs_no_queries() -> None:
     assert_agrees("noise", noise[1], noise[0], 1e-5, relative=True)
 
 
+@pytest.mark.slow
 @needs_triton
 @needs_interpreted_loops
-@pytest.mark.parametrize("check", ["check_norms('cpu')", "check_networks('cpu', 1)"])
-def test_agreement_when_interpreted(check: str) -> None:
-    run_interpreted("tests.guidance.test_fused", check)
+@pytest.mark.parametrize(("check", "options"), [(check_norms, ()), (check_networks, (1,))])
+def test_agreement_when_interpreted(check: Callable[..., None], options: tuple[int, ...]) -> None:
+    """Of the networks, for one image: the interpreter is slow."""
+    run_interpreted(check, "cpu", *options)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

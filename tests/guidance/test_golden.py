@@ -125,6 +125,7 @@ def test_vae_encoder_of_a_channels_last_image(guidance: Zero123Guidance, recorde
     assert_agrees("mean", ours, exact, 1e-5, relative=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["A", "B", "C"])
 def test_distillation(guidance: Zero123Guidance, distilled: dict[str, Tensor], case: str) -> None:
     """Latents, loss and gradients with the recorded random numbers."""
@@ -137,7 +138,7 @@ def test_distillation(guidance: Zero123Guidance, distilled: dict[str, Tensor], c
     with torch.no_grad():
         latents = guidance.encode(rendered, draws.posterior_noise)
     assert_agrees("latents", latents[0], recorded["latents"], 1e-4, relative=True)
-    _, latent_gradient = guidance.judge(latents, guidance.view_conditions(poses, frames), draws, 5.0)
+    _, latent_gradient, _ = guidance.distil_latents(latents, guidance.view_conditions(poses, frames), draws, 5.0)
     assert_agrees("latent gradient", latent_gradient[0], recorded["latent_grad"], 1e-4, relative=True)
 
     loss = guidance.loss(rendered, poses, frames, draws, 5.0)

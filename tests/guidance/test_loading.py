@@ -51,16 +51,24 @@ def original(networks: Zero123Networks) -> dict[str, Tensor]:
     return original_tensors(networks)
 
 
-@pytest.fixture
-def folder(networks: Zero123Networks, tmp_path: Path) -> Path:
-    return hub_folder(networks, tmp_path / "prior")
+@pytest.fixture(scope="module")
+def saved(networks: Zero123Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prior as the hub has it, in `hub`, and with checksums, in `listed`."""
+    parent = tmp_path_factory.mktemp("saved")
+    hub_folder(networks, parent / "hub")
+    save_folder(networks, parent / "listed")
+    return parent
 
 
 @pytest.fixture
-def listed(networks: Zero123Networks, tmp_path: Path) -> Path:
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved / "hub", tmp_path / "prior"))
+
+
+@pytest.fixture
+def listed(saved: Path, tmp_path: Path) -> Path:
     """A folder with checksums."""
-    save_folder(networks, tmp_path / "prior")
-    return tmp_path / "prior"
+    return Path(shutil.copytree(saved / "listed", tmp_path / "prior"))
 
 
 def weights_in(part: Path) -> Path:
@@ -274,6 +282,46 @@ def test_truncated_part_of_a_folder(folder: Path, part: str, size: int) -> None:
     message = refusal(folder)
     assert message.startswith(f"{path}: not a readable weight file ")
     assert message.endswith("download it again.")
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_a_clone_without_git_lfs(folder: Path, part: str) -> None:
+    path = weights_in(folder / part)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1048576\n")
+    message = refusal(folder)
+    assert message.startswith(f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull`")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("<!doctype html>\n<html>" + "x" * 10_000, "is a web page, not a weight file: download it again"),
+        ("Invalid username or password.", "is text, not a weight file (it begins 'Invalid username or password.')"),
+    ],
+)
+def test_what_a_server_sent_instead_of_a_checkpoint(tmp_path: Path, suffix: str, content: str, words: str) -> None:
+    path = tmp_path / f"zero123{suffix}"
+    path.write_text(content)
+    assert words in refusal(path)
+
+
+def test_folders_of_the_hub_s_cache_around_a_prior(folder: Path, tmp_path: Path) -> None:
+    """The cache's root, the folder around that, and a repository's folder; only a snapshot is a prior."""
+    root = tmp_path / "huggingface" / "hub"
+    (root / "models--openai--clip-vit").mkdir(parents=True)
+    repository = root / "models--someone--zero123-xl"
+    snapshot = repository / "snapshots" / "0f1e2d"
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    for place in (root, root.parent):
+        message = refusal(place)
+        assert "the hub's cache, not a prior" in message
+        assert "(someone/zero123-xl or openai/clip-vit)" in message
+    message = refusal(repository)
+    assert "a repository's folder in the hub's cache, not a prior" in message
+    assert f"({snapshot} or someone/zero123-xl)" in message
+    load_networks(str(snapshot))
 
 
 @pytest.mark.parametrize("part", WEIGHTED)

@@ -13,6 +13,8 @@ from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.toy import write_sequence
 from tests.cli.test_commands import Workplace
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (
     *("--data", "toy", "--output-dir", "out", "--vis", "tensorboard"),
     *("--pipeline.interpolation.kind", "none"),
@@ -33,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     content[-7] ^= 1
     weights.write_bytes(content)
     (folder / "empty").mkdir()
-    return Workplace(folder, os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"})
+    return Workplace(folder, os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize(

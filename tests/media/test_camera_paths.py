@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,20 +21,23 @@ from nerfstudio.viewer.render_panel import populate_render_tab
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.media.camera_paths import KINDS, Kind, PathOptions, Source, camera_path, path_json, read_path
+from consistent4d_ns.media.camera_paths import KINDS, InputVideo, Kind, PathOptions, camera_path, path_json, read_path
 
+CASES = Path(__file__).parent / "cases"
 READY_MADE = Path(__file__).parents[2] / "configs" / "camera_paths"
-SOURCE = Source(frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64)
+VIDEO = InputVideo(
+    frames=8, fps=4.0, camera={"elevation": 10.0, "azimuth": 0.0, "distance": 2.5, "fovy": 40.0}, size=64
+)
 
 
 def azimuths_and_times(kind: Kind, **options: Any) -> tuple[list[float], list[float]]:
-    path = camera_path(kind, PathOptions(**options), SOURCE)
+    path = camera_path(kind, PathOptions(**options), VIDEO)
     return path.views.azimuth.tolist(), path.times.tolist()
 
 
 def refusal(kind: Any, **options: Any) -> str:
     with pytest.raises(InputError) as raised:
-        camera_path(kind, PathOptions(**options), SOURCE)
+        camera_path(kind, PathOptions(**options), VIDEO)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -64,28 +65,28 @@ def test_an_orbit_in_time_does_both():
 def test_evaluation_views_are_the_paper_s(shared_data: Path):
     """The ground truth beside this checkout was rendered from the same four cameras."""
     meta = json.loads((shared_data / "gt4d" / "Fox" / "meta.json").read_text())["cameras"]
-    path = camera_path("evaluation-views", PathOptions(), SOURCE)
-    assert len(path.views) == 4 * SOURCE.frames
+    path = camera_path("evaluation-views", PathOptions(), VIDEO)
+    assert len(path.views) == 4 * VIDEO.frames
     for view in range(4):
-        known, rows = meta[f"eval_{view}"], slice(view * SOURCE.frames, (view + 1) * SOURCE.frames)
+        known, rows = meta[f"eval_{view}"], slice(view * VIDEO.frames, (view + 1) * VIDEO.frames)
         assert set(path.views.azimuth[rows].tolist()) == {known["azimuth_deg"]}
         assert set(path.views.elevation[rows].tolist()) == {known["elevation_deg"]}
         assert path.times[rows].tolist() == pytest.approx([i / 7 for i in range(8)])
 
 
 def test_what_is_left_out_comes_from_the_video():
-    path = camera_path("fixed-view", PathOptions(), SOURCE)
+    path = camera_path("fixed-view", PathOptions(), VIDEO)
     assert (len(path.views), path.fps, path.width, path.height) == (8, 4.0, 64, 64)
     assert path.views.elevation[0] == 10
     assert path.views.distance[0] == 2.5
     # Faster playing needs more frames to take as long.
-    assert len(camera_path("fixed-view", PathOptions(fps=12.0), SOURCE).views) == 24
-    assert camera_path("orbit", PathOptions(elevation=-5.0, size=(32, 48)), SOURCE).views.elevation[0] == -5
+    assert len(camera_path("fixed-view", PathOptions(fps=12.0), VIDEO).views) == 24
+    assert camera_path("orbit", PathOptions(elevation=-5.0, size=(32, 48)), VIDEO).views.elevation[0] == -5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nerfstudio_reads_the_same_cameras(kind: Kind):
-    path = camera_path(kind, PathOptions(frames=5, size=(60, 40), elevation=20.0), SOURCE)
+    path = camera_path(kind, PathOptions(frames=5, size=(60, 40), elevation=20.0), VIDEO)
     content = json.loads(json.dumps(path_json(path)))
     cameras = get_path_from_json(content)
     assert cameras.times is not None
@@ -125,7 +126,7 @@ def free_port() -> int:
 
 def test_the_viewer_s_render_tab_loads_a_path(tmp_path: Path):
     """Loaded and written again by the viewer, a path has the same course, moments and duration."""
-    path = camera_path("orbit-in-time", PathOptions(frames=16, fps=8.0), SOURCE)
+    path = camera_path("orbit-in-time", PathOptions(frames=16, fps=8.0), VIDEO)
     (tmp_path / "camera_paths").mkdir()
     (tmp_path / "camera_paths" / "a.json").write_text(json.dumps(path_json(path)))
     server = viser.ViserServer("127.0.0.1", free_port(), verbose=False)
@@ -157,7 +158,7 @@ def test_the_viewer_s_render_tab_loads_a_path(tmp_path: Path):
 
 def ready_made() -> dict[str, str]:
     """The files of `configs/camera_paths` by name."""
-    return {kind: json.dumps(path_json(camera_path(kind, PathOptions(), Source()))) for kind in KINDS}
+    return {kind: json.dumps(path_json(camera_path(kind, PathOptions(), InputVideo()))) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,30 +185,15 @@ def test_the_command_writes_a_file_and_keeps_what_is_there(tmp_path: Path, capsy
     assert len(read_path(out)["camera_path"]) == 4
 
 
-def test_the_command_line(tmp_path: Path):
-    command = [str(Path(sys.executable).with_name("consistent4d")), "camera-path"]
-    asked = [*command, "frozen-orbits", "a.json", "--times", "0", "1", "--frames", "2", "--size", "64", "48"]
-    assert subprocess.run(asked, cwd=tmp_path, timeout=120, capture_output=True).returncode == 0
-    written = read_path(tmp_path / "a.json")
-    assert [frame["render_time"] for frame in written["camera_path"]] == [0, 0, 1, 1]
-    assert (written["render_width"], written["render_height"]) == (64, 48)
-    refused = subprocess.run(
-        [*command, "orbit", "b.json", "--times", "1.5"], cwd=tmp_path, timeout=120, capture_output=True, text=True
-    )
-    assert refused.returncode == 1
-    assert refused.stderr == "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
-    assert not (tmp_path / "b.json").exists()
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
         ("orbit", {"times": (1.5,)}, "time 1.5 of --times is outside 0..1"),
         ("frozen-orbits", {"times": (0.5, -0.1)}, "time -0.1 of --times is outside 0..1"),
         ("frozen-orbits", {"times": (float("nan"),)}, "is outside 0..1"),
-        ("orbit", {"times": (0.0, 1.0)}, "orbit shows one moment, but --times names 2: use frozen-orbits"),
-        ("fixed-view", {"times": (0.5,)}, "--times belongs to orbit and frozen-orbits"),
-        ("evaluation-views", {"azimuth": 5.0}, "--azimuth does not belong to evaluation-views"),
+        ("orbit", {"times": (0.0, 1.0)}, "orbit has one time, but --times names 2: use frozen-orbits"),
+        ("fixed-view", {"times": (0.5,)}, "--times applies to orbit and frozen-orbits"),
+        ("evaluation-views", {"azimuth": 5.0}, "--azimuth does not apply to evaluation-views"),
         ("orbit", {"azimuth": float("inf")}, "--azimuth is inf"),
         ("orbit", {"frames": 0}, "--frames is 0: use a number from 1"),
         ("orbit", {"fps": 0.0}, "--fps is 0"),
@@ -248,17 +234,31 @@ def change_first(**changes: Any) -> Any:
         (lambda content: content.update(crop={"crop_center": 1}), "is no camera path .KeyError: .crop_scale"),
         (lambda content: content.update(crop=[1]), "is no camera path .AttributeError"),
         (lambda content: content.update(seconds=0), "is no camera path"),
+        (lambda content: content.update(seconds=float("inf")), "is no camera path"),
+        (change_first(fov=180), "is no camera path .no frames, or numbers out of range"),
+        (change_first(camera_to_world=["a"] * 16), "is no camera path"),
         (lambda content: content.update(render_width=4), "--size is 4 x 64"),
         (lambda content: content.update(camera_type="vr180"), "has the camera_type vr180: use perspective"),
     ],
 )
 def test_files_that_are_no_path(tmp_path: Path, change: Any, words: str):
-    content = path_json(camera_path("orbit-in-time", PathOptions(frames=3), SOURCE))
+    content = path_json(camera_path("orbit-in-time", PathOptions(frames=3), VIDEO))
     change(content)
     (tmp_path / "path.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=words) as raised:
         read_path(tmp_path / "path.json")
     assert "\n" not in str(raised.value)
+
+
+def test_whole_numbers_become_floats(tmp_path: Path):
+    """A path written by hand or by a program that leaves out `.0`; Nerfstudio would make integer tensors of it."""
+    (tmp_path / "path.json").write_text((CASES / "camera_path_integers.json").read_text())
+    cameras = get_path_from_json(read_path(tmp_path / "path.json"))
+    assert cameras.times is not None
+    assert (cameras.camera_to_worlds.dtype, cameras.times.dtype) == (torch.float32, torch.float32)
+    assert cameras.times.flatten().tolist() == [0, 1]
+    rays = cameras.generate_rays(camera_indices=0)
+    assert rays.origins.dtype == torch.float32
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"camera_path": 3}'])
@@ -271,7 +271,7 @@ def test_files_that_are_something_else(tmp_path: Path, text: str):
 
 
 def test_the_viewer_s_splines_may_overshoot(tmp_path: Path):
-    content = path_json(camera_path("orbit-in-time", PathOptions(frames=3), SOURCE))
+    content = path_json(camera_path("orbit-in-time", PathOptions(frames=3), VIDEO))
     content["camera_path"][2]["render_time"] = 1.04
     (tmp_path / "path.json").write_text(json.dumps(content))
     assert read_path(tmp_path / "path.json")["camera_path"][2]["render_time"] == 1.04

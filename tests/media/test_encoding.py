@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import resource
 import shutil
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consistent4d_ns.data.frames import decode_frames, frame_rate, list_frames
+from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.data.listing import list_frames
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media import encoding
 from consistent4d_ns.media.encoding import (
@@ -25,10 +27,12 @@ from consistent4d_ns.media.encoding import (
     Format,
     Frame,
     check_encodable,
+    check_free,
     format_of,
     offer_ffmpeg,
     write_frames,
 )
+from tests.export.programs import chromium
 
 COUNT, HEIGHT, WIDTH = 10, 48, 64
 
@@ -41,6 +45,11 @@ def ball(index: int) -> Frame:
     frame[..., 3] = np.clip((14 - distance) / 6, 0, 1) * 255
     return frame
 
+
+PATCHES = ((220, 40, 30), (20, 140, 120), (230, 60, 30), (40, 60, 200), (250, 250, 250), (10, 10, 10))
+"""Flat colours that BT.601 and BT.709 show up to 17 levels apart."""
+SIZES = ((48, 96), (256, 1024), (480, 640), (720, 1280))
+"""Height and width on both sides of the heights at which players change their guess of the matrix."""
 
 FRAMES = [ball(index) for index in range(COUNT)]
 WHITE = [encoding.on_white(frame) for frame in FRAMES]
@@ -71,14 +80,90 @@ def test_mp4_is_what_ordinary_players_show(tmp_path: Path):
     assert max(map(mean_difference, frames, WHITE)) < 3
 
 
+def patches(height: int, width: int) -> Frame:
+    """The flat colours in two rows, opaque."""
+    colours = np.array(PATCHES, np.uint8).reshape(2, 3, 3)
+    rows, columns = np.arange(height) * 2 // height, np.arange(width) * 3 // width
+    return np.dstack((colours[rows][:, columns], np.full((height, width), 255, np.uint8)))
+
+
+def at_patches(picture: np.ndarray) -> np.ndarray:
+    """Colours in the middle of the patches, in their order."""
+    height, width = picture.shape[:2]
+    return np.array([picture[height * row // 4, width * column // 6, :3] for row in (1, 3) for column in (1, 3, 5)])
+
+
+def by_the_tags(frame: av.VideoFrame) -> np.ndarray:
+    """RGB of a frame of BT.709 YUV with limited range, written out after the standard."""
+    planar = frame.reformat(format="yuv444p").to_ndarray().astype(float)
+    luma, blue, red = (planar[0] - 16) / 219, (planar[1] - 128) / 224, (planar[2] - 128) / 224
+    green = luma - (0.2126 * 1.5748 * red + 0.0722 * 1.8556 * blue) / 0.7152
+    rgb = np.stack((luma + 1.5748 * red, green, luma + 1.8556 * blue), axis=-1)
+    return (rgb * 255).round().clip(0, 255)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_colours_are_those_that_the_tags_declare(tmp_path: Path, kind: Format, height: int, width: int):
+    write_frames(tmp_path / "a", kind, [patches(height, width)] * 2, 8.0)
+    with av.open(str(tmp_path / "a")) as video:
+        context = video.streams.video[0].codec_context
+        for frame in video.decode(video=0):
+            assert (context.colorspace, context.color_primaries, context.color_trc) == (1, 1, 1)
+            assert (frame.colorspace, frame.color_range) == (1, 1)
+            assert np.abs(at_patches(by_the_tags(frame)) - PATCHES).max() <= 2
+
+
+def test_a_browser_shows_the_colours(tmp_path: Path):
+    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
+    read = """async ([kind, data]) => {
+        const video = document.createElement("video");
+        video.muted = true;
+        const shown = new Promise((done, failed) => {
+            video.requestVideoFrameCallback(done);
+            video.onerror = () => failed(video.error.message);
+        });
+        video.src = `data:video/${kind};base64,${data}`;
+        await video.play();
+        await shown;
+        const canvas = document.createElement("canvas");
+        canvas.width = video.videoWidth;
+        canvas.height = video.videoHeight;
+        const drawing = canvas.getContext("2d");
+        drawing.drawImage(video, 0, 0);
+        const at = (x, y) => Array.from(drawing.getImageData(x, y, 1, 1).data.slice(0, 3));
+        const [w, h] = [canvas.width, canvas.height];
+        return [1, 3].flatMap(y => [1, 3, 5].map(x => at(Math.floor(w * x / 6), Math.floor(h * y / 4))));
+    }"""
+    with sync_playwright() as play:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+        browser = play.chromium.launch(executable_path=chromium(), args=options)
+        page = browser.new_page()
+        for kind in ("mp4", "webm"):
+            for height, width in SIZES:
+                file = tmp_path / f"{height}.{kind}"
+                write_frames(file, kind, [patches(height, width)] * 4, 8.0)
+                shown = page.evaluate(read, [kind, base64.b64encode(file.read_bytes()).decode()])
+                differences = np.abs(np.array(shown) - PATCHES)
+                assert differences[:2].max() <= 2, (kind, height)
+                # On x86, libyuv (in Chromium) clamps BT.709's blue coefficient from 2.11 to 2: saturated blues are off.
+                assert (differences <= (2, 2, 8)).all(), (kind, height)
+        browser.close()
+
+
+def test_an_mp4_plays_while_it_loads(tmp_path: Path):
+    contents = written(tmp_path / "a.mp4").read_bytes()
+    assert 0 < contents.index(b"moov") < contents.index(b"mdat")
+
+
 def test_webm_has_true_alpha(tmp_path: Path):
     """Read back by the reader that training uses for such files."""
     path = written(tmp_path / "a.webm", fps=12.5)
-    assert frame_rate(path) == pytest.approx(12.5)
+    assert list_frames(path).spacing.rate == pytest.approx(12.5)
     decoded = decode_frames(list_frames(path), WIDTH).float()
     assert decoded.shape == (COUNT, 4, WIDTH, WIDTH)
     edge = (WIDTH - HEIGHT) // 2
-    for rgba, frame in zip(decoded.numpy(), FRAMES):
+    for rgba, frame in zip(decoded.numpy(), FRAMES, strict=True):
         alpha = rgba[3, edge:-edge]
         assert np.abs(alpha - frame[..., 3] / 255).max() < 0.1
         inside = frame[..., 3] == 255
@@ -195,15 +280,26 @@ def test_a_place_that_is_no_folder(tmp_path: Path, kind: Format):
     assert (tmp_path / "file").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_failures_of_the_renderer_keep_nothing(tmp_path: Path, kind: Format):
+def test_failures_of_the_renderer_and_interruptions_leave_nothing(tmp_path: Path, kind: Format, failure):
     def frames() -> Iterator[Frame]:
-        yield FRAMES[0]
-        raise RuntimeError("no more")
+        yield from FRAMES[:3]
+        raise failure
 
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(failure):
         write_frames(tmp_path / f"a.{kind}", kind, frames(), 8.0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_existing_output_is_refused_before_anything_is_rendered(tmp_path: Path, kind: Format):
+    out = tmp_path / "a"
+    check_free(out, kind)
+    write_frames(out, kind, FRAMES[:2], 8.0)
+    with pytest.raises(InputError, match=r"give another .*, or --overwrite to replace"):
+        check_free(out, kind)
+    check_free(out, kind, overwrite=True)
 
 
 def test_ffmpeg_is_offered_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

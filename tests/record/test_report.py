@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from consistent4d_ns import pipeline
+from consistent4d_ns import trainer as trainer_module
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.pictures import SHEET_AZIMUTHS, SHEET_TIMES
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.record import history, report
 from consistent4d_ns.record.history import LossHistory, plot_losses, read_history
+from consistent4d_ns.record.report import TrainingReport
 from tests.support.tiny import FRAMES, SIZE, tiny_config, tiny_pipeline, toy_folder
 
 STEPS = 6
@@ -36,6 +38,7 @@ def config(data: Path, out: Path, timestamp: str = "first") -> Consistent4DTrain
     return made
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_in_its_folder(data: Path, tmp_path: Path):
     trainer = train(config(data, tmp_path))
     folder = trainer.config.get_base_dir()
@@ -57,6 +60,8 @@ def test_a_run_leaves_everything_in_its_folder(data: Path, tmp_path: Path):
     assert all(file.suffix == ".ckpt" for file in (folder / "nerfstudio_models").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The history has what the step computed, before weights."""
     computed: list[dict[str, float]] = []
@@ -72,6 +77,8 @@ def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeyp
     assert [{name: value for name, value in row.items() if name != "step"} for row in rows] == computed
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_a_resumed_run_carries_the_history_on(data: Path, tmp_path: Path):
     first = train(config(data, tmp_path)).config.get_base_dir()
     again = config(data, tmp_path, "second")
@@ -132,6 +139,35 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize("cut", ["{", '{"st', '{"step": ', '{"step": 2, "rgb_0": 0.1', '{"step": 2, "rgb_0": 0.1}'])
+def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path, cut: str):
+    """As a run leaves it that is killed while it writes; it is resumed, and its history is whole again."""
+    file = tmp_path / "losses.jsonl"
+    rows = [{"step": 0, "rgb_0": 0.5}, {"step": 1, "rgb_0": 0.25}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + cut)
+    if cut.endswith("}"):  # Only the end of the line is missing.
+        rows.append({"step": 2, "rgb_0": 0.1})
+    assert read_history(file) == rows
+    kept = LossHistory(file)
+    kept.record(2, {"rgb_0": torch.tensor(0.125)})
+    kept.flush()
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [*rows[:2], {"step": 2, "rgb_0": 0.125}]
+
+
+def test_a_killed_run_loses_the_losses_of_a_second(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not those of a number of steps, which may take minutes."""
+    kept = TrainingReport(tiny_pipeline(data, priors=False), config(data, tmp_path))
+    now = 100.0
+    monkeypatch.setattr(report.time, "monotonic", lambda: now)
+    kept._flushed = now
+    written = []
+    for step in range(6):
+        now += 0.4
+        kept.record(step)
+        written.append(len(read_history(kept.history.file)))
+    assert written == [0, 0, 3, 3, 3, 6]
+
+
 @pytest.mark.parametrize("text", ["theirs", "[1]\n", '{"rgb_0": 1}', "\xff"])
 def test_something_else_in_its_place_is_kept(tmp_path: Path, text: str):
     (tmp_path / "losses.jsonl").write_text(text, encoding="latin-1")
@@ -141,6 +177,8 @@ def test_something_else_in_its_place_is_kept(tmp_path: Path, text: str):
     assert (tmp_path / "losses.jsonl").read_text(encoding="latin-1") == text
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plot")
 def test_a_full_disk_costs_the_pictures_and_not_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -153,7 +191,7 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(
         return write_text(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    monkeypatch.setattr(report, "FLUSH_EVERY", 3)
+    monkeypatch.setattr(report, "FLUSH_SECONDS", 0.0)
     trainer = train(config(data, tmp_path))
     folder = trainer.config.get_base_dir()
     assert "No space left on device" in " ".join(capsys.readouterr().out.split())
@@ -167,8 +205,9 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(
     assert len(read_history(folder / "losses.jsonl")) == STEPS
 
 
+@pytest.mark.slow
 def test_one_process_of_several_writes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline, "is_main_process", lambda: False)
+    monkeypatch.setattr(trainer_module, "is_main_process", lambda: False)
     folder = train(config(data, tmp_path)).config.get_base_dir()
     assert not [file.name for file in folder.iterdir() if "losses" in file.name or "contact" in file.name]
 

@@ -1,4 +1,4 @@
-"""How far results are from recorded numbers, and what an assertion about it says."""
+"""Comparison of results with recorded numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def largest_error(result: Tensor, recorded: Tensor, relative: bool = False) -> float:
-    """Largest absolute difference; `relative`: as a share of the largest recorded magnitude.
+    """Largest absolute difference; if `relative`, divided by the largest recorded magnitude.
 
     Raises:
         AssertionError: The shapes differ.
@@ -20,13 +20,13 @@ def largest_error(result: Tensor, recorded: Tensor, relative: bool = False) -> f
 
 
 def assert_agrees(quantity: str, result: Tensor, recorded: Tensor, tolerance: float, relative: bool = False) -> None:
-    """Fails, naming the quantity and the error, where a result is further than `tolerance` from what was recorded."""
+    """Assert that a result is within `tolerance` of what was recorded; the message names the quantity and the error."""
     error = largest_error(result, recorded, relative)
     assert error <= tolerance, f"{quantity}: error {error:.3g} exceeds {tolerance:.3g}"
 
 
 def gradient_summary(gradient: Tensor) -> Tensor:
-    """What is recorded of a large gradient: its sum, its absolute sum, its product with a ramp from -1 to 1."""
+    """What is recorded of a large gradient: its sum, the sum of its magnitudes, its dot product with a ramp -1..1."""
     flat = gradient.reshape(-1)
     ramp = torch.linspace(-1.0, 1.0, len(flat), dtype=flat.dtype)
     return torch.stack((flat.sum(), flat.abs().sum(), (flat * ramp).sum()))

@@ -1,4 +1,4 @@
-"""The field whose parameters are recorded beside its outputs."""
+"""Fields whose parameters are recorded together with their outputs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from consistent4d_ns.field.cascade import CascadeKPlanes
 
 
 def recorded_name(parameter: str) -> str:
-    """Name that a field parameter has in the recorded files."""
+    """The name of a field parameter in the recorded files."""
     name = re.sub(r"levels\.(\d+)\.planes\.(\d+)", r"grids.\1.\2", parameter)
     return re.sub(r"levels\.(\d+)\.(density|feature)_head\.(\d+)", r"\2_network.\1.layers.\3", name)
 
 
 def recorded_field(arrays: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype) -> CascadeKPlanes:
-    """The field described by `config` (upstream's words) with the recorded parameters."""
+    """The field that `config`, in the original's terms, describes, with its recorded parameters."""
     channels = [arrays[f"state.grids.{level}.0"].shape[1] for level in range(len(config["grid_size"]))]
     field = CascadeKPlanes(
         config["grid_size"],

@@ -1,4 +1,4 @@
-"""The deterministic fill that several golden files regenerate their inputs and parameters from (golden/HASH.md)."""
+"""Deterministic numbers from which inputs and parameters of several golden files are regenerated (golden/HASH.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MASK = np.uint64(0xFFFFFFFF)
 
 
 def hash_u(count: int, salt: int) -> NDArray[np.float64]:
-    """`count` float64 values in [-1, 1) that depend on their index and `salt` only."""
+    """`count` float64 values in [-1, 1) that depend on nothing but their index and `salt`."""
     offset = np.uint64((salt * 40503 + 12345) % 2**32)
     x = (np.arange(count, dtype=np.uint64) * np.uint64(2654435761) + offset) & MASK
     x = ((x ^ (x >> np.uint64(15))) * np.uint64(2246822519)) & MASK
@@ -22,7 +22,7 @@ def hash_u(count: int, salt: int) -> NDArray[np.float64]:
 
 
 def images(batch: int, height: int, width: int, salt: int) -> Float[Tensor, "batch 3 height width"]:
-    """Smooth moving patterns with a little noise, float32 in multiples of 1/255."""
+    """Smooth moving patterns with a little noise: float32 in [0, 1], multiples of 1/255."""
     b, channel, y, x = np.ogrid[:batch, :3, :height, :width]
     shift = 3 * b
     pattern = np.sin((x + shift) / 7 + channel) * np.cos((y - 0.5 * shift) / 9 + 2 * channel)

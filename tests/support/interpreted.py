@@ -1,16 +1,15 @@
-"""Checks of Triton kernels on the CPU, in a process of their own: Triton chooses the interpreter when imported."""
+"""Checks of Triton kernels on the CPU, in processes that imported Triton as its own interpreter."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from consistent4d_ns.device.kernels import has_triton
+from tests.support.forked import call_forked
 
 
 def _arrays_of_one_are_numbers() -> bool:
@@ -26,12 +25,17 @@ needs_interpreted_loops = pytest.mark.skipif(
     not _arrays_of_one_are_numbers(),
     reason="Triton's interpreter counts loops with int() of arrays of one element, which this NumPy refuses",
 )
-"""For kernels whose loops have bounds that are computed."""
+"""For kernels with loops whose bounds are computed."""
 
 
-def run_interpreted(module: str, call: str) -> None:
-    """Calls a function of a test module, written with its arguments; fails with what it says."""
-    code = f"import {module}; {module}.{call}"
-    environment, root = os.environ | {"TRITON_INTERPRET": "1"}, Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+def run_interpreted(check: Callable[..., None], *arguments: Any) -> None:
+    """Call a check of kernels in a process that interprets them; if it fails, say what it printed."""
+    done = call_forked(_interpreted, check, arguments)
     assert done.returncode == 0, done.stderr
+
+
+def _interpreted(check: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import triton
+
+    assert not isinstance(triton.language.cdiv, triton.JITFunction), "Triton was imported as a compiler"
+    check(*arguments)

@@ -1,4 +1,4 @@
-"""Coloured balls as triangles: objects whose images can be worked out by hand."""
+"""Coloured spheres as triangle meshes: objects whose images can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Vector = tuple[float, float, float]
 
 
 def sphere(centre: Vector = (0, 0, 0), radius: float = 0.5, colour: Vector = (1, 1, 1), columns: int = 16) -> Soups:
-    """One ball with smooth normals; twice as many columns around z as rows."""
+    """One sphere with smooth normals; twice as many columns around the z axis as rows."""
     around = torch.arange(columns + 1) * (2 * torch.pi / columns)
     down = torch.arange(columns // 2 + 1) * (2 * torch.pi / columns)
     level = down.sin()[:, None]
@@ -26,12 +26,12 @@ def sphere(centre: Vector = (0, 0, 0), radius: float = 0.5, colour: Vector = (1,
 
 
 def as_one_object(soups: Soups) -> Soups:
-    """All objects of a collection as a single one."""
+    """All objects of a collection merged into one."""
     return Soups(soups.positions, soups.normals, soups.colours, soups.starts[[0, -1]])
 
 
 def plain_scenes(objects: list[int], **changes: Tensor) -> Scenes:
-    """Objects as they are, fully lit from everywhere, except for `changes`."""
+    """Scenes that show objects unchanged under ambient light alone, except for `changes`."""
     count = len(objects)
     values = {
         "objects": torch.tensor(objects),

@@ -1,15 +1,20 @@
-"""A pipeline small enough for tests: real data path, real field, priors that need no weights."""
+"""A pipeline small enough for tests: real data and field, priors that need no weights."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
+from consistent4d_ns.cli.demo import train
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.guidance.exact import ExactScoreGuidance
 from consistent4d_ns.interpolation.consistency import Interpolator
@@ -17,6 +22,7 @@ from consistent4d_ns.interpolation.ifnet import IFNet
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent4d_mini, preset
 from consistent4d_ns.model import LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
+from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.toy import ToyTruth, write_sequence
 
 FRAMES = 9
@@ -24,7 +30,7 @@ SIZE = 32
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A tensor or (nested) dataclass of tensors with `function` applied to each."""
+    """A tensor, or a nested dataclass of tensors, with `function` applied to every tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -50,15 +56,21 @@ def first_step(pipeline: Consistent4DPipeline, kind: StepKind) -> StepDraws:
 
 
 def gradient_error(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Relative L2 distance of all gradients together."""
+    """Relative L2 distance between all gradients, concatenated."""
     ours, theirs = (torch.cat([g.double().cpu().flatten() for g in side.values()]) for side in (gradients, expected))
     return float((ours - theirs).norm() / theirs.norm())
 
 
 def toy_folder(parent: Path) -> Path:
-    """A toy sequence of `FRAMES` frames at `SIZE` pixels."""
-    write_sequence(parent / "toy", size=SIZE, frames=FRAMES)
-    return parent / "toy"
+    """Write a toy sequence of `FRAMES` frames at `SIZE` pixels to `parent/toy`; it is rendered once per process."""
+    return Path(shutil.copytree(Path(_rendered_toy().name) / "toy", parent / "toy"))
+
+
+@cache
+def _rendered_toy() -> TemporaryDirectory[str]:
+    folder = TemporaryDirectory()
+    write_sequence(Path(folder.name) / "toy", size=SIZE, frames=FRAMES)
+    return folder
 
 
 def tiny_config(data: Path) -> Consistent4DTrainerConfig:
@@ -75,6 +87,25 @@ def tiny_config(data: Path) -> Consistent4DTrainerConfig:
     )
     config.pipeline.interpolation.kind = config.pipeline.guidance.kind = "none"
     return config
+
+
+def tiny_run(parent: Path, steps: int, **changes: Any) -> Path:
+    """Train the tiny configuration without priors on a toy, both below `parent`.
+
+    Args:
+        parent: An empty folder.
+        steps: Training steps.
+        changes: Fields of the trainer's configuration.
+
+    Returns:
+        The run's folder. It holds no plot of the losses, which takes longer to draw than a hundred steps.
+    """
+    config = dataclasses.replace(tiny_config(toy_folder(parent)), max_num_iterations=steps, **changes)
+    config.output_dir, config.vis = parent / "out", "tensorboard"
+    config.set_timestamp()
+    with mock.patch.object(TrainingReport, "draw_losses"):
+        train(config)
+    return config.get_base_dir()
 
 
 def tiny_pipeline(data: Path, priors: bool = True, device: str = "cpu") -> Consistent4DPipeline:

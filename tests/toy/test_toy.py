@@ -211,7 +211,7 @@ def test_cameras_are_those_of_the_ground_truth_sequences(shared_data: Path) -> N
     meta = json.loads((shared_data / "gt4d" / "Fox" / "meta.json").read_text())
     views = layout_views()
     assert list(meta["cameras"]) == list(VIEWS)
-    for pose, camera in zip(views.poses(), meta["cameras"].values()):
+    for pose, camera in zip(views.poses(), meta["cameras"].values(), strict=True):
         expected = torch.tensor(camera["camera_to_world_opengl"], dtype=torch.float64)[:3]
         torch.testing.assert_close(pose, expected, atol=1e-6, rtol=0)
 

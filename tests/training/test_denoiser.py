@@ -55,6 +55,7 @@ def random_views(scenes: int, seed: int) -> ViewSet:
 # The network as training and guidance use it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0.0, 1.0])
 def test_denoiser_predicts_what_the_guidance_will(kept: float) -> None:
     prior, generator, count = new_networks(seed=1), seeded(0), 3
@@ -345,6 +346,7 @@ def steps(path: Path) -> int:
     return torch.load(path, weights_only=True)["steps"]
 
 
+@pytest.mark.slow
 def test_stages_from_views_to_prior(folders: tuple[Path, Path], tmp_path: Path) -> None:
     views, out = folders
     for stage, name, batch in ((autoencoder.main, "autoencoder", 9), (denoiser.main, "denoiser", 16)):
@@ -403,6 +405,7 @@ def test_the_exam_is_always_the_same() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_exported_prior_can_be_trained_further(folders: tuple[Path, Path], tmp_path: Path) -> None:
     views, out = folders
     for stage, batch in ((autoencoder.main, 9), (denoiser.main, 16)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -33,6 +34,7 @@ def work(rank: int, out: Path) -> None:
     parallel.finish()
 
 
+@pytest.mark.slow
 def test_two_processes_average(tmp_path: Path) -> None:
     mp.spawn(work, (tmp_path,), nprocs=RANKS)  # pyright: ignore[reportPrivateImportUsage]
     for rank in range(RANKS):

@@ -138,9 +138,10 @@ def assert_kernel_agrees() -> None:
     assert disagreement("cpu") == 0
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernel_agrees_when_interpreted() -> None:
-    run_interpreted("tests.training.test_rendering", "assert_kernel_agrees()")
+    run_interpreted(assert_kernel_agrees)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ARTEFACTS = Path(os.environ.get("TEST_ARTEFACTS", Path(__file__).parents[1] / "artefacts"))
 """Folder in which screenshots are kept."""
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds to wait for anything on a slow machine."""
 SAME, OTHER = 0.5, 0.7
 """Mean differences, in 0..255, below which two pictures count as the same and above which as different. On a slow

@@ -22,12 +22,13 @@ import yaml
 from playwright.sync_api import Browser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from consistent4d_ns.cli.demo import train
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.runs import read_config
-from tests.support.tiny import tiny_config, toy_folder
-from tests.viewer.page import OTHER, SAME, Picture, ViewerPage, difference, new_page, started_browser
+from tests.support.tiny import tiny_run, toy_folder
+from tests.viewer.page import OTHER, PATIENCE, SAME, Picture, ViewerPage, difference, new_page, started_browser
+
+pytestmark = pytest.mark.slow
 
 STEPS = 80
 """Training steps of the finished run: enough for something to be seen."""
@@ -83,7 +84,7 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
         process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
     viewer = ViewerPage(new_page(browser, height=height))
     try:
-        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 150.0)
+        viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
         yield Seen(viewer, viewer.open(port), port, log)
     finally:
@@ -100,12 +101,7 @@ def listening(port: int, address: str = "127.0.0.1") -> bool:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, browser: Browser) -> Path:
     """Configuration of a finished run; it names priors that are not there."""
-    folder = tmp_path_factory.mktemp("finished")
-    config = tiny_config(toy_folder(folder))
-    config.output_dir, config.vis, config.max_num_iterations = folder / "out", "tensorboard", STEPS
-    config.set_timestamp()
-    train(config)
-    path = config.get_base_dir() / "config.yml"
+    path = tiny_run(tmp_path_factory.mktemp("finished"), STEPS) / "config.yml"
     saved = read_config(path)
     saved.pipeline.guidance.kind, saved.pipeline.interpolation.kind = "zero123", "rife"
     path.write_text(yaml.dump(saved))
@@ -206,7 +202,7 @@ def test_the_camera_comes_back_to_the_input_view(look: ViewerPage):
 
 def test_a_finished_run_is_not_trained(look: ViewerPage, finished_page: Seen):
     """No element for training, no prior, and nothing listens beyond this machine."""
-    for name in ("Pause Training", "Resume Training", "Hide Train Cams", "As configured", "Ask the prior"):
+    for name in ("Pause Training", "Resume Training", "Hide Train Cams", "Reset", "Sample the prior"):
         assert look.button(name).count() == 0, name
     assert not listening(finished_page.port, "127.0.0.2")
     assert finished_page.told("consistent4d_ns.viewer.scene")
@@ -246,14 +242,14 @@ def test_steering_reaches_the_next_step_and_the_log(training: Seen):
     figures = logged(training, "weight/rgb_1")
     assert {step: weight for step, weight in figures.items() if step >= int(since)}.keys()
     assert all(weight == (1000.0 if step >= int(since) else 500.0) for step, weight in figures.items())
-    page.checkbox("Pause distilling").check()
+    page.checkbox("Pause distillation").check()
     page.until(lambda: page.text("Noise now") == "paused", "the pause")
     page.keep("steering")
-    page.button("As configured").click()
+    page.button("Reset").click()
     page.until(lambda: training.told(": rgb 2.0 -> 1.0"), "the change back")
     page.until(lambda: re.fullmatch(r"0\.\d\d to 0\.\d\d", page.text("Noise now")) is not None, "distillation")
     assert page.value("Colour factor") == 1
-    assert not page.checkbox("Pause distilling").is_checked()
+    assert not page.checkbox("Pause distillation").is_checked()
 
 
 def test_what_is_not_there_cannot_be_steered(training: Seen):
@@ -266,8 +262,8 @@ def test_what_is_not_there_cannot_be_steered(training: Seen):
 
 def test_the_prior_answers(training: Seen):
     page = training.page
-    page.button("Ask the prior").click()
-    page.until(lambda: page.page.get_by_text("learned, imagined").count() > 0, "an answer")
+    page.button("Sample the prior").click()
+    page.until(lambda: page.page.get_by_text("rendered, sampled").count() > 0, "an answer")
     picture: Any = page.page.locator("img[src^='data:image/png']").first
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 64]
     page.keep("prior")

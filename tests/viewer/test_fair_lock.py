@@ -136,6 +136,7 @@ class InterruptedLock:
         return True
 
 
+@pytest.mark.slow
 def test_training_lets_a_waiting_frame_in_after_every_step(tmp_path):
     """Every step ends while a frame waits: that frame comes before the evaluation, which asks for the model at once."""
     config = tiny_config(toy_folder(tmp_path))

@@ -12,11 +12,11 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from consistent4d_ns.cli.viewer_server import free_port
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.nerfstudio_internals import replace_render_threads
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.steering import Steering
 from consistent4d_ns.viewer.controls import Controls
@@ -59,7 +59,13 @@ def change(element: Any, value: object) -> None:
 
 
 def test_every_element_has_a_hint(pipeline):
-    parts = (Playback(6, 16.0), Scene(pipeline), Controls(pipeline), Progress(pipeline), Preview(pipeline))
+    parts = (
+        Playback(FrameTimes.even(6, 16.0)),
+        Scene(pipeline),
+        Controls(pipeline),
+        Progress(pipeline),
+        Preview(pipeline),
+    )
     found = [element for part in parts for element in elements(part)]
     assert len(found) > 20
     assert [element.name for element in found if not element.hint] == []
@@ -80,13 +86,13 @@ def test_controls_steer_the_pipeline(pipeline):
 
 def test_the_noise_range_is_fixed_only_while_asked_for(pipeline):
     controls = Controls(pipeline)
-    change(controls.least, 0.3)
+    change(controls.min_noise, 0.3)
     assert pipeline.next_steering.noise_range is None
     change(controls.fix_noise, True)
     assert pipeline.next_steering.noise_range == (0.3, 0.98)
-    change(controls.greatest, 0.2)
+    change(controls.max_noise, 0.2)
     assert pipeline.next_steering.noise_range == (0.2, 0.2)
-    change(controls.least, 0.9)
+    change(controls.min_noise, 0.9)
     assert pipeline.next_steering.noise_range == (0.9, 0.9)
     change(controls.fix_noise, False)
     assert pipeline.next_steering.noise_range is None
@@ -94,13 +100,19 @@ def test_the_noise_range_is_fixed_only_while_asked_for(pipeline):
 
 def test_what_would_do_nothing_is_disabled_and_says_why(bare):
     controls = Controls(bare)
-    for element in (controls.scale, controls.factors["sds"], controls.fix_noise, controls.least, controls.greatest):
+    for element in (
+        controls.scale,
+        controls.factors["sds"],
+        controls.fix_noise,
+        controls.min_noise,
+        controls.max_noise,
+    ):
         assert element.disabled
         assert "--pipeline.guidance.kind" in str(element.hint)
     assert "--pipeline.interpolation.kind" in str(controls.factors["consistency"].hint)
     assert not controls.factors["rgb"].disabled
     assert Preview(bare).button.disabled
-    assert "--pipeline.guidance.kind" in Preview(bare).answer.text
+    assert "--pipeline.guidance.kind" in Preview(bare).result.text
 
 
 def test_one_of_several_processes_is_not_steered(pipeline):
@@ -132,7 +144,7 @@ def test_the_table_multiplies():
 def test_previews_need_the_decoder(pipeline):
     preview = Preview(pipeline)
     assert preview.button.disabled
-    assert "--pipeline.guidance.previews True" in preview.answer.text
+    assert "--pipeline.guidance.previews True" in preview.result.text
 
 
 def test_the_prior_is_asked_without_disturbing_training(pipeline):
@@ -145,12 +157,12 @@ def test_the_prior_is_asked_without_disturbing_training(pipeline):
     assert not preview.button.disabled
     preview._lock = torch.no_grad()
     state = torch.get_rng_state()
-    sampled = [preview.pictures(orbit_views(10.0, 40.0, 2.0, 49.1), 0.4) for _ in range(2)]
+    images = [preview.images(orbit_views(10.0, 40.0, 2.0, 49.1), 0.4) for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), state)
-    (learned, imagined), (again, another) = sampled
-    assert learned.shape == imagined.shape == (64, 64, 3)
-    assert (learned == again).all()
-    assert (imagined != another).any(), "each time another sample"
+    (rendered, sampled), (again, another) = images
+    assert rendered.shape == sampled.shape == (64, 64, 3)
+    assert (rendered == again).all()
+    assert (sampled != another).any(), "each time another sample"
     assert pipeline.model.training
 
 
@@ -159,8 +171,8 @@ def test_a_failure_of_the_prior_is_shown(pipeline, monkeypatch):
     monkeypatch.setattr(preview.button, "set_disabled", lambda *_: None)
     client: Any = SimpleNamespace()
     with pytest.raises(AttributeError):
-        preview.ask(client)
-    assert "could not be asked: AttributeError" in preview.answer.text
+        preview.show_sample(client)
+    assert "Sampling failed: AttributeError" in preview.result.text
 
 
 def test_depth_is_sent_while_there_is_something_to_hide(pipeline, monkeypatch):
@@ -187,15 +199,38 @@ def test_nerfstudio_s_own_thread_renders_nothing(pipeline, monkeypatch):
     viewer.render_statemachines[3] = theirs = RenderStateMachine(viewer, 1.0, client)
     pipeline.panel.viewer = viewer
     theirs.start()
-    pipeline.panel._render_for(client)
+    replace_render_threads(viewer, pipeline.panel._frames_for)
     theirs.join(60.0)
     assert not theirs.is_alive()
     assert rendered == []
     assert isinstance(viewer.render_statemachines[3], Frames)
 
 
-def test_a_port_that_is_taken():
-    first = free_port("127.0.0.1", None)
-    assert free_port("127.0.0.1", first) == first
-    with pytest.raises(InputError, match=r"port 7999.*--port"):
-        free_port("192.0.2.1", 7999)
+class FakeThread:
+    """A thread that renders for a page, as far as the viewer's dictionary of them goes."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.running, self.started, self.actions = client, True, 0, []
+
+    def start(self) -> None:
+        self.started += 1
+
+    def action(self, action: object) -> None:
+        self.actions.append(action)
+
+
+@pytest.mark.parametrize("open_already", [False, True])
+def test_pages_are_rendered_by_our_threads_whichever_callback_comes_first(open_already: bool):
+    """viser 1.x runs connect callbacks at the same time: ours may come before Nerfstudio has registered its thread."""
+    theirs, client = FakeThread("page"), "page"
+    viewer: Any = SimpleNamespace(render_statemachines={7: theirs} if open_already else {})
+    replace_render_threads(viewer, FakeThread)
+    viewer.render_statemachines[8].action("a rerender of a page that has no thread yet")
+    if not open_already:
+        viewer.render_statemachines[7] = theirs  # as Viewer.handle_new_client does
+        viewer.render_statemachines[7].start()
+    ours = viewer.render_statemachines[7]
+    assert ours is not theirs
+    assert (ours.client, ours.started, theirs.started) == (client, 1, 0)
+    assert len(viewer.render_statemachines) == 1
+    assert theirs.running != open_already

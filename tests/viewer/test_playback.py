@@ -9,6 +9,7 @@ import pytest
 import viser
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
+from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.viewer.playback import Playback, advance
 
 
@@ -36,7 +37,7 @@ def playback(monkeypatch) -> Playback:
     """Six frames at two a second, with elements that no browser shows."""
     monkeypatch.setattr(ViewerElement, "set_visible", lambda *_: None)
     monkeypatch.setattr("consistent4d_ns.viewer.playback.install", lambda *_: None)
-    made = Playback(6, 2.0)
+    made = Playback(FrameTimes.even(6, 2.0))
     panel: Any = SimpleNamespace(time=0.0)
     server: Any = viser.ViserServer
     made.install(server, panel)
@@ -79,9 +80,38 @@ def test_paused_it_follows_the_slider(playback: Playback):
     playback._control_panel.time = 0.41
     assert playback.tick(5.0) == playback.tick(9.0) == 0.41
     assert playback.frame.value == 2
-    assert playback.moment.value == "1.02 s of 3.00 s"
+    assert playback.elapsed.value == "1.02 s of 3.00 s"
+
+
+def test_frames_are_shown_at_their_own_times(playback: Playback):
+    """Frames at 0, .1, .2 and 1: the third is shown until .6, and the slider goes to each frame's time."""
+    playback.frame_times = FrameTimes.at((0.0, 0.3, 0.6, 3.0), 2.0)
+    shown = []
+    for time in (0.0, 0.12, 0.5, 0.7):
+        playback._control_panel.time = time
+        playback.tick(0.0)
+        shown.append(playback.frame.value)
+    assert shown == [0, 1, 2, 3]
+    for frame, expected in enumerate((0.0, 0.1, 0.2, 1.0)):
+        slider: Any = SimpleNamespace(value=frame)
+        playback._go_to(slider)
+        assert playback._control_panel.time == expected
 
 
 def test_a_single_frame_cannot_be_played():
-    single = Playback(1, 16.0)
+    single = Playback(FrameTimes.even(1, 16.0))
     assert single.play.disabled
+
+
+@pytest.mark.parametrize("sent", [float("nan"), float("inf"), -7.0, 3.0, "fast", None])
+def test_whatever_a_page_sends_playing_goes_on(playback: Playback, sent: Any):
+    """Neither the time nor a slider is taken as it comes."""
+    start(playback, 0.0)
+    for slider in (playback.speed, playback.frame):
+        handle: Any = SimpleNamespace(value=sent)
+        slider.gui_handle = handle
+    playback._control_panel.time = sent
+    times = [playback.tick(0.1 * step) for step in range(20)]
+    assert all(0.0 <= time <= 1.0 for time in times)
+    assert 0.1 <= playback.speed.value <= 4.0
+    assert playback.frame.value in range(6)

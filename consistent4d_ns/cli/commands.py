@@ -1,0 +1,25 @@
+"""The subcommands of `consistent4d`.
+
+Their modules import nothing slow (torch, Nerfstudio) before a command runs, so that help texts come at once.
+"""
+
+from __future__ import annotations
+
+from tyro.extras import SubcommandApp
+
+from consistent4d_ns.cli.camera_path import camera_path_command
+from consistent4d_ns.cli.demo import demo
+from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.render import render
+from consistent4d_ns.cli.toy import toy
+from consistent4d_ns.cli.view import view
+from consistent4d_ns.cli.weights import weights
+
+app = SubcommandApp()
+app.command(name="camera-path")(camera_path_command)
+app.command(demo)
+app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(render)
+app.command(toy)
+app.command(view)
+app.command(weights)

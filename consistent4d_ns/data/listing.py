@@ -1,0 +1,117 @@
+"""Which files are the frames of a sequence, in which order, and when each was filmed; nothing is decoded.
+
+Unlike the original, which counts all entries of a folder as frames, files that are not frames are left out
+(method.md section 11, quirk 10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsort import natsorted
+
+from consistent4d_ns.data.files import reading
+from consistent4d_ns.data.numbering import find_series
+from consistent4d_ns.data.stills import ANIMATION_TYPES, STILL_TYPES, animation_spacing
+from consistent4d_ns.data.times import Spacing
+from consistent4d_ns.data.videos import VIDEO_TYPES, video_spacing
+from consistent4d_ns.errors import InputError
+
+
+@dataclass(frozen=True)
+class FrameList:
+    """The frames chosen from a folder or an animated file, by name only."""
+
+    source: Path
+    """Folder or animated file."""
+    names: tuple[str, ...]
+    """One name per chosen frame, in order of time; the frames of an animated file are named by their index."""
+    indices: tuple[int, ...]
+    """Position of each chosen frame among all frames of the source."""
+    spacing: Spacing
+    """When the frames of the source were filmed, chosen or not."""
+    ignored: tuple[str, ...] = ()
+    """Entries of the folder that are not frames."""
+    premultiplied: bool = False
+    """Whether the colours of the files are multiplied by alpha already."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def available(self) -> int:
+        """Number of frames of the source."""
+        return len(self.spacing.positions)
+
+    @property
+    def positions(self) -> tuple[float, ...]:
+        """Position in time of each chosen frame, in mean steps of the source's frames (see `Spacing`)."""
+        return tuple(self.spacing.positions[i] for i in self.indices)
+
+    @property
+    def paths(self) -> list[Path]:
+        """One unique path per frame; for an animated file they do not exist on disk (`clip.webm/00012.png`)."""
+        return [self.source / name for name in self.names]
+
+
+def list_frames(
+    path: Path | str, stride: int = 1, count: int | None = None, *, premultiplied: bool = False
+) -> FrameList:
+    """Choose every `stride`-th frame of a folder or animated file, the first `count` of them (all if None).
+
+    Raises:
+        InputError: No such path, no frames in it, no numbering, a gap in it, an unknown or damaged file, or `stride` or
+            `count` out of range.
+    """
+    path = Path(path)
+    ignored: tuple[str, ...] = ()
+    if path.is_dir():
+        names, spacing, ignored = _folder_frames(path)
+    elif path.is_file():
+        spacing = _file_spacing(path)
+        names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
+    else:
+        raise InputError(f"{path} does not exist: give a folder of RGBA frames or one animated file with --data")
+    indices = _choose(path, len(names), stride, count)
+    return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
+
+
+def _folder_frames(folder: Path) -> tuple[tuple[str, ...], Spacing, tuple[str, ...]]:
+    """Names of the frames of a folder in order of time, their spacing, and the names of all else in it."""
+    with reading(folder):
+        entries = natsorted(entry.name for entry in folder.iterdir())
+    images = [name for name in entries if name.lower().endswith(STILL_TYPES) and not name.startswith(".")]
+    if not images:
+        raise InputError(f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data")
+    series = find_series(str(folder), images)
+    frames = set(series.names)
+    return series.names, series.spacing, tuple(name for name in entries if name not in frames)
+
+
+def _file_spacing(path: Path) -> Spacing:
+    """When the frames of an animated file are shown."""
+    kind = path.suffix.lower()
+    if kind in VIDEO_TYPES:
+        return video_spacing(path)
+    if kind in ANIMATION_TYPES:
+        return animation_spacing(path)
+    raise InputError(
+        f"{path} is of an unsupported type: give a folder of PNG or WebP frames, "
+        f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file with alpha"
+    )
+
+
+def _choose(path: Path, available: int, stride: int, count: int | None) -> range:
+    """Indices of the chosen frames."""
+    if stride < 1:
+        raise InputError(f"frame_stride is {stride}: use 1 for all frames of {path}, 2 for every second one, ...")
+    if count is not None and count < 1:
+        raise InputError(f"frame_count is {count}: use at least 1, or leave it out to take all frames of {path}")
+    every = range(0, available, stride)
+    if count is not None and count > len(every):
+        raise InputError(
+            f"{path} holds {available} frames, too few for frame_count {count} at frame_stride {stride}: "
+            f"use a frame_count of at most {len(every)}"
+        )
+    return every[:count]

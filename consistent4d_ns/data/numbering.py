@@ -1,0 +1,210 @@
+"""Which file names form a series of frames, in which order, and how far apart in time: pure functions of names."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import PurePath
+
+from consistent4d_ns.data.times import Spacing
+from consistent4d_ns.errors import InputError
+
+NUMBER = re.compile(r"(?:^|(?<=[_.=(]))[-+]\d+|\d+")
+"""A number in a name. A hyphen is a minus sign only where it does not separate words (`frame_-3`, not `frame-3`)."""
+SIGNED_NUMBER = re.compile(r"[-+]?\d+")
+"""A number where hyphens are known to be signs."""
+DATE_TIME = re.compile(
+    r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)[-_ T.]?(\d\d)[-_.h:]?(\d\d)[-_.m:]?(\d\d)(?:[-_.,]?(\d{3,9}))?(?!\d)"
+)
+"""Year, month, day, hour, minute, second and, where given, the decimals of the second."""
+STAMP_STEP = 10
+"""Whole numbers this far apart or further may be time stamps; closer ones that differ in their steps have gaps."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A file name, split into text and numbers."""
+
+    name: str
+    template: str
+    """The name without suffix and with `#` for each number."""
+    numbers: tuple[str, ...]
+    """The digits of the numbers, with their signs."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Names in order of time."""
+
+    names: tuple[str, ...]
+    spacing: Spacing
+
+
+def find_series(folder: str, names: Sequence[str]) -> Series:
+    """The series that most of the names belong to.
+
+    Args:
+        folder: How messages call the place of the names.
+        names: File names with suffixes, at least one.
+
+    Raises:
+        InputError: There is no such series, or it has a gap, or a number twice.
+    """
+    if len(names) == 1:
+        return Series(tuple(names), Spacing.even(1))
+    parsed = _majority_template(folder, _parse_all(names))
+    stamps = _date_times(parsed) or _decimal_seconds(parsed)
+    if stamps:
+        return _stamped_series(folder, parsed, stamps)
+    parsed, column = _counting_column(folder, parsed)
+    return _numbered_series(folder, parsed, [int(name.numbers[column]) for name in parsed])
+
+
+def _parse_all(names: Sequence[str]) -> list[Name]:
+    """All names; `frame-1` beside `frame0` shows that hyphens are signs."""
+    parsed = [_parse(name, NUMBER) for name in names]
+    templates = {name.template for name in parsed}
+    signed = {template for template in templates if "-#" in template and template.replace("-#", "#") in templates}
+    return [_parse(name.name, SIGNED_NUMBER) if name.template in signed else name for name in parsed]
+
+
+def _parse(name: str, number: re.Pattern[str]) -> Name:
+    stem = PurePath(name).stem
+    return Name(name, number.sub("#", stem), tuple(number.findall(stem)))
+
+
+def _majority_template(folder: str, parsed: list[Name]) -> list[Name]:
+    """The names of the template that more than half of them have, if it has a number."""
+    (template, count), *others = Counter(name.template for name in parsed).most_common()
+    if 2 * count <= len(parsed) or "#" not in template:
+        examples = [next(n.name for n in parsed if n.template == kind) for kind, _ in ((template, 0), *others[:2])]
+        raise _several_series(folder, examples)
+    return [name for name in parsed if name.template == template]
+
+
+def _counting_column(folder: str, parsed: list[Name]) -> tuple[list[Name], int]:
+    """The names that agree in all numbers but one, and which number that is.
+
+    A number that is different in every name counts them although others differ, too (`0001_score87`).
+    """
+    columns = list(zip(*(name.numbers for name in parsed), strict=True))
+    distinct = [len(set(column)) for column in columns]
+    counting = distinct.index(max(distinct))
+    keys = [name.numbers[:counting] + name.numbers[counting + 1 :] for name in parsed]
+    common, count = Counter(keys).most_common(1)[0]
+    majority = [name for name, key in zip(parsed, keys, strict=True) if key == common]
+    if 2 * count > len(parsed) and not _fits_between(parsed, majority, counting):
+        return majority, counting
+    if distinct[counting] < len(parsed):
+        raise _several_series(folder, [parsed[keys.index(key)].name for key in list(dict.fromkeys(keys))[:3]])
+    return parsed, counting
+
+
+def _fits_between(parsed: list[Name], majority: list[Name], counting: int) -> bool:
+    """Whether the names outside the majority count on within it: then they belong to the series."""
+    kept = {int(name.numbers[counting]) for name in majority}
+    others = [int(name.numbers[counting]) for name in parsed if name not in majority]
+    return bool(others) and all(min(kept) < other < max(kept) and other not in kept for other in others)
+
+
+def _several_series(folder: str, examples: Sequence[str]) -> InputError:
+    """No series has the majority."""
+    return InputError(
+        f"{folder} holds no single series of numbered frames (there are {', '.join(examples)}): "
+        "keep only the frames there, named by one number each"
+    )
+
+
+def _date_times(parsed: list[Name]) -> dict[Name, float] | None:
+    """Seconds, from the first, of names that are dates with a time of day; None for all others.
+
+    Names whose digits count up by one are frame numbers that look like dates.
+    """
+    matches = {name: DATE_TIME.search(PurePath(name.name).stem) for name in parsed}
+    moments = {name: moment for name, match in matches.items() if match and (moment := _nanoseconds(match)) is not None}
+    around = {(m.string[: m.start()], m.string[m.end() :]) for m in matches.values() if m}
+    if len(moments) < len(parsed) or len(around) > 1:
+        return None
+    if _counts_by_one([int("".join(re.findall(r"\d", m.group()))) for m in matches.values() if m]):
+        return None
+    begin = min(moments.values())
+    return {name: (moment - begin) / 1e9 for name, moment in moments.items()}
+
+
+def _nanoseconds(match: re.Match[str]) -> int | None:
+    """A date and time as nanoseconds since the year 1; None where there is no such date."""
+    *date, decimals = match.groups()
+    try:
+        moment = datetime(*(int(part) for part in date))  # type: ignore[arg-type]
+    except ValueError:
+        return None
+    return (moment - datetime.min) // timedelta(seconds=1) * 10**9 + int((decimals or "").ljust(9, "0"))
+
+
+def _decimal_seconds(parsed: list[Name]) -> dict[Name, float] | None:
+    """Seconds, from the first, of names that are numbers with at least three decimals; None for all others.
+
+    `shot1.0007`, `shot1.0008` are frame numbers: the part before the point stays, the other one counts up by one.
+    """
+    if "#.#" not in parsed[0].template:
+        return None
+    place = parsed[0].template.split("#.#")[0].count("#")
+    wholes, decimals = ([name.numbers[place + i] for name in parsed] for i in (0, 1))
+    width = len(decimals[0])
+    if width < 3 or any(len(part) != width for part in decimals):
+        return None
+    if len(set(wholes)) == 1 and _counts_by_one([int(part) for part in decimals]):
+        return None
+    # Subtracted as integers: seconds since 1970 with six decimals leave a float no digit to spare.
+    units = [int(whole + part) for whole, part in zip(wholes, decimals, strict=True)]
+    return {name: (unit - min(units)) / 10**width for name, unit in zip(parsed, units, strict=True)}
+
+
+def _counts_by_one(numbers: Sequence[int]) -> bool:
+    """Whether the smallest difference between different numbers is 1."""
+    ordered = sorted(set(numbers))
+    return min((b - a for a, b in pairwise(ordered)), default=1) == 1
+
+
+def _stamped_series(folder: str, parsed: list[Name], stamps: dict[Name, float]) -> Series:
+    """Names that say when each frame was filmed, in seconds."""
+    ordered = sorted(parsed, key=lambda name: stamps[name])
+    seconds = [stamps[name] for name in ordered]
+    _check_distinct(folder, ordered, seconds)
+    rate = (len(seconds) - 1) / (seconds[-1] - seconds[0]) if len(seconds) > 1 else None
+    return Series(tuple(name.name for name in ordered), Spacing.from_stamps(seconds, rate))
+
+
+def _numbered_series(folder: str, parsed: list[Name], numbers: list[int]) -> Series:
+    """Names that count frames, by one or by a constant step; or time stamps in an unknown unit."""
+    pairs = sorted(zip(numbers, parsed, strict=True), key=lambda pair: pair[0])
+    numbers, parsed = [number for number, _ in pairs], [name for _, name in pairs]
+    _check_distinct(folder, parsed, numbers)
+    names = tuple(name.name for name in parsed)
+    steps = [b - a for a, b in pairwise(numbers)]
+    step = min(steps, default=1)
+    if any(difference % step for difference in steps):
+        if statistics.median(steps) >= STAMP_STEP:
+            return Series(names, Spacing.from_stamps(numbers))
+        step = math.gcd(*steps)
+    for i, difference in enumerate(steps):
+        if difference != step:
+            raise InputError(
+                f"{folder} lacks frame {numbers[i] + step} (between {names[i]} and {names[i + 1]}): "
+                "add it or renumber the frames"
+            )
+    return Series(names, Spacing.even(len(names)))
+
+
+def _check_distinct(folder: str, ordered: list[Name], values: Sequence[float]) -> None:
+    """Raises: InputError: a number or time stamp comes twice."""
+    for (name, value), (following, next_value) in pairwise(zip(ordered, values, strict=True)):
+        if value == next_value:
+            which = f"frame {value}" if isinstance(value, int) else f"the time {value:g} s"
+            raise InputError(f"{folder} holds {which} twice ({name.name}, {following.name}): remove one of them")

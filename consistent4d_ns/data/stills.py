@@ -1,0 +1,144 @@
+"""Reads PNG, WebP and GIF: single images and animations, as straight RGBA the right way up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from consistent4d_ns.data.files import UPRIGHT, Orientation, check_not_empty, check_side, oriented, reading
+from consistent4d_ns.data.images import MAX_SIDE
+from consistent4d_ns.data.times import Spacing
+from consistent4d_ns.errors import InputError
+
+STILL_TYPES = (".png", ".webp")
+"""Files that can be frames of a folder."""
+ANIMATION_TYPES = (".gif", ".apng", ".png", ".webp")
+"""Images that can be animated, with alpha."""
+FORMATS = ("PNG", "WEBP", "GIF")
+"""What Pillow may take a file for. Others are not tried whatever the name says: EPS, for one, starts Ghostscript."""
+EXIF_ORIENTATION = 0x0112
+"""The EXIF tag."""
+ORIENTATIONS: dict[int, Orientation] = {
+    1: UPRIGHT,
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+"""By the value of the EXIF tag."""
+BROWSER_DELAY = 100.0
+"""Milliseconds that browsers show a frame of an animation whose delay is 0."""
+
+
+def read_still(path: Path) -> Shaped[np.ndarray, "h w 4"]:
+    """One image file as straight RGBA of its own depth (8 or 16 bit).
+
+    Raises:
+        InputError: It is damaged, too large, animated, or has no alpha channel.
+    """
+    with open_image(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise InputError(f"{path} is an animation inside a folder of frames: give the file itself with --data")
+        rgba = _to_rgba(image, path, str(path))  # Also finds damage, which OpenCV does not report.
+        orientation = _orientation(image)
+    return oriented(_read_16_bit(path) if _is_16_bit(path) else rgba, orientation)
+
+
+def read_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
+    """The chosen frames of an animated image as straight RGBA.
+
+    Raises:
+        InputError: It is damaged, too large, or has no alpha channel.
+    """
+    with open_image(path) as image:
+        first = _first_frame(image)
+        for index in indices:
+            with reading(path):
+                image.seek(first + index)
+            yield oriented(_to_rgba(image, path, f"{path} (frame {index})"), _orientation(image))
+
+
+def animation_spacing(path: Path) -> Spacing:
+    """When the frames of an image are shown, by their delays; a still image has one frame and no rate.
+
+    Raises:
+        InputError: It is damaged or too large.
+    """
+    delays = []
+    with open_image(path) as image:
+        for index in range(_first_frame(image), getattr(image, "n_frames", 1)):
+            with reading(path):
+                image.seek(index)
+                image.load()  # WebP knows the delay only then.
+            delays.append(float(image.info.get("duration", 0)))
+    if not any(delays):
+        return Spacing.even(len(delays))
+    delays = [delay or BROWSER_DELAY for delay in delays]
+    spacing = Spacing.from_stamps([0.0, *accumulate(delays[:-1])])
+    even = spacing == Spacing.even(len(delays))
+    shown = sum(delays) / len(delays) if even else sum(delays[:-1]) / (len(delays) - 1)
+    return Spacing(spacing.positions, 1000.0 / shown)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image of acceptable size; its pixels are not decoded yet."""
+    check_not_empty(path)
+    with reading(path):
+        image = _identify(path)
+    with image:
+        check_side(path, image.height, image.width)
+        yield image
+
+
+def _identify(path: Path) -> Image.Image:
+    """Read the header of an image of one of `FORMATS`."""
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError("it is no PNG, WebP or GIF image") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} is far too large: scale it down to at most {MAX_SIDE} pixels a side") from None
+
+
+def _first_frame(image: Image.Image) -> int:
+    """Index of the first frame of an animation: an APNG may begin with an image for programs that play none."""
+    return 1 if image.info.get("default_image") and getattr(image, "n_frames", 1) > 1 else 0
+
+
+def _to_rgba(image: Image.Image, path: Path, where: str) -> UInt8[np.ndarray, "h w 4"]:
+    """The current frame of an open image as straight 8-bit RGBA."""
+    with reading(path):
+        image.load()
+    if not image.has_transparency_data:
+        raise InputError(f"{where} has no alpha channel: remove the background and save it as RGBA")
+    return np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
+
+
+def _orientation(image: Image.Image) -> Orientation:
+    """How the EXIF data of a loaded image wants it to be shown."""
+    return ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
+
+
+def _is_16_bit(path: Path) -> bool:
+    """Whether this is a 16-bit PNG with alpha, of which Pillow keeps 8 bits only."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    # Bit depth and colour type are bytes 24 and 25; types 4 and 6 are grey and RGB with alpha.
+    return header.startswith(b"\x89PNG") and header[24] == 16 and header[25] in (4, 6)
+
+
+def _read_16_bit(path: Path) -> Shaped[np.ndarray, "h w 4"]:
+    """A 16-bit PNG with alpha as straight RGBA."""
+    import cv2
+
+    return cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)

@@ -1,0 +1,268 @@
+"""What is used of Nerfstudio beyond its public interface: all of it here, as seen in Nerfstudio 1.1.5.
+
+Each entry says what breaks if Nerfstudio changes it. Nothing of the viewer is imported when this module is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from nerfstudio.utils import writer
+from nerfstudio.utils.writer import GLOBAL_BUFFER, LocalWriter
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import viser
+    from nerfstudio.models.base_model import Model
+    from nerfstudio.viewer.control_panel import ControlPanel
+    from nerfstudio.viewer.viewer import Viewer
+
+VERSION = "1.1.5"
+"""The version of Nerfstudio in which everything here was seen."""
+
+# Literals that Nerfstudio has in its code without a name.
+
+MOVE_PAUSE = 0.1
+"""Seconds for which training stops after a camera has moved (`Viewer.update_scene`).
+
+If it changes: frames are spaced out a little too early or too late after a camera was moved.
+"""
+TIME_SLIDER_STEP = 0.01
+"""Step of the time slider (`ControlPanel.__init__`), to which a browser may round the times that are set.
+
+If it grows: playback takes rounding for a hand on the slider and stutters.
+"""
+SETUP_POLL = 1.0 / 30.0
+"""Seconds between two looks at whether the viewer is set up."""
+
+
+# Threads that render, one for each page.
+
+
+class RenderThreads(dict[int, Any]):
+    """In the place of `Viewer.render_statemachines`: Nerfstudio registers a thread, another one is started instead.
+
+    `Viewer.handle_new_client` stores a `RenderStateMachine` here and starts what it then reads back. This does not
+    depend on the order of the connect callbacks, which viser 1.x runs at the same time.
+
+    If that changes: pages are rendered by Nerfstudio's own threads, which leave training too little time.
+    """
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        """`make` gives the thread to be used for a client, not yet started."""
+        super().__init__()
+        self._make = make
+
+    def __setitem__(self, client_id: int, theirs: Any) -> None:
+        super().__setitem__(client_id, self._make(theirs.client))
+
+    def __missing__(self, client_id: int) -> Any:
+        # `Viewer._trigger_rerender` asks for every connected client, also for one whose thread is not there yet.
+        return _NoThread()
+
+
+class _NoThread:
+    """A page's thread before there is one: it needs no telling, because its first frame shows everything."""
+
+    running = False
+
+    def action(self, action: object) -> None:
+        """Ignore it."""
+
+
+def replace_render_threads(viewer: Viewer, make: Callable[[viser.ClientHandle], Any]) -> None:
+    """Have `make` provide the thread that renders for a page, also for pages that are open already.
+
+    Relies on `Viewer.render_statemachines` and on `RenderStateMachine.running`, `.action` and `.client`; see
+    `RenderThreads` for what breaks. The subclass in `viewer.frames` overrides `_render_img` and
+    `_send_output_to_viewer` and reads `output_keys` and `target_fps`.
+    """
+    threads: Any = RenderThreads(make)
+    present: dict[int, Any] = dict(viewer.render_statemachines)
+    viewer.render_statemachines = threads
+    for client_id, theirs in present.items():
+        theirs.running = False
+        theirs.action = lambda _: None  # it would render once more before it looks at `running`
+        threads[client_id] = theirs
+        threads[client_id].start()
+
+
+# The viewer's state.
+
+
+def share_lock(viewer: Viewer, lock: Any) -> None:
+    """Give a viewer without a trainer the lock that guards the model (`Viewer.train_lock`, annotated as `Lock`).
+
+    If it is no longer read at every use: frames and exports of `ns-viewer` may run at the same time.
+    """
+    viewer.train_lock = lock
+
+
+def wait_until_set_up(viewer: Viewer) -> None:
+    """Wait for `Viewer.init_scene`, whose last statement creates `Viewer.train_util`.
+
+    If that attribute goes: this never returns, and the panel shows no moving time and no hints.
+    """
+    while not hasattr(viewer, "train_util"):
+        time.sleep(SETUP_POLL)
+
+
+def follow_train_share(viewer: Viewer) -> None:
+    """Copy the slider "Train Util" to `Viewer.train_util`, which asks for frames and which the slider does not reach.
+
+    If that is mended there: this does nothing. If the attribute goes: the slider has no effect on how often a training
+    step asks for a frame.
+    """
+    viewer.train_util = viewer.control_panel.train_util
+
+
+def remove_training_cameras(viewer: Viewer) -> None:
+    """Remove the picture of every frame from the scene (`Viewer.camera_handles`), and the buttons that show them.
+
+    If the names change: an AttributeError at the start of the viewer.
+    """
+    for camera in viewer.camera_handles.values():
+        camera.remove()
+    viewer.camera_handles.clear()
+    viewer.hide_images.visible = viewer.show_images.visible = False
+
+
+def remove_training_buttons(viewer: Viewer) -> None:
+    """Hide the buttons that pause and resume training (`Viewer.pause_train`, `.resume_train`).
+
+    If the names change: an AttributeError at the start of the viewer of a finished run.
+    """
+    viewer.pause_train.visible = viewer.resume_train.visible = False
+
+
+def place_above_tabs(viewer: Viewer) -> float:
+    """Order of the last element above the tabs (`Viewer.stats_markdown`); what comes after it stands before the tabs.
+
+    If it changes: the panel's folders stand elsewhere.
+    """
+    return viewer.stats_markdown.order
+
+
+def send_depth(control_panel: ControlPanel, wanted: bool) -> None:
+    """Whether depth is sent with each frame, so that the object hides what is behind it (`ControlPanel._layer_depth`).
+
+    If the name changes: an AttributeError when the input frame or the occupied cells are switched on.
+    """
+    control_panel._layer_depth.value = wanted
+
+
+# The model.
+
+
+def background_override() -> Tensor | None:
+    """The background colour of the viewer's crop, [3] in 0..1 (`renderers.BACKGROUND_COLOR_OVERRIDE`), if there is one.
+
+    If the name changes: an AttributeError at every rendering.
+    """
+    from nerfstudio.model_components import renderers
+
+    return renderers.BACKGROUND_COLOR_OVERRIDE
+
+
+def freeze_device_indicator(model: Model) -> None:
+    """Take `Model.device_indicator_param`, Nerfstudio's mark of the device, out of training.
+
+    As a parameter that never has a gradient it would make every step of distributed training wait for all other
+    processes to say that theirs has none either. If the name changes: an AttributeError when a model is built.
+    """
+    model.device_indicator_param.requires_grad_(False)
+
+
+# Opening finished runs.
+
+
+def config_being_opened() -> Path | None:
+    """The config.yml that ns-render, ns-eval, ns-viewer or ns-export is opening at this moment, if one is.
+
+    All of them call `nerfstudio.utils.eval_utils.eval_setup(config_path)`, which reads the text and does not say where
+    it came from; the frame of that call knows.
+
+    If the names change: these commands look for a run's files where it was trained, as Nerfstudio does by itself.
+    """
+    for frame in _callers():
+        if frame.f_code.co_name == "eval_setup" and frame.f_globals.get("__name__") == "nerfstudio.utils.eval_utils":
+            return frame.f_locals.get("config_path")
+    return None
+
+
+def _callers() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+# The log of a training.
+
+
+def set_total_steps(steps: int) -> None:
+    """Tell the log at how many steps training is complete (`writer.GLOBAL_BUFFER["max_iter"]`).
+
+    Nerfstudio numbers the steps of a resumed run on, yet compares them with the steps of this run alone.
+
+    If the name changes: percentage and remaining time of a resumed run are wrong.
+    """
+    GLOBAL_BUFFER["max_iter"] = steps
+
+
+def close_logs() -> None:
+    """Forget the logs of an earlier training in this process (`writer.EVENT_WRITERS`), which would be written on.
+
+    If the names change: an AttributeError when a training is set up.
+    """
+    writer.EVENT_WRITERS.clear()
+    writer.EVENT_STORAGE.clear()
+
+
+class TrainingLog(LocalWriter):
+    """The table of a training on the terminal; one line per logged step where the output is no terminal.
+
+    Nerfstudio moves the cursor up and writes its last ten rows again, whatever it writes to; and it takes the current
+    step for one to come, so that the last row says 99.9 %. Relies on `LocalWriter._consolidate_events`, `_print_stats`
+    and `stats_to_track`, and on `writer.GLOBAL_BUFFER`.
+
+    If these change: an error in the first logged step.
+    """
+
+    def write_stats_log(self, step: int) -> None:
+        """Write the row of a step, if it is one to be logged or the last."""
+        last = step + 1 == GLOBAL_BUFFER["max_iter"]
+        if not last and (step % GLOBAL_BUFFER["steps_per_log"] or step >= GLOBAL_BUFFER["max_iter"]):
+            return
+        if sys.stdout.isatty():
+            super().write_stats_log(0)  # 0 is always logged; the row shows the step of `GLOBAL_BUFFER`.
+        else:
+            latest, _ = self._consolidate_events()
+            print(self.line(latest), flush=True)
+
+    def line(self, latest: dict[str, Any]) -> str:
+        """The tracked figures of the latest step with their names, on one line."""
+        done, total = GLOBAL_BUFFER["step"] + 1, GLOBAL_BUFFER["max_iter"]
+        figures = [_figure(name, value) for name, value in latest.items() if name in self.stats_to_track]
+        return ", ".join([f"step {done} of {total} ({done / total:.2%})", *figures])
+
+    def _print_stats(self, latest_map: dict[str, Any], padding: str = " ") -> None:
+        step = GLOBAL_BUFFER["step"]
+        GLOBAL_BUFFER["step"] = step + 1  # The number of steps that are done.
+        try:
+            super()._print_stats(latest_map, padding)
+        finally:
+            GLOBAL_BUFFER["step"] = step
+
+
+def _figure(name: str, value: float) -> str:
+    """A figure with its name, in the units of Nerfstudio's table."""
+    if name.endswith("(time)"):
+        name, text = name.removesuffix(" (time)"), f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
+        return f"{name} {text}"
+    return f"{name} {writer.human_format(value).strip() if 'Rays' in name else f'{value:.4f}'}"

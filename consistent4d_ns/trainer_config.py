@@ -1,0 +1,246 @@
+"""The configuration of a training run: checked before anything starts, saved so that it opens anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, cast
+
+import torch
+import yaml
+from nerfstudio.configs.base_config import LocalWriterConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from torch import nn
+
+from consistent4d_ns.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint
+from consistent4d_ns.config_checks import check_config
+from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
+from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
+from consistent4d_ns.messages import warn
+from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
+from consistent4d_ns.option_checks import check_options
+from consistent4d_ns.outputs import new_file, refusals
+from consistent4d_ns.pipeline import Consistent4DPipelineConfig
+from consistent4d_ns.record.report import HISTORY
+from consistent4d_ns.trainer import Consistent4DTrainer
+
+CONFIG_FILE = "config.yml"
+"""Nerfstudio's name for a run's configuration."""
+TIMESTAMP = "{timestamp}"
+"""What stands for the time at which a run starts."""
+
+
+@dataclass
+class FieldOptimizerConfig(AdamOptimizerConfig):
+    """Adam as the method uses it (method.md section 8)."""
+
+    lr: float = 0.01
+    """Learning rate, constant."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay rates of the running means of the gradient and of its square."""
+
+    def setup(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser; on a CUDA device one that updates everything in one kernel."""
+        settings = {name: value for name, value in vars(self).items() if name not in ("_target", "max_norm")}
+        fused = True if all(p.is_cuda for p in params) else None
+        return self._target(params, fused=fused, **settings)
+
+
+@dataclass
+class TrainingLogConfig(LocalWriterConfig):
+    """The log on the terminal."""
+
+    _target: type = field(default_factory=lambda: TrainingLog)
+    """Class to instantiate."""
+    enable: bool = True
+    """Whether there is one."""
+
+
+@dataclass
+class Consistent4DTrainerConfig(TrainerConfig):
+    """Nerfstudio's trainer with this method's pipeline."""
+
+    _target: type = field(default_factory=lambda: Consistent4DTrainer)
+    """Class to instantiate."""
+    pipeline: Consistent4DPipelineConfig = field(default_factory=Consistent4DPipelineConfig)
+    """Data, model and priors."""
+    overwrite: bool = False
+    """Train anew in the folder of an earlier run (the same `--timestamp`): its checkpoints and losses are deleted."""
+
+    # Not options, hence without annotation; instances have their own values.
+    opened_in = cast("Path | None", None)
+    """Folder of the config.yml that this was read from, if it was read from one."""
+    has_new_timestamp = False
+    """Whether the time stamp was made here and may still be changed."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Called when a YAML file is read, also by Nerfstudio's commands, and when a configuration is copied.
+
+        Raises:
+            InputError: it holds something that does not belong there, or the run that is opened has no checkpoint.
+        """
+        show_input_errors_in_one_line()
+        vars(self).update(state)
+        check_config(self)
+        file = config_being_opened()
+        if file is not None:
+            self.open_in(file.parent)
+            self.load_step = int(choose_checkpoint(self.get_checkpoint_dir()).stem.partition("-")[2])
+
+    def set_timestamp(self) -> None:
+        """Called by `ns-train` first of all: check what can be checked, and take the time of the start.
+
+        Raises:
+            InputError: an option cannot be used.
+        """
+        self.prepare()
+        self.has_new_timestamp = self.timestamp == TIMESTAMP
+        super().set_timestamp()
+
+    def save_config(self) -> None:
+        """Claim the run's folder, and save this there as config.yml, with absolute paths.
+
+        Raises:
+            InputError: an option cannot be used, the folder is that of another run, or it cannot be written.
+        """
+        self.prepare()
+        folder = self.claim_folder()
+        self.overwrite = False  # Asked for once; whoever trains with this file again is to be asked again.
+        with new_file(folder / CONFIG_FILE, overwrite=True) as file:
+            file.write_text(yaml.dump(self, Dumper=ConfigDumper), encoding="utf-8")
+
+    def prepare(self) -> None:
+        """Check the options, make paths absolute, and find the checkpoint that training goes on from.
+
+        Raises:
+            InputError: an option cannot be used.
+        """
+        show_input_errors_in_one_line()
+        check_options(self)
+        self.pipeline.model.check()
+        self.pipeline.datamanager.plan.check()
+        make_paths_absolute(self)
+        self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
+        self.load_dir = self.load_step = None
+
+    def claim_folder(self) -> Path:
+        """Create the run's folder, which no other training then gets; that of a resumed run may be gone on with.
+
+        Raises:
+            InputError: the folder exists, and neither is the run in it resumed nor may it be overwritten.
+        """
+        is_new = vars(self).pop("has_new_timestamp", False)
+        stamp, number = self.timestamp, 1
+        while not create_folder(self.get_base_dir()):
+            if not is_new:
+                self.enter_earlier_run(self.get_base_dir())
+                break
+            number += 1
+            self.timestamp = f"{stamp}_{number}"
+        return self.get_base_dir()
+
+    def enter_earlier_run(self, folder: Path) -> None:
+        """Go on in a folder that exists.
+
+        Raises:
+            InputError: neither is the run in it resumed nor may it be overwritten.
+        """
+        resumed = self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir()
+        if resumed or self.machine.machine_rank > 0:  # The first machine of several has claimed the folder for all.
+            return
+        if not self.overwrite:
+            raise InputError(
+                f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir {folder} to "
+                f"resume that run, or --overwrite True to replace it (with --load-config: set timestamp to "
+                f"'{TIMESTAMP}', or overwrite to true, in a copy of the file)."
+            )
+        earlier = list_checkpoints(self.get_checkpoint_dir()).values()
+        with refusals(folder):
+            for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY):
+                file.unlink(missing_ok=True)
+
+    def get_base_dir(self) -> Path:
+        """The run's folder: where it is trained, or where its config.yml was opened."""
+        return self.opened_in or super().get_base_dir()
+
+    def get_checkpoint_dir(self) -> Path:
+        """The run's checkpoints; where config.yml was copied without them, those it was saved with."""
+        beside, original = super().get_checkpoint_dir(), super().get_base_dir() / self.relative_model_dir
+        return beside if beside.is_dir() or not original.is_dir() else original
+
+    def open_in(self, folder: Path) -> None:
+        """Use what lies in `folder`, where this configuration's file is now; it may have been moved or copied.
+
+        Frames that are no longer where they were are looked for beside config.yml, and where they would be if they had
+        been moved along with the run.
+        """
+        if self.method_name is None:
+            raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
+        trained_in = super().get_base_dir()
+        self.opened_in = folder = folder.expanduser().absolute()
+        data = self.data or self.pipeline.datamanager.data
+        if data is None or data.exists():
+            return
+        places = [folder / data.name]
+        if data.is_absolute() and trained_in.is_absolute():
+            places.append(Path(os.path.normpath(folder / os.path.relpath(data, trained_in))))
+        for place in places:
+            if place.exists():
+                warn(f"{data} does not exist any more; using the frames in {place}.")
+                self.use_data(place)
+                return
+
+    def use_data(self, data: Path) -> None:
+        """Take the frames from `data`."""
+        self.data = self.pipeline.datamanager.data = self.pipeline.datamanager.dataparser.data = data
+
+
+def create_folder(folder: Path) -> bool:
+    """Create a folder and those above it; False if it exists. Of several processes, one gets True.
+
+    Raises:
+        InputError: it cannot be created.
+    """
+    with refusals(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
+class ConfigDumper(yaml.Dumper):
+    """Writes paths as `pathlib.Path`, which every system reads; the kind of this system would not open on others."""
+
+
+def _represent_path(dumper: yaml.Dumper, path: PurePath) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:python/object/apply:pathlib.Path", list(path.parts))
+
+
+ConfigDumper.add_multi_representer(PurePath, _represent_path)
+
+
+def make_paths_absolute(config: Consistent4DTrainerConfig) -> None:
+    """Expand `~`, and make every path absolute that a run needs again, from wherever it is opened."""
+    for owner, name, path in _paths(config):
+        if not name.startswith("relative_") and path != Path():
+            setattr(owner, name, path.expanduser().absolute())
+    guidance = config.pipeline.guidance
+    prior = Path(guidance.prior).expanduser()
+    if guidance.prior != BUNDLED and prior.exists():
+        guidance.prior = str(prior.absolute())
+
+
+def _paths(config: Any) -> Iterator[tuple[Any, str, Path]]:
+    """Every field that holds a path, with its owner and name."""
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if isinstance(value, Path):
+            yield config, entry.name, value
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _paths(value)

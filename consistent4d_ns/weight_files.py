@@ -1,0 +1,39 @@
+"""Files that are often given as weights by mistake: what they are, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LOOKED_AT = 512
+"""Bytes at the beginning of a file that tell what it is."""
+QUOTED = 60
+"""Characters of a text that a message quotes."""
+
+
+def mistaken_for_weights(path: Path) -> str | None:
+    """What a file is instead of weights, and the remedy, as the rest of a sentence; None if it may be a weight file.
+
+    Weight files are binary. Text in their place is a Git LFS pointer, a page of a web site or a server's message.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(LOOKED_AT)
+    try:
+        text = beginning.decode("utf-8", errors="strict" if len(beginning) < LOOKED_AT else "ignore").strip()
+    except UnicodeDecodeError:
+        return None
+    if not text or not all(character.isprintable() or character.isspace() for character in text):
+        return None
+    if text.startswith("version https://git-lfs.github.com/spec/"):
+        return (
+            "is a Git LFS pointer, not the weights it stands for: run `git lfs pull` in its repository, "
+            "or download the file itself"
+        )
+    if text.lower().startswith(("<!doctype html", "<html")):
+        return (
+            "is a web page, not a weight file: download it again, from the address of the file itself "
+            "(on the Hugging Face hub with /resolve/ instead of /blob/) and logged in where that is asked for"
+        )
+    return f"is text, not a weight file (it begins {' '.join(text.split())[:QUOTED]!r}): download it again"

@@ -1,0 +1,111 @@
+"""The `consistent4d` command as a whole, in this process: help, version, Ctrl-C, and the small commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import consistent4d_ns
+from consistent4d_ns.cli.main import main
+from consistent4d_ns.media.camera_paths import read_path
+
+COMMANDS = (
+    *("camera-path", "demo", "render", "toy", "view", "weights"),
+    *("export", "export mesh", "export points", "export usd"),
+)
+SLOW = (
+    *("torch", "torchvision", "nerfstudio", "diffusers", "transformers", "viser"),
+    *("av", "matplotlib", "scipy", "trimesh", "skimage", "PIL"),
+)
+"""Packages whose import takes between a tenth of a second and ten seconds."""
+
+
+def test_help_texts_import_nothing_slow() -> None:
+    """All of them in one fresh process."""
+    program = f"""
+import sys
+from consistent4d_ns.cli.main import main
+for command in ("", *{COMMANDS}):
+    try:
+        main([*command.split(), "-h"])
+    except SystemExit as end:
+        assert not end.code, command
+assert not (slow := set({SLOW}) & set(sys.modules)), slow
+"""
+    env = os.environ | {"COLUMNS": "120"}
+    result = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("usage: consistent4d") == 1 + len(COMMANDS)
+    assert result.stderr == ""
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"consistent4d_ns {consistent4d_ns.__version__}\n"
+
+
+def end_of(*arguments: str) -> Any:
+    """The exit code of a command that ends the process."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+def test_a_wrong_command_line_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_of("orbit") == 2
+    assert end_of("toy") == 2
+    assert "required" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_one_line_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from consistent4d_ns.toy import sequence
+
+    images = iter(range(5))
+    render = sequence.render
+
+    def render_until_interrupted(*arguments: Any) -> Any:
+        if next(images) == 3:
+            raise KeyboardInterrupt
+        return render(*arguments)
+
+    monkeypatch.setattr(sequence, "render", render_until_interrupted)
+    assert end_of("toy", str(tmp_path / "toy"), "--size", "8", "--frames", "2") == 130
+    first, *_, bar, last = capsys.readouterr().err.splitlines()
+    assert first == "Loading PyTorch ..."
+    assert "3/14" in bar
+    assert last == "Interrupted."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (str(tmp_path / "toy"), "--size", "8", "--frames", "2")
+    main(["toy", *options])
+    assert sorted(path.name for path in (tmp_path / "toy" / "eval_5").iterdir()) == ["0.png", "1.png"]
+    printed = capsys.readouterr()
+    assert f"ns-train consistent4d-mini --data {tmp_path / 'toy'}" in printed.out
+    assert "14/14" in printed.err
+    assert end_of("toy", *options) == 1
+    error = capsys.readouterr().err
+    assert "is not empty: give another folder, or --overwrite" in error
+    assert "Rendering" not in error
+    main(["toy", *options, "--overwrite"])
+
+
+def test_camera_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a.json"
+    main(["camera-path", "frozen-orbits", str(out), "--times", "0", "1", "--frames", "2", "--size", "64", "48"])
+    written = read_path(out)
+    assert [frame["render_time"] for frame in written["camera_path"]] == [0, 0, 1, 1]
+    assert (written["render_width"], written["render_height"]) == (64, 48)
+    assert f"--camera-path-filename {out}" in capsys.readouterr().out
+    assert end_of("camera-path", "orbit", str(tmp_path / "b.json"), "--times", "1.5") == 1
+    error = "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
+    assert capsys.readouterr().err == error
+    assert list(tmp_path.iterdir()) == [out]

@@ -1,0 +1,72 @@
+"""Console commands in forked processes.
+
+A command still has a process, an environment, a folder and output streams of its own, and the script that the
+installation wrote is what runs. What differs from a start by hand is only when the libraries are imported; tests about
+imports, or about warnings that imports print, start their commands with `subprocess`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from tests.support.forked import call_forked
+
+
+def executable(command: str) -> Path:
+    """A console command of this Python installation."""
+    return Path(sys.executable).with_name(command)
+
+
+def run_command(
+    command: str, *options: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a console command to its end, as `subprocess.run` with `capture_output` does.
+
+    Args:
+        command: Its name, such as `ns-train`.
+        options: What follows the name.
+        cwd: Folder in which it runs.
+        env: Environment; that of this process by default.
+    """
+    return call_forked(_become, [str(executable(command)), *options], cwd, dict(os.environ if env is None else env))
+
+
+def run_module(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: TextIO, stderr: TextIO
+) -> subprocess.CompletedProcess[str]:
+    """Stand in for `subprocess.run` where it starts `python -m MODULE OPTIONS`."""
+    _, option, module, *options = command
+    assert option == "-m"
+    done = call_forked(_become, [module, *options], cwd, dict(env))
+    stdout.write(done.stdout)
+    stderr.write(done.stderr)
+    return done
+
+
+def _become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
+    """Turn this process into a command: its folder, environment and arguments; a script, or a module by its name."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
+    sys.argv = line
+    run = runpy.run_path if Path(line[0]).is_absolute() else partial(runpy.run_module, alter_sys=True)
+    try:
+        run(line[0], run_name="__main__")
+    except (Exception, KeyboardInterrupt) as error:
+        # The commands print a user's errors through a hook of their own.
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+    finally:
+        # A process of multiprocessing ends without these.
+        atexit._run_exitfuncs()

@@ -1,0 +1,73 @@
+"""Functions called in processes that have imported Nerfstudio before: forked from a server, one per pytest worker.
+
+An import of Nerfstudio costs several seconds of CPU. The server imports it once, when first needed, and never computes
+anything itself, so that forking it is safe. Triton is imported there as its own interpreter: what is forked uses the
+CPU, where nothing but the tests of the kernels calls Triton.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from multiprocessing import forkserver
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import torch.multiprocessing as mp
+
+PRELOADED = tuple(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render"))
+LIMIT = 300
+"""Seconds after which a process counts as hanging."""
+
+
+@cache
+def start_server() -> None:
+    """Start this process's server, unless it is running."""
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    with mock.patch.dict(os.environ, TRITON_INTERPRET="1"):
+        forkserver.ensure_running()
+
+
+def call_forked(function: Callable[..., None], *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Call a function in a process of its own, to its end.
+
+    Args:
+        function: One that can be imported.
+        arguments: Whatever can be pickled.
+
+    Returns:
+        The process's exit code and what it printed, as `subprocess.run` with `capture_output` gives them.
+
+    Raises:
+        subprocess.TimeoutExpired: After `LIMIT` seconds.
+    """
+    start_server()
+    with TemporaryDirectory() as folder:
+        streams = Path(folder) / "stdout", Path(folder) / "stderr"
+        target = multiprocessing.get_context("forkserver").Process(target=_call, args=(streams, function, arguments))
+        target.start()
+        target.join(LIMIT)
+        if target.exitcode is None:
+            target.kill()
+            target.join()
+            raise subprocess.TimeoutExpired(function.__name__, LIMIT)
+        printed = (stream.read_text() for stream in streams)
+        return subprocess.CompletedProcess(function.__name__, target.exitcode, *printed)
+
+
+def _call(streams: tuple[Path, Path], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    for stream, path in zip((sys.stdout, sys.stderr), streams, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    function(*arguments)
+
+
+def spawn(*arguments: Any, **options: Any) -> Any:
+    """`torch.multiprocessing.spawn`, whose processes start as forks of the server."""
+    start_server()
+    return mp.start_processes(*arguments, **options, start_method="forkserver")

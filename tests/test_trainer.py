@@ -1,0 +1,272 @@
+"""Starting, saving, resuming and stopping a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from nerfstudio.scripts import train as nerfstudio_train
+
+from consistent4d_ns import trainer as trainer_module
+from consistent4d_ns.checkpoints import list_checkpoints, read_checkpoint
+from consistent4d_ns.cli.demo import train
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.record.history import read_history
+from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder
+from tests.support.tiny import tiny_config, toy_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consistent4DTrainerConfig:
+    """A training of three steps that draws no pictures."""
+    monkeypatch.setattr(TrainingReport, "finish", lambda self, step: self.save_history())
+    made = tiny_config(data)
+    made.output_dir, made.vis, made.max_num_iterations, made.timestamp = tmp_path / "out", "tensorboard", 3, "a"
+    return made
+
+
+def refusal(config: Consistent4DTrainerConfig) -> str:
+    """What is said instead of starting; nothing is written."""
+    with pytest.raises(InputError) as raised:
+        config.set_timestamp()
+    assert "\n" not in str(raised.value)
+    assert not config.output_dir.exists()
+    return str(raised.value)
+
+
+OPTIONS = [
+    ("max_num_iterations", 0, "--max-num-iterations is 0: give at least 1"),
+    ("max_num_iterations", -5, "--max-num-iterations is -5"),
+    ("steps_per_save", -1, "--steps-per-save is -1: give at least 0"),
+    ("logging.steps_per_log", 0, "--logging.steps-per-log is 0: give at least 1"),
+    ("logging.max_buffer_size", 0, "--logging.max-buffer-size is 0"),
+    ("machine.device_type", "mps", "--machine.device-type mps: PyTorch finds no MPS device"),
+    ("machine.num_devices", 2, "--machine.num-devices is 2: of kind cpu this machine has 1"),
+    ("machine.num_devices", 0, "--machine.num-devices is 0"),
+    ("machine.machine_rank", 3, "--machine.machine-rank is 3: give 0 to 0"),
+    ("machine.seed", -1, "--machine.seed is -1: give 0 to"),
+    ("viewer.websocket_port", 80000, "--viewer.websocket-port is 80000"),
+    ("gradient_accumulation_steps", {"field": 0}, "--gradient-accumulation-steps field is 0"),
+    ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
+    ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
+    ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), OPTIONS)
+def test_wrong_options_are_one_line_at_the_start(config: Any, name: str, value: Any, expected: str):
+    config.machine.device_type = "cpu"
+    *owners, field = name.split(".")
+    owner: Any = config
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, field, value)
+    assert expected in refusal(config)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_learning_rates_that_cannot_work(config: Consistent4DTrainerConfig, rate: float):
+    config.optimizers["field"]["optimizer"].lr = rate
+    assert "--optimizers.field.optimizer.lr is" in refusal(config)
+
+
+def test_a_device_that_is_not_there(config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch):
+    config.machine.device_type = "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--machine.device-type cuda: PyTorch finds no CUDA device" in refusal(config)
+
+
+def test_paths_are_saved_absolute(config: Consistent4DTrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "prior").mkdir()
+    config.data = config.pipeline.datamanager.data = Path("~/frames")
+    config.output_dir, config.pipeline.interpolation.weights = Path("out"), Path("rife.pkl")
+    config.pipeline.guidance.prior = "prior"
+    config.save_config()
+    saved = yaml.load((tmp_path / "out/frames/consistent4d-mini/a/config.yml").read_text(), yaml.Loader)
+    assert saved.data == saved.pipeline.datamanager.data == tmp_path / "frames"
+    assert saved.output_dir == tmp_path / "out"
+    assert saved.pipeline.interpolation.weights == tmp_path / "rife.pkl"
+    assert saved.pipeline.guidance.prior == str(tmp_path / "prior")
+    assert saved.relative_model_dir == Path("nerfstudio_models")
+
+
+def test_a_run_is_not_trained_over(config: Consistent4DTrainerConfig, tmp_path: Path):
+    """Neither with its time stamp nor with its config.yml, unless that is asked for."""
+    folder = train(deepcopy(config)).config.get_base_dir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = [deepcopy(config), yaml.load((folder / "config.yml").read_text(), yaml.Loader)]
+    for other in again:
+        other.set_timestamp()
+        with pytest.raises(InputError, match=r"exists already: leave out --timestamp .* give --load-dir") as raised:
+            other.save_config()
+        assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    # With the option, old checkpoints and losses do not mix with new ones.
+    config.overwrite, config.max_num_iterations = True, 2
+    train(config)
+    assert list(list_checkpoints(folder / "nerfstudio_models")) == [1]
+    assert [row["step"] for row in read_history(folder / "losses.jsonl")] == [0, 1]
+    assert not yaml.load((folder / "config.yml").read_text(), yaml.Loader).overwrite
+
+
+def test_trainings_that_start_in_the_same_second(config: Consistent4DTrainerConfig, tmp_path: Path):
+    config.timestamp = "{timestamp}"
+    config.set_timestamp()
+    configs = [deepcopy(config) for _ in range(4)]
+    assert len({other.timestamp for other in configs}) == 1
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Consistent4DTrainerConfig.save_config, configs))
+    folders = {other.get_base_dir() for other in configs}
+    assert len(folders) == 4
+    assert all((folder / "config.yml").stat().st_size for folder in folders)
+
+
+def test_a_folder_is_claimed_by_one_process(tmp_path: Path):
+    with ProcessPoolExecutor(4) as pool:
+        claimed = list(pool.map(create_folder, [tmp_path / "a" / "b"] * 16))
+    assert claimed.count(True) == 1
+
+
+def test_a_full_disk_while_saving(config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Training goes on, the last whole checkpoint stays, and is replaced when there is room again."""
+    config.max_num_iterations, config.steps_per_save = 6, 2
+    save, full = torch.save, {4}
+
+    def save_until_full(state: Any, path: Path) -> None:
+        if state["step"] in full:
+            path.write_bytes(b"half")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", save_until_full)
+    folder = train(deepcopy(config)).config.get_base_dir() / "nerfstudio_models"
+    said = capsys.readouterr().out
+    assert "cannot write" in said
+    assert f"The last checkpoint is {folder / 'step-000000002.ckpt'}." in said
+    assert list(list_checkpoints(folder)) == [5]
+    full |= {5}
+    config.timestamp = "b"
+    with pytest.raises(InputError, match=r"cannot write .*step-000000005.ckpt"):
+        train(config)
+    last = folder.parent.parent / "b" / "nerfstudio_models"
+    assert [path.name for path in last.iterdir()] == ["step-000000002.ckpt"]
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """Press Ctrl-C in the middle of a training step."""
+    original = trainer_module.Trainer.train_iteration
+
+    def train_iteration(self: Any, current: int) -> Any:
+        if current == step:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return original(self, current)
+
+    monkeypatch.setattr(trainer_module.Trainer, "train_iteration", train_iteration)
+
+
+def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerConfig, monkeypatch, capsys):
+    """Through Nerfstudio's own launcher; the step is finished, one line is said, the exit code is 130."""
+    config.max_num_iterations = 1000
+    interrupt_at(4, monkeypatch)
+    with pytest.raises(SystemExit) as raised:
+        nerfstudio_train.main(config)
+    assert raised.value.code == 130
+    said = capsys.readouterr().out
+    folder = config.get_base_dir()
+    checkpoint = folder / "nerfstudio_models" / "step-000000004.ckpt"
+    assert f"Stopped after step 4. The last checkpoint is {checkpoint}." in said
+    assert "Traceback" not in said
+    assert read_checkpoint(checkpoint)["step"] == 4
+    assert [row["step"] for row in read_history(folder / "losses.jsonl")] == list(range(5))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_resumed_after_ctrl_c_equals_an_uninterrupted_run(config: Consistent4DTrainerConfig, monkeypatch):
+    config.max_num_iterations = 8
+    whole = train(deepcopy(config)).config.get_base_dir()
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        config.timestamp = "b"
+        with pytest.raises(SystemExit):
+            train(deepcopy(config))
+    config.load_dir, config.max_num_iterations = whole.parent / "b", 3
+    folder = train(config).config.get_base_dir()
+    assert read_history(folder / "losses.jsonl") == read_history(whole / "losses.jsonl")
+    first, second = (read_checkpoint(each / "nerfstudio_models" / "step-000000007.ckpt") for each in (whole, folder))
+    assert all(torch.equal(value, second["pipeline"][name]) for name, value in first["pipeline"].items())
+
+
+@pytest.mark.parametrize(
+    ("step", "times", "said"), [(0, 1, "Stopped in step 0. There is no checkpoint yet."), (2, 2, "Stopped in step 2.")]
+)
+def test_ctrl_c_at_once(config: Consistent4DTrainerConfig, monkeypatch, capsys, step: int, times: int, said: str):
+    """In the first step there is nothing to save; the second time nothing is waited for."""
+    interrupt_at(step, monkeypatch, times)
+    with pytest.raises(SystemExit) as raised:
+        train(config)
+    assert raised.value.code == 130
+    assert said in capsys.readouterr().out
+    assert not list_checkpoints(config.get_checkpoint_dir())
+
+
+def test_ctrl_c_while_loading(config: Consistent4DTrainerConfig, monkeypatch, capsys):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(config.pipeline), "setup", interrupt)
+    with pytest.raises(SystemExit) as raised:
+        train(config)
+    assert raised.value.code == 130
+    assert "stopped before the first step" in capsys.readouterr().out
+
+
+def test_resuming_with_another_model_is_one_line(config: Consistent4DTrainerConfig):
+    config.load_dir = train(deepcopy(config)).config.get_base_dir()
+    config.timestamp, config.pipeline.model.hidden_width = "b", 8
+    with pytest.raises(
+        InputError, match=r"000002\.ckpt does not fit this method and its options: the checkpoint's parameters"
+    ):
+        train(config)
+
+
+def test_the_log_is_one_line_per_logged_step(config: Consistent4DTrainerConfig, capsys: pytest.CaptureFixture[str]):
+    """Where the output is no terminal; the last step is logged, and is 100 %, also of a resumed run."""
+    config.max_num_iterations, config.logging.steps_per_log = 8, 5
+    folder = train(deepcopy(config)).config.get_base_dir()
+    said = capsys.readouterr().out
+    lines = [line for line in said.splitlines() if line.startswith("step ")]
+    steps = [line.split(", ")[0].removeprefix("step ") for line in lines]
+    assert steps == ["1 of 8 (12.50%)", "6 of 8 (75.00%)", "8 of 8 (100.00%)"]
+    assert "Train Rays / Sec" in lines[-1]
+    assert "\x1b" not in said
+    config.load_dir, config.timestamp = folder, "b"
+    train(config)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert lines[0].startswith("step 9 of 16 (56.25%)")
+    assert lines[-1].startswith("step 16 of 16 (100.00%)")
+
+
+def test_on_a_terminal_the_table_stays(config: Consistent4DTrainerConfig, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    train(config)
+    said = capsys.readouterr().out
+    assert "Step (% Done)" in said
+    assert "3 (100.00%)" in said
