@@ -2,18 +2,22 @@
 
 python -m benchmarks.known_object toy --out runs
 consistent4d export mesh runs/runs/toy/consistent4d-mini/TIME toy.glb --lit
-python benchmarks/blender_picture.py toy.glb FOLDER        # 0.png, 1.png, ... to be put side by side
+python -m benchmarks.blender_picture toy.glb FOLDER        # 0.png, 1.png, ... to be put side by side
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
-import bpy  # pyright: ignore[reportMissingImports]
-from mathutils import Vector  # pyright: ignore[reportMissingImports]
+try:
+    import bpy  # pyright: ignore[reportMissingImports]
+    from mathutils import Vector  # pyright: ignore[reportMissingImports]
+except ImportError:  # help is shown without Blender
+    bpy = Vector = None
 
 FRAMES = (0, 6, 12, 18)
 FPS = 16
@@ -21,6 +25,8 @@ FPS = 16
 
 def main(file: str, out: Path) -> None:
     """Import, light, render."""
+    if bpy is None:
+        sys.exit("This Python has no bpy: pip install bpy==4.5.0, in an environment of its own.")
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.render.fps = FPS
@@ -79,4 +85,8 @@ def add_floor() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="GLB file")
+    parser.add_argument("out", type=Path, help="folder for the pictures")
+    options = parser.parse_args()
+    main(options.file, options.out)

@@ -1,6 +1,6 @@
 """Does distillation reach unseen sides? Mini runs on the toy: no guidance against the exact score.
 
-    python benchmarks/exact_score.py [--steps 600] [--size 64]
+    python -m benchmarks.exact_score [--steps 600] [--size 64]
 
 Prints novel-view PSNR and SSIM (six evaluation views) of both runs. The exact score is that of a prior which knows the
 true image of every view and time: what it does not reach is lost in cameras, rendering or the field.

@@ -9,14 +9,15 @@ else it stays wherever the viewer puts it.
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import tyro
 import viser.transforms as vtf
 from PIL import Image
 from viser._messages import ViewerCameraMessage
@@ -58,12 +59,22 @@ def tell(frame: dict[str, Any]) -> None:
         print(time.monotonic(), *image.size, flush=True)
 
 
-def main(port: int, moving: bool) -> None:
+@dataclass
+class Options:
+    """Which viewer."""
+
+    port: Annotated[int, tyro.conf.Positional]
+    """The port on localhost that it listens on."""
+    moving: bool = False
+    """Whether the camera moves."""
+
+
+def main(options: Options) -> None:
     """Open the page and stay."""
-    with connect(f"ws://127.0.0.1:{port}", max_size=None, proxy=None) as socket:
+    with connect(f"ws://127.0.0.1:{options.port}", max_size=None, proxy=None) as socket:
         begin = time.monotonic()
         socket.send(camera(0.0))
-        if not moving:
+        if not options.moving:
             receive(socket, None)
         while True:
             receive(socket, 1.0 / MOVES_A_SECOND)
@@ -71,8 +82,4 @@ def main(port: int, moving: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("port", type=int)
-    parser.add_argument("--moving", action="store_true")
-    options = parser.parse_args()
-    main(options.port, options.moving)
+    main(tyro.cli(Options, description=__doc__))

@@ -37,6 +37,30 @@ SHEET_ROWS = 16
 SHEET_PAIRS = 4
 
 
+@dataclass
+class Options:
+    """What is measured."""
+
+    held_out: Annotated[Path, tyro.conf.Positional]
+    """File of views of unseen objects."""
+    training: Path
+    """File of training views, for their mean."""
+    out: Path
+    """Folder for the results."""
+    prior: str = "bundled"
+    """The prior (see `GuidanceConfig.prior`)."""
+    scales: tuple[float, ...] = (1.0, 3.0)
+    """Classifier-free guidance scales to compare."""
+    temperatures: tuple[float, ...] = (1.0, 0.0)
+    """Standard deviations of the initial noise to compare."""
+    scenes: int | None = None
+    """How many of the scenes, at random; all by default."""
+    steps: int = 50
+    """DDIM steps."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where to sample."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Which views are shown, and which asked for."""
@@ -118,44 +142,22 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(
-    held_out: Annotated[Path, tyro.conf.Positional],
-    /,
-    training: Path,
-    out: Path,
-    prior: str = "bundled",
-    scales: tuple[float, ...] = (1.0, 3.0),
-    temperatures: tuple[float, ...] = (1.0, 0.0),
-    scenes: int | None = None,
-    steps: int = 50,
-    device: str = "cuda" if torch.cuda.is_available() else "cpu",
-) -> None:
-    """Sample, measure, and write what came out.
-
-    Args:
-        held_out: File of views of unseen objects.
-        training: File of training views, for their mean.
-        out: Folder for the results.
-        prior: The prior (see GuidanceConfig).
-        scales: Classifier-free guidance scales to compare.
-        temperatures: Standard deviations of the initial noise to compare.
-        scenes: How many of the scenes, at random; all when left out.
-        steps: DDIM steps.
-        device: Where to sample.
-    """
+def main(options: Options) -> None:
+    """Sample, measure, and write the results."""
+    out, device = options.out, options.device
     out.mkdir(parents=True, exist_ok=True)
-    views = some_scenes(load_views([held_out], device), scenes)
-    guidance = build_guidance(GuidanceConfig(prior=prior, previews=True, condition_batch=256), 0.0, device)
+    views = some_scenes(load_views([options.held_out], device), options.scenes)
+    guidance = build_guidance(GuidanceConfig(prior=options.prior, previews=True, condition_batch=256), 0.0, device)
     assert guidance is not None
     guidance.prepare(views.images[:, 0, :3].float() / 255)
     pairs = all_pairs(views)
-    mean = load_views([training], device).images[:, :, :3].flatten(0, 1).float().mean(0) / 255
+    mean = load_views([options.training], device).images[:, :, :3].flatten(0, 1).float().mean(0) / 255
     inputs = views.images[pairs.scenes, 0, :3].float() / 255
     results = {"repeat the input": judge(inputs, views, pairs)}
     results["mean training view"] = judge(mean.expand_as(inputs), views, pairs)
     rows = shuffled(len(views))[:SHEET_ROWS].tolist()
-    for scale, temperature in product(scales, temperatures):
-        samples = sample_pairs(guidance, views, pairs, scale, steps, temperature)
+    for scale, temperature in product(options.scales, options.temperatures):
+        samples = sample_pairs(guidance, views, pairs, scale, options.steps, temperature)
         results[f"prior, scale {scale:g}, temperature {temperature:g}"] = judge(samples, views, pairs)
         sheet(samples, views, rows).save(out / f"prior_views_{scale:g}_{temperature:g}.png")
     (out / "prior_views.json").write_text(json.dumps({"scenes": len(views), "results": results}, indent=1) + "\n")
@@ -163,4 +165,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main(tyro.cli(Options, description=__doc__))

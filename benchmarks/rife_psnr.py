@@ -1,6 +1,6 @@
 """How well RIFE predicts the middle frame of real clips, against averaging the outer two.
 
-    python benchmarks/rife_psnr.py SEQUENCES_DIR
+    python -m benchmarks.rife_psnr SEQUENCES_DIR
 
 SEQUENCES_DIR holds one folder of RGBA frames 0.png, 1.png, ... per sequence named in `TRIPLES`. Frames are resized
 and composited on white as for training (method.md section 2: area average of straight RGBA); the PSNR is that of the
@@ -9,8 +9,9 @@ unclamped result against the true middle frame, for a data range of 1.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,7 +30,17 @@ TRIPLES = (
     ("roaring_t-rex", 0, 4),
     ("pecking_blue_jay", 0, 8),
 )
-"""Sequence, first and last frame; the middle frame is the truth."""
+"""Sequence, first and last frame; the middle frame is the ground truth."""
+
+
+@dataclass
+class Options:
+    """What is measured."""
+
+    sequences: Annotated[Path, tyro.conf.Positional]
+    """Folder of the sequences."""
+    weights: Path | None = None
+    """RIFE's weights; by default those in the user's cache."""
 
 
 def read_on_white(path: Path, side: int) -> Float[Tensor, "1 3 side side"]:
@@ -54,24 +65,19 @@ def compare(interpolator: Interpolator, folder: Path, first: int, last: int, sid
     return psnr((a + b) / 2, truth), psnr(interpolated, truth)
 
 
-def main(sequences: tyro.conf.Positional[Path], weights: Path | None = None) -> None:
-    """Print the table.
-
-    Args:
-        sequences: folder with the sequences.
-        weights: RIFE weights; by default those in the user cache.
-    """
-    config = InterpolationConfig(weights=weights, precision="fp32")
+def main(options: Options) -> None:
+    """Measure and print."""
+    config = InterpolationConfig(weights=options.weights, precision="fp32")
     rows = [(*triple, 256, 1.0) for triple in TRIPLES]
     rows += [(*TRIPLES[0], 64, scale) for scale in (1.0, 2.0)]
     print(f"{'sequence':<17} {'frames':<12} {'side':>4} {'scale':>5} {'average':>8} {'RIFE':>6}  (PSNR, dB)")
     for name, first, last, side, scale in rows:
         interpolator = load_interpolator(replace(config, scale=scale), "cpu")
         assert interpolator is not None
-        average, rife = compare(interpolator, sequences / name, first, last, side)
+        average, rife = compare(interpolator, options.sequences / name, first, last, side)
         frames = f"{first},{last}->{(first + last) // 2}"
         print(f"{name:<17} {frames:<12} {side:>4} {scale:>5} {average:>8.2f} {rife:>6.2f}")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main(tyro.cli(Options, description=__doc__))

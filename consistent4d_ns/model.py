@@ -312,7 +312,7 @@ class Consistent4DModel(Model):
             visible = counts.any(dim=0).nonzero()[:, 0]
             samples, weights = samples.select(visible), weights[:, visible]
             normals = self.field.normals(samples.points, times[visible])
-        mean = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
+        mean = F.normalize(accumulate(weights, samples, normals), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from jaxtyping import Float
+from nerfacc import accumulate_along_rays
 from torch import Tensor
 
 from consistent4d_ns.device import kernels
@@ -41,7 +43,7 @@ def composite(
     return Composite(
         weights,
         accumulate(weights, samples),
-        accumulate(weights[..., None] * torch.sigmoid(features), samples),
+        accumulate(weights, samples, torch.sigmoid(features)),
         accumulate(weights * samples.mids, samples),
     )
 
@@ -81,12 +83,20 @@ def render_weights(density: Float[Tensor, "levels samples"], samples: PackedSamp
     return transmittance * -torch.expm1(-optical)
 
 
+@overload
+def accumulate(weights: Float[Tensor, "levels samples"], samples: PackedSamples) -> Float[Tensor, "levels rays"]: ...
+@overload
 def accumulate(
-    values: Float[Tensor, "levels samples *channels"], samples: PackedSamples
-) -> Float[Tensor, "levels rays *channels"]:
-    """Sum of values along each ray; 0 for rays without samples."""
-    total = values.new_zeros((values.shape[0], samples.num_rays, *values.shape[2:]))
-    return total.index_add(1, samples.ray_indices, values)
+    weights: Float[Tensor, "levels samples"],
+    samples: PackedSamples,
+    values: Float[Tensor, "levels samples channels"],
+) -> Float[Tensor, "levels rays channels"]: ...
+def accumulate(weights: Tensor, samples: PackedSamples, values: Tensor | None = None) -> Tensor:
+    """Sum of the weights, or of weighted values, along each ray; 0 for rays without samples."""
+    place = samples.ray_indices, samples.num_rays
+    if values is None:
+        return torch.stack([accumulate_along_rays(weight, None, *place).squeeze(-1) for weight in weights])
+    return torch.stack([accumulate_along_rays(*pair, *place) for pair in zip(weights, values, strict=True)])
 
 
 def normalised_depth(

@@ -64,8 +64,8 @@ def render(field: CascadeKPlanes, samples: PackedSamples, ray_times: Tensor) -> 
     normals = field.difference_normals(samples.points, times)
     weights = render_weights(density, samples)
     opacity, depth = accumulate(weights, samples), accumulate(weights * samples.mids, samples)
-    foreground = accumulate(weights[..., None] * features.sigmoid(), samples)
-    normal = F.normalize(accumulate(weights[..., None] * normals, samples), dim=-1)
+    foreground = accumulate(weights, samples, features.sigmoid())
+    normal = F.normalize(accumulate(weights, samples, normals), dim=-1)
     return {
         "weights": weights[..., None],
         "density": density[..., None],
@@ -241,7 +241,7 @@ def test_levels_do_not_mix() -> None:
 
 def test_rays_without_samples_are_empty() -> None:
     samples = packed([0, 2, 0])
-    colours = accumulate(torch.ones(2, 2, 3), samples)
+    colours = accumulate(torch.ones(2, 2), samples, torch.ones(2, 2, 3))
     assert colours.tolist() == [[[0.0] * 3, [2.0] * 3, [0.0] * 3]] * 2
     assert depth_variance(torch.ones(2, 2), torch.zeros(2, 3), samples)[:, [0, 2]].eq(0).all()
 

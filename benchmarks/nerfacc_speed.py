@@ -1,0 +1,105 @@
+"""How much of compositing nerfacc can do without its CUDA extension: time with gradients, and the largest difference.
+
+    python -m benchmarks.nerfacc_speed
+
+Its sums along rays accept packed samples on any device; they are what is used. They are compared with sums by torch
+alone, and with nerfacc's weights too, which accept packed samples only with the extension, so that rays become rows of
+a matrix. On the rays of `benchmarks.rendering_speed`, on the CPU; milliseconds of the process's own CPU time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import tyro
+from nerfacc import accumulate_along_rays, render_weight_from_density
+from torch import Tensor
+
+from benchmarks.rendering_speed import LEVELS, ball
+from benchmarks.steps import machine
+from consistent4d_ns.rendering.compositing import composite, render_weights
+from consistent4d_ns.rendering.sampling import PackedSamples
+
+Sums = tuple[Tensor, Tensor, Tensor]
+"""Accumulation [levels, rays], colour [levels, rays, 3] and expected depth [levels, rays]."""
+
+
+@dataclass
+class Options:
+    """What is run."""
+
+    sizes: tuple[tuple[int, int], ...] = ((64, 4), (256, 1))
+    """Image side and number of views."""
+    repeats: int = 10
+    """Times that each is measured."""
+
+
+def as_used(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
+    """What `composite` returns: our weights, nerfacc's sums."""
+    result = composite(density, features, samples)
+    return result.accumulation, result.colour, result.expected_depth
+
+
+def torch_sums(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
+    """Our weights, and sums of all levels at once by torch."""
+    weights = render_weights(density, samples)
+
+    def add(values: Tensor) -> Tensor:
+        total = values.new_zeros(len(values), samples.num_rays, *values.shape[2:])
+        return total.index_add(1, samples.ray_indices, values)
+
+    return add(weights), add(weights[..., None] * torch.sigmoid(features)), add(weights * samples.mids)
+
+
+def nerfacc_dense(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
+    """Nerfacc's weights and sums, of all samples as a matrix with a row for each ray."""
+    place = samples.ray_indices, torch.arange(len(samples)) - samples.offsets[samples.ray_indices]
+    shape = len(density), samples.num_rays, int(samples.offsets.diff().max())
+    sigmas = density.new_zeros(shape).index_put((torch.arange(len(density))[:, None], *place), density)
+    colours = density.new_zeros(*shape, 3)
+    colours = colours.index_put((torch.arange(len(density))[:, None], *place), torch.sigmoid(features))
+    starts = density.new_zeros(shape[1:]).index_put(place, samples.starts).expand(shape)
+    weights, *_ = render_weight_from_density(starts, starts + samples.step, sigmas)
+    depth = accumulate_along_rays(weights, (starts + 0.5 * samples.step)[..., None])
+    return accumulate_along_rays(weights)[..., 0], accumulate_along_rays(weights, colours), depth[..., 0]
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor, PackedSamples], Sums]] = {
+    "our weights, nerfacc's sums (used)": as_used,
+    "our weights, torch's sums": torch_sums,
+    "nerfacc's weights and sums": nerfacc_dense,
+}
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    print(machine())
+    print("| px x views | k samples | with | ms | largest difference |\n|---|---|---|---|---|", flush=True)
+    for side, views in options.sizes:
+        samples = ball(side, views, "cpu").sample()
+        density = (20 * torch.rand(LEVELS, len(samples))).requires_grad_()
+        features = torch.randn(LEVELS, len(samples), 3).requires_grad_()
+        expected = as_used(density, features, samples)
+        for name, way in WAYS.items():
+            found = way(density, features, samples)
+            largest = max(float((a - b).abs().detach().max()) for a, b in zip(found, expected, strict=True))
+            ms = median(milliseconds(way, density, features, samples) for _ in range(options.repeats))
+            print(f"| {side} x {views} | {len(samples) / 1e3:.0f} | {name} | {ms:.0f} | {largest:.1e} |", flush=True)
+
+
+def milliseconds(
+    way: Callable[[Tensor, Tensor, PackedSamples], Sums], density: Tensor, features: Tensor, samples: PackedSamples
+) -> float:
+    """CPU time of both passes, which other programs of the machine do not lengthen."""
+    begin = time.process_time()
+    total = torch.stack([result.square().sum() for result in way(density, features, samples)]).sum()
+    torch.autograd.grad(total, (density, features))
+    return 1e3 * (time.process_time() - begin)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
