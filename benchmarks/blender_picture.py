@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+bpy: Any
+Vector: Any
 try:
     import bpy  # pyright: ignore[reportMissingImports]
     from mathutils import Vector  # pyright: ignore[reportMissingImports]

@@ -52,8 +52,8 @@ class ConfigLoader(yaml.SafeLoader):
 
     def construct_config(self, name: str, node: yaml.Node) -> Any:
         """`!!python/object:...`: a configuration with its fields."""
-        kind: Any = self._known(name, node)
-        if not (is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
+        kind = self._known(name, node)
+        if not (isinstance(kind, type) and is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
             raise self._refusal(f"{name} is not a configuration", node)
         fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
         declared = {field.name for field in dataclasses.fields(kind)}
