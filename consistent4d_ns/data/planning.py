@@ -105,7 +105,7 @@ class PlanConfig:
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
         if len(lengths) != 1:
             raise InputError(
-                "stage-steps, image-sizes, views and clip-views must have the same number of values, one per stage."
+                "stage-steps, image-sizes, views and clip-views differ in their number of stages: make them agree."
             )
         if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
             raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")

@@ -130,7 +130,7 @@ def test_elevation_laws(golden_json):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"views": (4,)}, "one per stage"),
+        ({"views": (4,)}, "number of stages"),
         ({"stage_steps": (5, 10)}, "begin with 0"),
         ({"image_sizes": (0, 64)}, "at least 1"),
         ({"independent": -1.0}, "shares"),
