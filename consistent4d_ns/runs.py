@@ -53,14 +53,14 @@ class ConfigLoader(yaml.SafeLoader):
 
     def construct_config(self, name: str, node: yaml.Node) -> Any:
         """`!!python/object:...`: a configuration with its fields."""
-        kind: Any = self._known(name, node)
+        kind = build = self._known(name, node)
         if not (is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
             raise self._refusal(f"{name} is not a configuration", node)
         fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
         declared = {field.name for field in dataclasses.fields(kind)}
         for unknown in fields.keys() - declared:
             warn(f"{unknown} in the configuration is not known to this version and is left out.")
-        return kind(**{key: self.construct_object(fields[key], deep=True) for key in fields.keys() & declared})
+        return build(**{key: self.construct_object(fields[key], deep=True) for key in fields.keys() & declared})
 
     def construct_call(self, name: str, node: yaml.Node) -> Any:
         """`!!python/object/apply:...`: a path, or a member of an enumeration."""
