@@ -9,6 +9,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -328,9 +329,15 @@ class TrainingLog(LocalWriter):
             GLOBAL_BUFFER["step"] = step
 
 
+def _duration(seconds: float) -> str:
+    """Seconds in words; from a minute on as hours, minutes and seconds."""
+    if seconds >= 60:
+        return str(timedelta(seconds=round(seconds)))
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def _figure(name: str, value: float) -> str:
     """A figure with its name, in the units of Nerfstudio's table."""
     if name.endswith("(time)"):
-        name, text = name.removesuffix(" (time)"), f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
-        return f"{name} {text}"
+        return f"{name.removesuffix(' (time)')} {_duration(value)}"
     return f"{name} {writer.human_format(value).strip() if 'Rays' in name else f'{value:.4f}'}"

@@ -138,11 +138,16 @@ class Consistent4DTrainer(Trainer):
 
     @contextmanager
     def catch_interrupts(self) -> Iterator[None]:
-        """Let Ctrl-C end training after the current step; where there are several processes, each at once."""
-        if self.world_size > 1 or threading.current_thread() is not threading.main_thread():
+        """Let Ctrl-C end training after the current step; where there are several processes, each at once.
+
+        A program that was started to ignore Ctrl-C, as in the background of a script, goes on ignoring it.
+        """
+        previous = signal.getsignal(signal.SIGINT)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.world_size > 1 or not in_main_thread or previous is not signal.default_int_handler:
             yield
             return
-        previous = signal.signal(signal.SIGINT, self.interrupt)
+        signal.signal(signal.SIGINT, self.interrupt)
         try:
             yield
         finally:
