@@ -11,15 +11,14 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 bpy: Any
-Vector: Any
 try:
     import bpy  # pyright: ignore[reportMissingImports]
     from mathutils import Vector  # pyright: ignore[reportMissingImports]
 except ImportError:  # help is shown without Blender
-    bpy = Vector = None
+    bpy, Vector = None, cast(Any, None)
 
 FRAMES = (0, 6, 12, 18)
 FPS = 16

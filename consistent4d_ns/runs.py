@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from consistent4d_ns.checkpoints import choose_checkpoint, read_checkpoint
-from consistent4d_ns.config_checks import check_config
-from consistent4d_ns.config_files import REMEDY, config_file
+from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.checkpoints import choose_checkpoint, read_checkpoint
+from consistent4d_ns.files.config_files import REMEDY, config_file
 from consistent4d_ns.messages import warn
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerC
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
 
-from consistent4d_ns.checkpoints import (
+from consistent4d_ns.device.cuda import use_device
+from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
+from consistent4d_ns.files.checkpoints import (
     checkpoint_path,
     list_checkpoints,
     read_checkpoint,
     resumed_checkpoint,
     write_checkpoint,
 )
-from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport

@@ -16,15 +16,15 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import nn
 
-from consistent4d_ns.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint
-from consistent4d_ns.config_checks import check_config
+from consistent4d_ns.checks.config import check_config
+from consistent4d_ns.checks.options import check_options
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
+from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint
+from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
-from consistent4d_ns.option_checks import check_options
-from consistent4d_ns.outputs import new_file, refusals
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer

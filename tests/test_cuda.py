@@ -53,8 +53,8 @@ def test_a_training_step(tmp_path, kind: StepKind):
     assert gradient_error(gradients, expected_gradients) < 1e-2
 
 
-def test_memory_grows_where_it_is():
-    """In a process of its own: it must be said before CUDA is used."""
+def test_the_allocator_extends_its_segments():
+    """In a process of its own: the setting takes effect before the first use of CUDA."""
     code = """
 import torch
 from consistent4d_ns.device.cuda import use_device

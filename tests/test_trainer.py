@@ -16,9 +16,9 @@ import yaml
 from nerfstudio.scripts import train as nerfstudio_train
 
 from consistent4d_ns import trainer as trainer_module
-from consistent4d_ns.checkpoints import list_checkpoints, read_checkpoint
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.media.path_options import Kind, PathOptions
-from consistent4d_ns.outputs import new_file
 
 
 def camera_path_command(

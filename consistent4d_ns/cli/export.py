@@ -11,10 +11,10 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.progress import announce, progress
-from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, TimeOptions, in_range
-from consistent4d_ns.outputs import new_file, new_folder
+from consistent4d_ns.files.config_files import config_file
+from consistent4d_ns.files.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
     from consistent4d_ns.export.sequence import Exporter

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from consistent4d_ns.cli.progress import announce, progress
-from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.media.encoding import (
     Format,
     check_encodable,

@@ -21,7 +21,7 @@ import tyro
 
 from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file
+from consistent4d_ns.files.outputs import new_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,12 +19,12 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
-from consistent4d_ns.data.announce import announce
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
 from consistent4d_ns.data.listing import FrameList, list_frames
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
+from consistent4d_ns.messages import say
 
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
 """Their keys in meta.json."""
@@ -156,7 +156,7 @@ class FrameSequence(DataParser):
             raise InputError(f"fps is {filmed}: use a number of frames per second above 0")
         times = FrameTimes.at(frames.positions, filmed)
         if not times.is_even:
-            announce(
+            say(
                 f"{frames.source}: the frames are unevenly spaced in time and keep their times; consistency clips and "
                 "rendered videos, which need even steps, are resampled: even times, each with the nearest frame."
             )
@@ -167,7 +167,7 @@ class FrameSequence(DataParser):
         premultiplied = self.config.alpha == "premultiplied"
         frames = list_frames(path, self.config.frame_stride, self.config.frame_count, premultiplied=premultiplied)
         if frames.ignored:
-            announce(f"{path}: ignoring what is not a frame of the series: {enumeration(frames.ignored)}")
+            say(f"{path}: ignoring what is not a frame of the series: {enumeration(frames.ignored)}")
         return frames
 
 

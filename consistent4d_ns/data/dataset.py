@@ -13,10 +13,10 @@ from jaxtyping import Float, Float16, UInt8
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
-from consistent4d_ns.data.announce import announce
 from consistent4d_ns.data.frames import decode_frames
 from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.data.listing import FrameList
+from consistent4d_ns.messages import say
 
 _decoded: WeakValueDictionary[tuple[tuple[FrameList, ...], int], Tensor] = WeakValueDictionary()
 _decoding = threading.Lock()
@@ -62,6 +62,6 @@ def shared_frames(frames: tuple[FrameList, ...], image_size: int) -> Float16[Ten
             lengths = [len(part) for part in frames]
             rgba = torch.empty(sum(lengths), 4, image_size, image_size, dtype=torch.float16)
             for part, place in zip(frames, rgba.split(lengths), strict=True):
-                place.copy_(decode_frames(part, image_size, announce))
+                place.copy_(decode_frames(part, image_size, say))
             _decoded[frames, image_size] = rgba
         return rgba

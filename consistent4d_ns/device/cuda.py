@@ -10,10 +10,10 @@ import torch
 
 
 def use_device(device: str) -> None:
-    """Make `device` the current one, and let its memory grow where it is; nothing to do for other kinds of devices.
+    """Make a CUDA device the current one, and let its allocator extend existing segments; nothing on other devices.
 
-    The number of samples changes from step to step. Without expandable segments torch goes on reserving memory for
-    sizes that it has not seen before. Takes effect before the first use of CUDA; PYTORCH_CUDA_ALLOC_CONF overrules it.
+    The number of samples changes from step to step. Without expandable segments torch keeps reserving memory for sizes
+    that it has not seen before. Takes effect before the first use of CUDA; PYTORCH_CUDA_ALLOC_CONF takes precedence.
     """
     if device.startswith("cuda"):
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
@@ -22,10 +22,10 @@ def use_device(device: str) -> None:
 
 @contextmanager
 def trying_no_algorithms() -> Iterator[None]:
-    """Let cuDNN choose by rules inside, where Nerfstudio lets it try all algorithms.
+    """Let cuDNN choose algorithms by heuristics inside; Nerfstudio has it benchmark all of them.
 
-    Trying takes seconds and as much memory as the most wasteful algorithm asks for, tens of GiB in float32. That does
-    not pay for what is computed once.
+    Benchmarking takes seconds and as much memory as the most demanding algorithm requests, tens of GiB in float32,
+    which does not pay off for what is computed once.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""Functions of tensors as CUDA graphs: one call starts hundreds of kernels, where launching each takes the time."""
+"""Functions of tensors as CUDA graphs: one call starts hundreds of kernels without launching each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Function: TypeAlias = Callable[..., Tensors]
 Signature: TypeAlias = tuple[tuple[torch.Size, torch.dtype], ...]
 
 WARM_UP = 3
-"""Calls before a recording: libraries choose their algorithms and allocate their workspaces in them."""
+"""Calls before a recording, in which libraries choose their algorithms and allocate their workspaces."""
 
 
 class Replayable(Protocol):
@@ -46,7 +46,7 @@ class Recording:
 
 
 class Recorder:
-    """Records calls into one pool of memory: they share it, and return it when the last of them is gone."""
+    """Records calls into one memory pool, which they share and which is freed with the last of them."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -84,7 +84,7 @@ class Graphed:
     weights, must stay where they are; call `forget` when they are replaced. It may use autograd inside.
 
     Recordings are kept while the size of the images stays the same (they then differ in the number of views). A new
-    size begins a new stage of training: earlier recordings and their memory are let go.
+    size begins a new stage of training: earlier recordings and their memory are released.
     """
 
     def __init__(self, function: Function, enabled: bool, recorder: Callable[[], Recorder] = Recorder) -> None:
@@ -100,7 +100,7 @@ class Graphed:
         self.forget()
 
     def forget(self) -> None:
-        """Let all recordings go."""
+        """Release all recordings."""
         self._recorder: Recorder | None = None
         self._image_size: torch.Size | None = None
         self._recordings: dict[Signature, Recording] = {}

@@ -23,7 +23,7 @@ DensityBlob = Literal["linear", "gaussian"]
 
 
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, " points"]:
-    """What is added to the raw density so that training starts from a ball: 10 (1 - |p| / 0.5), or 10 exp(-2 |p|^2).
+    """Bias of the raw density, so that training starts from a ball: 10 (1 - |p| / 0.5), or 10 exp(-2 |p|^2).
 
     The linear form is Magic3D's and the method's, the Gaussian one DreamFusion's (scale 10, width 0.5).
     """
@@ -86,7 +86,7 @@ class KPlanesLevel(nn.Module):
         return plane_features_and_jacobian(list(self.planes), coordinates, self.reduction)
 
     def read(self, coordinates: Float[Tensor, "points 4"], colour: bool, gradient: bool) -> HeadValues:
-        """What the heads say at (x, y, z, t) in [-1, 1], of colour and gradient what is wanted."""
+        """The heads' outputs at (x, y, z, t) in [-1, 1]; colour and gradient where they are asked for."""
         features, jacobian = self.with_jacobian(coordinates) if gradient else (self(coordinates), None)
         colour_head = self.feature_head if colour else None
         return head_values(self.density_head, colour_head, features, jacobian)
@@ -151,7 +151,7 @@ class CascadeKPlanes(nn.Module):
     def with_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
     ) -> tuple[Float[Tensor, "levels points"], Float[Tensor, "levels points 3"], Float[Tensor, "levels points 3"]]:
-        """What `forward` and `normals` give, from one look at the planes."""
+        """The results of `forward` and `normals`, from one query of the planes."""
         if not self.has_torch_heads:
             return *self(points, times), self.difference_normals(points, times)
         with torch.autocast(points.device.type, enabled=False):
@@ -183,7 +183,7 @@ class CascadeKPlanes(nn.Module):
     def difference_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
     ) -> Float[Tensor, "levels points 3"]:
-        """Unit normals from central differences of the density (method.md section 3.3): for heads not of torch."""
+        """Unit normals from central differences of the density (method.md section 3.3), for heads of tinycudann."""
         offsets = NORMAL_STEP * torch.eye(3, dtype=points.dtype, device=points.device)
         shifted = torch.stack((points[:, None] + offsets, points[:, None] - offsets)).clamp(-1.0, 1.0)
         density = self.density(shifted.reshape(-1, 3), times[None, :, None].expand(2, -1, 3).reshape(-1))
@@ -195,7 +195,7 @@ class CascadeKPlanes(nn.Module):
         return [cast(KPlanesLevel, level).read(coordinates, colour, gradient) for level in self.levels]
 
     def _raw_density(self, values: list[HeadValues], points: Tensor) -> Float[Tensor, "levels points"]:
-        """What the softplus is taken of."""
+        """Density before the softplus."""
         return running_sums(level.density for level in values) + density_blob(points, self.blob)
 
     def _colour_features(self, values: list[HeadValues]) -> Float[Tensor, "levels points 3"]:

@@ -1,6 +1,6 @@
-"""The two heads of a K-planes level: raw density and colour of its features, and how the density changes in space.
+"""The two heads of a K-planes level: raw density and raw colour of its features, and the density's spatial gradient.
 
-Torch computes it, or one Triton kernel where there is CUDA (see `heads_kernel`).
+Computed by torch, or on CUDA by one Triton kernel (see `heads_kernel`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.types import HeadImplementation, HeadValues, HeadWeights
 
 FUSED_WEIGHTS = 1024
-"""Weights to the hidden layer that the kernel takes at most: a program has them and their gradients in registers."""
+"""Most weights to the hidden layer that the kernel accepts: a program keeps them and their gradients in registers."""
 
 
 def make_head(inputs: int, hidden: int, outputs: int, implementation: HeadImplementation) -> nn.Module:
@@ -31,8 +31,8 @@ def make_head(inputs: int, hidden: int, outputs: int, implementation: HeadImplem
         import tinycudann as tcnn  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:  # OSError: it is there, but no CUDA device is
         raise InputError(
-            f"implementation 'tcnn' needs tinycudann and a CUDA device ({error}); "
-            "install it or use --pipeline.model.implementation torch."
+            f"implementation 'tcnn' needs tinycudann and a CUDA device ({error}): install it "
+            "(https://github.com/NVlabs/tiny-cuda-nn) or use --pipeline.model.implementation torch."
         ) from error
     network = {
         "otype": "FullyFusedMLP" if hidden in (16, 32, 64, 128) else "CutlassMLP",
@@ -50,13 +50,13 @@ def head_values(
     features: Float[Tensor, "points channels"],
     jacobian: Float[Tensor, "points 3 channels"] | None,
 ) -> HeadValues:
-    """What the heads say about the features of a level.
+    """The heads' outputs for the features of a level.
 
     Args:
         density_head: Head with one output.
         colour_head: Head with three outputs; None where no colour is wanted.
         features: Combined plane features.
-        jacobian: Their derivatives along x, y, z, for heads of torch; None where no gradient is wanted.
+        jacobian: Their derivatives along x, y, z, with heads of torch; None where no gradient is wanted.
     """
     if runs_fused(density_head, features):
         from consistent4d_ns.field.heads_kernel import fused_head_values
@@ -71,7 +71,7 @@ def head_values(
 
 
 def runs_fused(head: nn.Module, features: Tensor) -> bool:
-    """Whether the kernel takes these: heads of torch, not too wide, and float32 on CUDA, with Triton."""
+    """Whether the kernel accepts these: heads of torch, not too wide, and float32 on CUDA, with Triton."""
     return (
         isinstance(head, nn.Sequential) and kernels.usable(features) and head_weights(head)[0].numel() <= FUSED_WEIGHTS
     )

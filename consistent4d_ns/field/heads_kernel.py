@@ -201,6 +201,30 @@ def _density_backward(
     return of_x, tl.dot(tl.trans(active), v, acc=product, input_precision=precision)
 
 
+@triton.jit
+def _colour_backward(
+    x, to_colour, red, green, blue, of_colour, sample, inside, of_x, of_to_colour, of_red, of_green, of_blue,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Backward pass of the colour for one block of samples (see `_backward`).
+
+    `to_colour` are the weights to the hidden layer; `red`, `green` and `blue` are the rows of those from it. Returns
+    the gradients of the features and of these weights with what this block adds to them.
+    """
+    preactivation = tl.dot(x, tl.trans(to_colour), input_precision=precision)
+    activation = tl.maximum(preactivation, 0.0)
+    r = tl.load(of_colour + 3 * sample, mask=inside, other=0.0)[:, None]
+    g = tl.load(of_colour + 3 * sample + 1, mask=inside, other=0.0)[:, None]
+    b = tl.load(of_colour + 3 * sample + 2, mask=inside, other=0.0)[:, None]
+    of_red += r * activation
+    of_green += g * activation
+    of_blue += b * activation
+    of_preactivation = tl.where(preactivation > 0.0, r * red + g * green + b * blue, 0.0)
+    of_x += tl.dot(of_preactivation, to_colour, input_precision=precision)
+    of_to_colour = tl.dot(tl.trans(of_preactivation), x, acc=of_to_colour, input_precision=precision)
+    return of_x, of_to_colour, of_red, of_green, of_blue
+
+
 @triton.jit(do_not_specialize=["count"])
 def _backward(
     features, jacobian, density_first, density_last, colour_first, colour_last, of_density, of_colour, of_gradient,
@@ -261,17 +285,10 @@ def _backward(
                 product, width, precision,
             )  # fmt: skip
         if of_colour is not None:
-            preactivation = tl.dot(x, tl.trans(to_colour), input_precision=precision)
-            activation = tl.maximum(preactivation, 0.0)
-            r = tl.load(of_colour + 3 * sample, mask=inside, other=0.0)[:, None]
-            g = tl.load(of_colour + 3 * sample + 1, mask=inside, other=0.0)[:, None]
-            b = tl.load(of_colour + 3 * sample + 2, mask=inside, other=0.0)[:, None]
-            of_red += r * activation
-            of_green += g * activation
-            of_blue += b * activation
-            of_preactivation = tl.where(preactivation > 0.0, r * red + g * green + b * blue, 0.0)
-            of_x += tl.dot(of_preactivation, to_colour, input_precision=precision)
-            of_to_colour = tl.dot(tl.trans(of_preactivation), x, acc=of_to_colour, input_precision=precision)
+            of_x, of_to_colour, of_red, of_green, of_blue = _colour_backward(
+                x, to_colour, red, green, blue, of_colour, sample, inside, of_x, of_to_colour, of_red, of_green,
+                of_blue, precision,
+            )  # fmt: skip
         if of_features is not None:
             tl.store(of_features + entry, of_x, mask=mask)
     entry = (program * hidden + unit[:, None]) * width + lane[None, :]

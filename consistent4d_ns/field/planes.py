@@ -1,6 +1,6 @@
-"""What a K-planes level holds at points in space and time, and how it changes in space (method.md section 3.1).
+"""Features of a K-planes level at points in space and time, and their spatial derivatives (method.md section 3.1).
 
-On CUDA one Triton kernel looks up all six planes (see `planes_kernel`); elsewhere torch does the same.
+On CUDA one Triton kernel interpolates all six planes (see `planes_kernel`); elsewhere torch does the same.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def plane_features_and_jacobian(
 
 
 def runs_fused(planes: Planes, coordinates: Tensor) -> bool:
-    """Whether the kernel takes these: float32 on CUDA, with Triton, and no gradient for the coordinates."""
+    """Whether the kernel accepts these: float32 on CUDA, with Triton, and no gradient for the coordinates."""
     return kernels.usable(planes[0]) and kernels.usable(coordinates) and not coordinates.requires_grad
 
 
 def combine(values: Sequence[Tensor], reduction: PlaneReduction) -> Tensor:
-    """One feature of the values of six planes."""
+    """The feature that six planes' values make."""
     if reduction == "hybrid":
         xy, xz, xt, yz, yt, zt = values
         return (xy + xz + yz) * xt * yt * zt

@@ -1,4 +1,4 @@
-"""What planes, heads and their kernels agree on: the order of the planes, weights and values of the heads."""
+"""Types that planes, heads and their kernels share: the order of the planes, the heads' weights and outputs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PlaneReduction = Literal["product", "hybrid"]
 Planes = Sequence[Float[Tensor, "1 channels rows columns"]]
 """Six planes in the order of `AXIS_PAIRS`: columns run along the first axis of a pair, rows along the second."""
 HeadImplementation = Literal["torch", "tcnn"]
-"""The parameters of one mean nothing to the other."""
+"""Parameters of one cannot be loaded into the other."""
 HeadWeights = tuple[Float[Tensor, "hidden channels"], Float[Tensor, "outputs hidden"]]
 """Of a head of torch: to and from the hidden layer."""
 
 
 class HeadValues(NamedTuple):
-    """What the heads of a level say about some points."""
+    """Outputs of a level's heads at some points."""
 
     density: Float[Tensor, " points"]
-    """Its share of the raw density."""
+    """What the level adds to the raw density."""
     colour: Float[Tensor, "points 3"] | None
-    """Its share of the raw colour features."""
+    """What it adds to the raw colour."""
     gradient: Float[Tensor, "points 3"] | None
-    """Derivatives of its share of the raw density along x, y, z."""
+    """Derivatives along x, y, z of what it adds to the raw density."""

@@ -7,7 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.weight_files import mistaken_for_weights
+from consistent4d_ns.files.weight_files import mistaken_for_weights
 
 LIST = "SHA256SUMS"
 """File name of the list, in the folder whose files it lists."""

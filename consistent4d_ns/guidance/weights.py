@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.weight_files import mistaken_for_weights
+from consistent4d_ns.files.weight_files import mistaken_for_weights
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.weight_files import mistaken_for_weights
 from consistent4d_ns.interpolation.ifnet import BLOCK_WIDTHS, IFNet, Layout
-from consistent4d_ns.weight_files import mistaken_for_weights
 
 TRAINING_ONLY = ("block_tea", "teacher", "contextnet", "unet", "caltime")
 """Parts of published files that interpolation does not use: teachers, refinement networks, time estimator."""

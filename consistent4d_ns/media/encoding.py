@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import check_new_file, check_new_folder, new_file, new_folder
+from consistent4d_ns.files.outputs import check_new_file, check_new_folder, new_file, new_folder
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -14,7 +14,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file, refusals
+from consistent4d_ns.files.outputs import new_file, refusals
+from consistent4d_ns.loss_weights import split_level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,12 +141,6 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     figure.savefig(file, format="png")
 
 
-def split_level(name: str) -> tuple[str, str]:
-    """A term's name without its level, and the level; `rgb_1` is level 1 of `rgb`."""
-    term, _, level = name.rpartition("_")
-    return (term, level) if level.isdigit() else (name, "")
-
-
 def _series(rows: Sequence[Row], name: str) -> Series:
     """Steps and values of a term where it can be drawn on a logarithmic scale."""
     known = [(row["step"], row[name]) for row in rows if (row.get(name) or 0.0) > 0.0]
@@ -168,7 +163,7 @@ def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Mapp
         curve = np.concatenate([_smoothed(part) for part in np.split(values, np.searchsorted(steps, list(stages)))])
         level = split_level(name)[1]
         axis.plot(steps, values, color=f"C{index}", alpha=0.25, linewidth=0.7)
-        axis.plot(steps, curve, color=f"C{index}", linewidth=1.6, label=f"level {level}" if level else None)
+        axis.plot(steps, curve, color=f"C{index}", linewidth=1.6, label=f"level {level}")
     first, last = axis.get_xlim()
     for step, name in stages.items():
         if first < step < last:

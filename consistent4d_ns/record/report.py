@@ -11,8 +11,8 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import TrainerConfig
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
-from consistent4d_ns.outputs import new_file
 from consistent4d_ns.record.history import LossHistory, plot_losses
 from consistent4d_ns.training_state import TrainingState
 

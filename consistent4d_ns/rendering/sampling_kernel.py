@@ -38,8 +38,26 @@ def _leaves(origin, direction):
 
 @triton.jit
 def _cell(coordinate, resolution):
+    """Index of the cell along one axis."""
     scaled = (coordinate + 1.0) * (0.5 * resolution)
     return tl.minimum(tl.maximum(scaled.to(tl.int32), 0), resolution - 1)
+
+
+@triton.jit
+def _candidates(near, far, shift, step):
+    """First and last place in the lattice whose mid point may lie in [near, far] (see `sampling._candidates`)."""
+    # One more on either side against rounding.
+    meets = far >= near
+    first = tl.where(meets, tl.maximum(tl.floor((near - shift) / step - 0.5), 0.0), 0.0)
+    last = tl.where(meets, tl.ceil((far - shift) / step - 0.5), -1.0)
+    return first, last
+
+
+@triton.jit
+def _is_occupied(occupied, x, y, z, resolution, mask):
+    """Whether the cells of points in the box are occupied; false where the mask is."""
+    cell = (_cell(x, resolution) * resolution + _cell(y, resolution)) * resolution + _cell(z, resolution)
+    return mask & (tl.load(occupied + cell, mask=mask, other=0) != 0)
 
 
 @triton.jit
@@ -66,31 +84,29 @@ def _walk(
         block: Rays of one program.
     """
     ray = tl.program_id(0) * block + tl.arange(0, block)
-    there = ray < rays
-    x = tl.load(origins + 3 * ray, mask=there, other=2.0)
-    y = tl.load(origins + 3 * ray + 1, mask=there, other=2.0)
-    z = tl.load(origins + 3 * ray + 2, mask=there, other=2.0)
-    along_x = tl.load(directions + 3 * ray, mask=there, other=0.0)
-    along_y = tl.load(directions + 3 * ray + 1, mask=there, other=0.0)
-    along_z = tl.load(directions + 3 * ray + 2, mask=there, other=0.0)
+    inside = ray < rays
+    # Rays past the last one start outside the box and have no direction: they meet nothing.
+    x = tl.load(origins + 3 * ray, mask=inside, other=2.0)
+    y = tl.load(origins + 3 * ray + 1, mask=inside, other=2.0)
+    z = tl.load(origins + 3 * ray + 2, mask=inside, other=2.0)
+    along_x = tl.load(directions + 3 * ray, mask=inside, other=0.0)
+    along_y = tl.load(directions + 3 * ray + 1, mask=inside, other=0.0)
+    along_z = tl.load(directions + 3 * ray + 2, mask=inside, other=0.0)
     near = tl.full((block,), -float("inf"), dtype=tl.float32)
     far = tl.full((block,), float("inf"), dtype=tl.float32)
     if nears is not None:
-        near = tl.load(nears + ray, mask=there, other=0.0)
+        near = tl.load(nears + ray, mask=inside, other=0.0)
     if fars is not None:
-        far = tl.load(fars + ray, mask=there, other=0.0)
+        far = tl.load(fars + ray, mask=inside, other=0.0)
     near = tl.maximum(near, tl.maximum(_enters(x, along_x), tl.maximum(_enters(y, along_y), _enters(z, along_z))))
     far = tl.minimum(far, tl.minimum(_leaves(x, along_x), tl.minimum(_leaves(y, along_y), _leaves(z, along_z))))
     shift = tl.zeros((block,), dtype=tl.float32)
     if jitter is not None:
-        shift = tl.load(jitter + ray, mask=there, other=0.0) * step
-    # One more on either side against rounding.
-    meets = far >= near
-    first = tl.where(meets, tl.maximum(tl.floor((near - shift) / step - 0.5), 0.0), 0.0)
-    last = tl.where(meets, tl.ceil((far - shift) / step - 0.5), -1.0)
+        shift = tl.load(jitter + ray, mask=inside, other=0.0) * step
+    first, last = _candidates(near, far, shift, step)  # pyright: ignore[reportGeneralTypeIssues]
     found = tl.zeros((block,), dtype=tl.int64)
     if writes:
-        found = tl.load(offsets + ray, mask=there, other=0)
+        found = tl.load(offsets + ray, mask=inside, other=0)
     for place in range(tl.max(last - first, axis=0).to(tl.int32) + 1):
         start = shift + (first + place) * step
         mid = start + 0.5 * step
@@ -99,8 +115,7 @@ def _walk(
         at_z = z + along_z * mid
         keep = (first + place <= last) & (mid >= near) & (mid <= far)
         keep = keep & (tl.abs(at_x) <= 1.0) & (tl.abs(at_y) <= 1.0) & (tl.abs(at_z) <= 1.0)
-        cell = (_cell(at_x, resolution) * resolution + _cell(at_y, resolution)) * resolution + _cell(at_z, resolution)
-        keep = keep & (tl.load(occupied + cell, mask=keep, other=0) != 0)
+        keep = _is_occupied(occupied, at_x, at_y, at_z, resolution, keep)
         if writes:
             tl.store(ray_indices + found, ray.to(tl.int64), mask=keep)
             tl.store(starts + found, start, mask=keep)
@@ -109,7 +124,7 @@ def _walk(
             tl.store(points + 3 * found + 2, at_z, mask=keep)
         found += keep.to(tl.int64)
     if not writes:
-        tl.store(counts + ray, found, mask=there)
+        tl.store(counts + ray, found, mask=inside)
 
 
 def grid_samples(

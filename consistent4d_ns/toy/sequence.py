@@ -21,7 +21,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import scratch_beside
+from consistent4d_ns.files.outputs import scratch_beside
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {

@@ -74,7 +74,8 @@ def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(pipeline.Consistent4DPipeline, "figures", figures)
     folder = train(config(data, tmp_path)).config.get_base_dir()
     rows = read_history(folder / "losses.jsonl")
-    assert [{name: value for name, value in row.items() if name != "step"} for row in rows] == computed
+    stored = [{name: np.float32(value) for name, value in row.items() if name != "step"} for row in rows]
+    assert stored == computed
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.outputs import new_file, new_folder, refusals
+from consistent4d_ns.files.outputs import new_file, new_folder, refusals
 
 
 def listing(folder: Path) -> list[str]:

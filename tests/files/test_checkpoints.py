@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from consistent4d_ns import checkpoints
-from consistent4d_ns.checkpoints import is_whole, read_checkpoint, resumed_checkpoint, write_checkpoint
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files import checkpoints
+from consistent4d_ns.files.checkpoints import is_whole, read_checkpoint, resumed_checkpoint, write_checkpoint
 
 STATE = {"step": 7, "pipeline": {"weight": torch.arange(3.0)}}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.config_files import config_file
 
 
 def test_a_run_is_given_by_its_configuration_or_its_folder(tmp_path: Path):

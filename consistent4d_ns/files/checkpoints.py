@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.outputs import flush_to_disk
 from consistent4d_ns.messages import warn
-from consistent4d_ns.outputs import flush_to_disk
 
 FOLDER = "nerfstudio_models"
 """Nerfstudio's name for the folder of checkpoints in a run's folder."""
