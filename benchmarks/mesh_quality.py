@@ -28,9 +28,9 @@ from benchmarks.four_d import Clips, true_clips
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import show_input_errors_in_one_line
-from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.raster import cover
-from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, painted
+from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, with_colours
 from consistent4d_ns.export.surface import extract
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run, load_run
@@ -116,7 +116,7 @@ def measure(run: Run, options: Options) -> dict[str, float]:
     count = truth.rgb.shape[1]
     frames = torch.linspace(0, count - 1, options.frames).round().long().tolist()
     times = tuple(frame / max(1, count - 1) for frame in frames)
-    made = exporter(run, options.solid, MomentOptions(times=times))
+    made = exporter(run, options.solid, TimeOptions(times=times))
     print(f"threshold: {made.solid.threshold}", flush=True)
     cameras = [view.camera for view in views]
     found = [one for i, frame in enumerate(frames) for one in measure_frame(made, i, cameras, truth, frame, options)]
@@ -126,20 +126,20 @@ def measure(run: Run, options: Options) -> dict[str, float]:
 def measure_frame(
     made: Exporter, index: int, cameras: list[OrbitViews], truth: Clips, frame: int, options: Options
 ) -> Iterator[dict[str, float]]:
-    """Figures of each view of the `index`-th chosen moment, which is frame `frame` of the truth."""
-    moment = list(made.moments)[index]
+    """Figures of each view of the `index`-th chosen time, which is frame `frame` of the truth."""
+    timed = list(made.timeline)[index]
     begin = time.perf_counter()
-    surface = extract(made.solid, moment, options.mesh.faces, options.solid.min_part)
+    surface = extract(made.solid, timed, options.mesh.faces, options.solid.min_part)
     extracted = time.perf_counter()
-    painter, device, size = made.painter(moment), made.model.device, options.mesh.texture_size
-    by_vertex = painted(surface, painter, "vertex", size, device)
+    colours, device, size = made.colours(timed), made.model.device, options.mesh.texture_size
+    by_vertex = with_colours(surface, colours, "vertex", size, device)
     coloured = time.perf_counter()
-    by_texture = painted(surface, painter, "texture", size, device)
+    by_texture = with_colours(surface, colours, "texture", size, device)
     times = {"extract_s": extracted - begin, "vertex_s": coloured - extracted}
     times["texture_s"] = time.perf_counter() - coloured
     for i, camera in enumerate(cameras):
         true = truth.rgb[i, frame].cpu()
-        volume = {k: v.cpu() for k, v in render_image(made.model, camera, moment.time, true.shape[-1]).items()}
+        volume = {k: v.cpu() for k, v in render_image(made.model, camera, timed.time, true.shape[-1]).items()}
         yield times | compare(volume, true, by_vertex, by_texture, camera)
 
 

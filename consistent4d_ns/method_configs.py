@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from consistent4d_ns.nerfstudio_internals import import_trainer_lightly
+
+import_trainer_lightly()  # Before anything else imports it in full.
+
 from copy import deepcopy
 from typing import cast
 
@@ -31,7 +35,7 @@ def method(
     image_size: int = 256,
     guidance: GuidanceConfig | None = None,
 ) -> MethodSpecification:
-    """A method from what presets differ in."""
+    """A method, from the values in which presets differ."""
     config = Consistent4DTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
@@ -50,7 +54,7 @@ def method(
         ),
         optimizers={"field": {"optimizer": FieldOptimizerConfig(), "scheduler": None}},
         machine=MachineConfig(seed=0, device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        # All frames have one camera, which the viewer's panel shows with the frame of the moment.
+        # All frames share one camera, which the viewer's panel shows with the current frame.
         viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15, max_num_display_images=0),
         logging=LoggingConfig(steps_per_log=10, local_writer=TrainingLogConfig()),
         vis="viewer+tensorboard",
@@ -84,7 +88,7 @@ consistent4d_big = method(
 
 consistent4d_mini = method(
     "consistent4d-mini",
-    "Consistent4D in small, with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
+    "A small Consistent4D with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
     model=Consistent4DModelConfig(
         grid_resolutions=((24, 24, 24, 8), (48, 48, 48, 16)),
         channels=(8,),
@@ -96,7 +100,7 @@ consistent4d_mini = method(
     plan=PlanConfig(stage_steps=(0, 500), image_sizes=(32, 64), views=(4, 2), clip_views=(4, 4)),
     steps=1_000,
     image_size=128,
-    # Chosen by what came out (docs/results.md).
+    # Chosen by results (docs/results.md).
     guidance=GuidanceConfig(
         prior=NAME,
         scale=1.5,
@@ -111,5 +115,5 @@ PRESETS = (consistent4d, consistent4d_lite, consistent4d_big, consistent4d_mini)
 
 
 def preset(specification: MethodSpecification) -> Consistent4DTrainerConfig:
-    """A preset's configuration to change and run from Python; the preset itself stays as it is."""
+    """A copy of a preset's configuration, to be changed and run from Python."""
     return cast(Consistent4DTrainerConfig, deepcopy(specification.config))

@@ -5,13 +5,16 @@ Each entry says what breaks if Nerfstudio changes it. Nothing of the viewer is i
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+import nerfstudio.configs.base_config  # noqa: F401  It imports the writer below, which fails the other way round.
 from nerfstudio.utils import writer
 from nerfstudio.utils.writer import GLOBAL_BUFFER, LocalWriter
 from torch import Tensor
@@ -178,6 +181,72 @@ def freeze_device_indicator(model: Model) -> None:
     model.device_indicator_param.requires_grad_(False)
 
 
+# Imports.
+
+SPLATFACTO = "nerfstudio.models.splatfacto"
+"""Module of Nerfstudio's Gaussian splats."""
+
+
+def import_trainer_lightly() -> None:
+    """Import `nerfstudio.engine.trainer` without what takes most of the time and this method does not use.
+
+    Its viewer imports Splatfacto, to ask whether the model is one, which brings gsplat and PyTorch's compiler; its
+    pipeline imports torchvision, to save pictures, which brings the compiler as well. The viewer also imports SciPy's
+    interpolation, for camera paths. Placeholders stand in for them meanwhile, and do the same later: a module is
+    imported once it is used, and a model is a Splatfacto if that has been imported by then. What is imported already,
+    as in Nerfstudio's own commands, is left alone.
+
+    If the imports change: the trainer is imported in full, which takes about twice as long.
+    """
+    placeholders = {module.__name__: module for module in _placeholders() if module.__name__ not in sys.modules}
+    sys.modules.update(placeholders)
+    try:
+        importlib.import_module("nerfstudio.engine.trainer")
+    except (ImportError, AttributeError):
+        _remove_modules(placeholders)
+        importlib.import_module("nerfstudio.engine.trainer")
+    finally:
+        _remove_modules(placeholders)
+
+
+def _placeholders() -> Iterator[ModuleType]:
+    """Modules that stand in for slow ones."""
+    splatfacto: Any = ModuleType(SPLATFACTO)
+    splatfacto.SplatfactoModel = _SplatfactoModel
+    yield splatfacto
+    yield _ImportedWhenUsed("scipy.interpolate")
+    torchvision: Any = _ImportedWhenUsed("torchvision")
+    torchvision.utils = _ImportedWhenUsed("torchvision.utils")
+    if "torchvision" not in sys.modules:
+        yield from (torchvision, torchvision.utils)
+
+
+def _remove_modules(placeholders: dict[str, ModuleType]) -> None:
+    for name, module in placeholders.items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
+
+
+class _InstanceOfSplatfacto(type):
+    """Asks the real class, if there is one by now; before, there can be no instance of it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        module = sys.modules.get(SPLATFACTO)
+        return module is not None and module.SplatfactoModel is not cls and isinstance(instance, module.SplatfactoModel)
+
+
+class _SplatfactoModel(metaclass=_InstanceOfSplatfacto):
+    """In the place of Splatfacto's class where Nerfstudio's viewer asks for it."""
+
+
+class _ImportedWhenUsed(ModuleType):
+    """A module that is imported once anything of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        _remove_modules({self.__name__: self})
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 # Opening finished runs.
 
 
@@ -260,9 +329,15 @@ class TrainingLog(LocalWriter):
             GLOBAL_BUFFER["step"] = step
 
 
+def _duration(seconds: float) -> str:
+    """Seconds in words; from a minute on as hours, minutes and seconds."""
+    if seconds >= 60:
+        return str(timedelta(seconds=round(seconds)))
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def _figure(name: str, value: float) -> str:
     """A figure with its name, in the units of Nerfstudio's table."""
     if name.endswith("(time)"):
-        name, text = name.removesuffix(" (time)"), f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
-        return f"{name} {text}"
+        return f"{name.removesuffix(' (time)')} {_duration(value)}"
     return f"{name} {writer.human_format(value).strip() if 'Rays' in name else f'{value:.4f}'}"

@@ -21,7 +21,7 @@ ROOM = "make room, or give another place"
 
 @contextmanager
 def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterator[Path]:
-    """A place to write to, of the same name; it becomes `path` when the block ends, and is gone if the block fails.
+    """A temporary path of the same name to write to; it becomes `path` when the block ends, and is removed if it fails.
 
     Args:
         path: The file.
@@ -48,7 +48,7 @@ def check_new_file(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder to write to; its files move to `path` when the block ends, and are gone if the block fails.
+    """An empty folder to write to; its files move to `path` when the block ends, and are removed if it fails.
 
     A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
 
@@ -137,7 +137,7 @@ def _belongs_to_output(failed: Path, path: Path) -> bool:
 
 @contextmanager
 def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`; `refusals` of the system inside are told."""
+    """A temporary folder on the same disk as `path`; what the system refuses inside becomes an `InputError`."""
     with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:

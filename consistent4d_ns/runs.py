@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from consistent4d_ns.checkpoints import NAME, choose_checkpoint, read_checkpoint
+from consistent4d_ns.checkpoints import choose_checkpoint, read_checkpoint
 from consistent4d_ns.config_checks import check_config
+from consistent4d_ns.config_files import REMEDY, config_file
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.messages import warn
 
@@ -27,8 +28,6 @@ PYTHON_TAG = "tag:yaml.org,2002:python/"
 """Beginning of the YAML tags that stand for Python objects."""
 PATHS = ("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath")
 """Names of paths in configurations that were written on any system and by any version of Python."""
-REMEDY = "give the config.yml that ns-train saved in the run's folder"
-"""What to do where a file is no configuration."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class ConfigLoader(yaml.SafeLoader):
     def construct_config(self, name: str, node: yaml.Node) -> Any:
         """`!!python/object:...`: a configuration with its fields."""
         kind = self._known(name, node)
-        if not (is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
+        if not (isinstance(kind, type) and is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
             raise self._refusal(f"{name} is not a configuration", node)
         fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
         declared = {field.name for field in dataclasses.fields(kind)}
@@ -124,17 +123,14 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def read_config(path: Path) -> Consistent4DTrainerConfig:
-    """The configuration in a run's `config.yml`, set to use what lies beside it.
+    """The configuration of a run, by its `config.yml` or its folder, set to use what lies beside it.
 
     Raises:
         InputError: no such file, not a configuration, or that of another method.
     """
-    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
+    from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: {REMEDY}.")
-    if NAME.fullmatch(path.name):
-        raise InputError(f"{path} is a checkpoint: {REMEDY} (two folders above it).")
+    path = config_file(path)
     try:
         loader = ConfigLoader(path.read_text(encoding="utf-8"))
         node: Any = loader.get_single_node()
@@ -171,7 +167,6 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     Raises:
         InputError: configuration, checkpoint or frames cannot be used.
     """
-    path = path / "config.yml" if path.is_dir() else path
     config = read_config(path)
     if data is not None:
         config.use_data(data.expanduser())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
@@ -22,14 +22,12 @@ from consistent4d_ns.checkpoints import (
     write_checkpoint,
 )
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
+from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
-
-INTERRUPTED = 130
-"""Exit code of a program that Ctrl-C ended, as shells have it."""
 
 
 class Consistent4DTrainer(Trainer):
@@ -64,7 +62,7 @@ class Consistent4DTrainer(Trainer):
             super().setup(test_mode)
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
-            self.report = TrainingReport(self.pipeline, self.config)
+            self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
 
     def _load_checkpoint(self) -> None:
@@ -140,11 +138,16 @@ class Consistent4DTrainer(Trainer):
 
     @contextmanager
     def catch_interrupts(self) -> Iterator[None]:
-        """Let Ctrl-C end training after the current step; where there are several processes, each at once."""
-        if self.world_size > 1 or threading.current_thread() is not threading.main_thread():
+        """Let Ctrl-C end training after the current step; where there are several processes, each at once.
+
+        A program that was started to ignore Ctrl-C, as in the background of a script, goes on ignoring it.
+        """
+        previous = signal.getsignal(signal.SIGINT)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.world_size > 1 or not in_main_thread or previous is not signal.default_int_handler:
             yield
             return
-        previous = signal.signal(signal.SIGINT, self.interrupt)
+        signal.signal(signal.SIGINT, self.interrupt)
         try:
             yield
         finally:

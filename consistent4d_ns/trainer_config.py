@@ -20,6 +20,7 @@ from consistent4d_ns.checkpoints import choose_checkpoint, list_checkpoints, res
 from consistent4d_ns.config_checks import check_config
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
+from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.option_checks import check_options
@@ -95,11 +96,14 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Called by `ns-train` first of all: check what can be checked, and take the time of the start.
 
         Raises:
-            InputError: an option cannot be used.
+            InputError: an option cannot be used, or the folder is that of another run.
         """
         self.prepare()
-        self.has_new_timestamp = self.timestamp == TIMESTAMP
-        super().set_timestamp()
+        if self.timestamp == TIMESTAMP:
+            super().set_timestamp()
+            self.has_new_timestamp = True
+        elif not self.has_new_timestamp and self.get_base_dir().exists():
+            self.check_earlier_run(self.get_base_dir())
 
     def save_config(self) -> None:
         """Claim the run's folder, and save this there as config.yml, with absolute paths.
@@ -123,6 +127,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         check_options(self)
         self.pipeline.model.check()
         self.pipeline.datamanager.plan.check()
+        if self.pipeline.guidance.kind != "none":
+            check_noise_levels(self.pipeline.guidance)
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
@@ -143,21 +149,30 @@ class Consistent4DTrainerConfig(TrainerConfig):
             self.timestamp = f"{stamp}_{number}"
         return self.get_base_dir()
 
-    def enter_earlier_run(self, folder: Path) -> None:
-        """Go on in a folder that exists.
-
-        Raises:
-            InputError: neither is the run in it resumed nor may it be overwritten.
-        """
+    @property
+    def goes_on_in_folder(self) -> bool:
+        """Whether the run in the folder is resumed, or trained on several machines, the first of which claimed it."""
         resumed = self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir()
-        if resumed or self.machine.machine_rank > 0:  # The first machine of several has claimed the folder for all.
-            return
-        if not self.overwrite:
+        return resumed or self.machine.machine_rank > 0
+
+    def check_earlier_run(self, folder: Path) -> None:
+        """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten."""
+        if not (self.goes_on_in_folder or self.overwrite):
             raise InputError(
                 f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir {folder} to "
                 f"resume that run, or --overwrite True to replace it (with --load-config: set timestamp to "
                 f"'{TIMESTAMP}', or overwrite to true, in a copy of the file)."
             )
+
+    def enter_earlier_run(self, folder: Path) -> None:
+        """Go on in a folder that exists; unless its run is resumed, that is deleted, as `overwrite` asks for.
+
+        Raises:
+            InputError: neither is the run in it resumed nor may it be overwritten.
+        """
+        self.check_earlier_run(folder)
+        if self.goes_on_in_folder:
+            return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
         with refusals(folder):
             for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY):

@@ -23,7 +23,8 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
 from consistent4d_ns.interpolation.ifnet import IFNet
 from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
-from consistent4d_ns.media.pictures import nerfstudio_path, parse_panels, render_rows, run_sheet
+from consistent4d_ns.media.pictures import nerfstudio_path, render_rows, run_sheet
+from consistent4d_ns.media.tiles import parse_tiles
 from consistent4d_ns.method_configs import FieldOptimizerConfig
 from tests.field.test_planes import kernel_error
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
@@ -120,7 +121,7 @@ def test_pictures(tmp_path):
     path = path_json(camera_path("orbit-in-time", PathOptions(frames=3, size=24), InputVideo()))
     for name in ("input", "rgb@90", "depth", "normals", "accumulation_0"):
         rows = [
-            np.stack(list(render_rows(side.model, side.datamanager, cameras, parse_panels([name], side.model))))
+            np.stack(list(render_rows(side.model, side.datamanager, cameras, parse_tiles([name]))))
             for side, (cameras, _) in ((side, nerfstudio_path(path)) for side in (cpu, cuda))
         ]
         assert np.abs(rows[0].astype(int) - rows[1]).mean() < 1, name

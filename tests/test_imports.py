@@ -49,6 +49,28 @@ def test_entry_points_import_nothing_heavy(module: str):
     output(sys.executable, "-c", f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); import {module}")
 
 
+LIGHT = """
+import sys
+import consistent4d_ns.method_configs
+slow = ("torchvision", "torch._dynamo", "gsplat", "scipy.interpolate", "nerfstudio.models.splatfacto")
+assert not [name for name in slow if name in sys.modules]
+import nerfstudio.pipelines.base_pipeline as pipelines, nerfstudio.viewer.render_panel as panel
+import nerfstudio.viewer.viewer as viewer
+assert not isinstance(1, viewer.SplatfactoModel)
+assert panel.interpolate.PchipInterpolator([0, 1], [0, 2])(0.5) == 1
+assert pipelines.vutils.save_image.__module__ == "torchvision.utils"
+from nerfstudio.models.splatfacto import SplatfactoModel
+assert isinstance(SplatfactoModel.__new__(SplatfactoModel), viewer.SplatfactoModel)
+assert not isinstance(1, viewer.SplatfactoModel)
+import scipy.interpolate, torchvision.transforms
+"""
+"""What is left out of the import of Nerfstudio's trainer works as before when it is used."""
+
+
+def test_nerfstudios_trainer_is_imported_lightly():
+    output(sys.executable, "-c", LIGHT)
+
+
 def test_the_package_itself_imports_nothing():
     program = "import sys; before = set(sys.modules); import consistent4d_ns; print(sorted(set(sys.modules) - before))"
     added = output(sys.executable, "-c", program)

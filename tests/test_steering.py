@@ -55,15 +55,15 @@ def test_factors_reach_losses_and_log(pipeline):
     step = step_of(pipeline, StepKind.AZIMUTHS)
     _, plain, figures = pipeline.get_train_loss_dict(step)
     pipeline.steer(sds=3.0, consistency=0.0)
-    _, steered, told = pipeline.get_train_loss_dict(step)
+    _, steered, logged = pipeline.get_train_loss_dict(step)
     for name, loss in plain.items():
         factor = {"sds_0": 3.0, "sds_1": 3.0, "consistency_0": 0.0, "consistency_1": 0.0}.get(name, 1.0)
         assert float(steered[name].detach()) == pytest.approx(float(loss.detach()) * factor, rel=1e-5), name
-        assert float(told[f"weight/{name}"]) == pytest.approx(float(figures[f"weight/{name}"]) * factor), name
-        assert torch.equal(told[f"term/{name}"], figures[f"term/{name}"])
+        assert float(logged[f"weight/{name}"]) == pytest.approx(float(figures[f"weight/{name}"]) * factor), name
+        assert torch.equal(logged[f"term/{name}"], figures[f"term/{name}"])
 
 
-def test_changes_wait_for_the_next_step_and_are_told(pipeline, capsys):
+def test_changes_wait_for_the_next_step_and_are_printed(pipeline, capsys):
     pipeline.get_train_loss_dict(0)
     pipeline.steer(mask=2.0)
     assert pipeline.steering == Steering()
@@ -116,10 +116,10 @@ def test_a_step_repeats_from_its_draws_whatever_is_steered_by_then(pipeline, kin
     _, losses, figures = pipeline.training_step(draws)
     pipeline.steer(sds=3.0, rgb=0.5, mask=0.0, consistency=2.0, guidance_scale=1.0, noise_range=(0.1, 0.2))
     pipeline.adopt_steering(draws.plan.step)
-    _, again, told = pipeline.training_step(draws)
+    _, again, logged = pipeline.training_step(draws)
     assert losses.keys() == again.keys()
     assert all(torch.equal(losses[name], again[name]) for name in losses)
-    assert all(torch.equal(figures[name], told[name]) for name in figures)
+    assert all(torch.equal(figures[name], logged[name]) for name in figures)
     assert pipeline.settings == draws.settings
     _, steered, _ = pipeline.training_step(pipeline.draw(draws.plan.step))
     assert any(not torch.equal(losses[name], steered[name]) for name in losses)

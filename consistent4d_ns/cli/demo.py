@@ -98,7 +98,8 @@ def report(trainer: Trainer) -> None:
     from consistent4d_ns.media.camera_paths import camera_path, path_json
     from consistent4d_ns.media.encoding import write_frames
     from consistent4d_ns.media.path_options import Kind, PathOptions
-    from consistent4d_ns.media.pictures import Panel, nerfstudio_path, render_rows, source_of
+    from consistent4d_ns.media.pictures import input_video, nerfstudio_path, render_rows
+    from consistent4d_ns.media.tiles import Tile
     from consistent4d_ns.pipeline import Consistent4DPipeline
     from consistent4d_ns.record.report import PLOT, SHEET
 
@@ -109,8 +110,8 @@ def report(trainer: Trainer) -> None:
     options = PathOptions(frames=VIDEO_FRAMES, size=VIDEO_SIZE)
     videos: dict[Kind, Path] = {"orbit-in-time": out / "orbit.mp4", "fixed-view": out / "fixed_view.mp4"}
     for kind, file in videos.items():
-        cameras, _ = nerfstudio_path(path_json(camera_path(kind, options, source_of(data))))
-        rows = progress(render_rows(model, data, cameras, [Panel("rgb")]), f"Rendering {file.name}", len(cameras))
+        cameras, _ = nerfstudio_path(path_json(camera_path(kind, options, input_video(data))))
+        rows = progress(render_rows(model, data, cameras, [Tile("rgb")]), f"Rendering {file.name}", len(cameras))
         write_frames(file, "mp4", rows, data.fps, overwrite=True)
 
     metrics = pipeline.get_average_eval_image_metrics()

@@ -1,17 +1,19 @@
-"""`consistent4d export`: a finished run as meshes or points for other programs."""
+"""`consistent4d export`: meshes and points of a finished run, for other programs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from consistent4d_ns.cli.progress import progress
+from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.config_files import config_file
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import Colouring, Format, MeshOptions, MomentOptions, SolidOptions, in_range
+from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, TimeOptions, in_range
 from consistent4d_ns.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 Flat = tyro.conf.arg(name="", prefix_name=False)
 """Marks a group of options whose names are not prefixed."""
-USD_SUFFIXES = (".usd", ".usda", ".usdc")
+USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 
 export = SubcommandApp()
 
@@ -33,7 +35,7 @@ class RunOptions:
     data: Path | None = None
     """Where the run's frames are now, if they were moved."""
     device: Literal["cuda", "cpu"] | None = None
-    """Where to compute; default: CUDA if there is one."""
+    """Where to compute; default: CUDA if available."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +44,36 @@ class Common:
 
     run: Annotated[RunOptions, Flat] = field(default_factory=RunOptions)
     """Which run."""
-    moments: Annotated[MomentOptions, Flat] = field(default_factory=MomentOptions)
-    """Which moments."""
+    times: Annotated[TimeOptions, Flat] = field(default_factory=TimeOptions)
+    """Which times."""
     solid: Annotated[SolidOptions, Flat] = field(default_factory=SolidOptions)
     """What counts as the object."""
     overwrite: bool = False
-    """Replace what an earlier export wrote there."""
+    """Replace an earlier output."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""
-        self.moments.check()
+        self.times.check()
         self.solid.check()
 
     def open(self, config: Path) -> Exporter:
         """Open a run.
 
         Raises:
-            InputError: it cannot be used, or there is nothing to see.
+            InputError: it cannot be used, or the object is transparent.
         """
+        config = config_file(config)
+        announce(f"Loading {config}")
+        # Seconds to import, so options and the output's place are checked before.
         from consistent4d_ns.export.sequence import exporter
         from consistent4d_ns.runs import load_run
 
-        opened = load_run(config, self.run.step, self.run.data, self.run.device)
-        made = exporter(opened, self.solid, self.moments)
-        chosen = made.solid.threshold
-        print(f"The object: density of at least {chosen.density:.3g}, lines of opacity of at least {chosen.opacity:g}.")
-        return made
+        run = load_run(config, self.run.step, self.run.data, self.run.device)
+        announce("Calibrating the density threshold of the object")
+        source = exporter(run, self.solid, self.times)
+        chosen = source.solid.threshold
+        print(f"Object: density at least {chosen.density:.3g}, opacity of lines of sight at least {chosen.opacity:g}.")
+        return source
 
 
 Config = Annotated[Path, tyro.conf.Positional]
@@ -81,6 +87,7 @@ def mesh(
     format: Format | None = None,
     colouring: Colouring | None = None,
     lit: bool = False,
+    compress: bool = True,
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
@@ -94,34 +101,36 @@ def mesh(
         out: NAME.glb for one animated file, else a folder to make.
         format: Of the numbered files: glb, obj (with .mtl and .png) or ply; default: glb.
         colouring: A texture, or a colour per vertex; default: texture, in PLY vertex.
-        lit: Let light fall on GLB meshes; otherwise they show their colours as they are, which contain the light of the
-            video.
-        options: How the object is made into triangles.
+        lit: Shade GLB meshes; otherwise they show their colours as they are, which contain the video's lighting.
+        compress: Write GLB files with quantised vertices and WebP textures, which three.js and Blender read;
+            --no-compress writes 32-bit floats and PNG, for programs that know glTF 2.0 without extensions.
+        options: How the surface is triangulated and textured.
         common: What all exports share.
     """
-    from consistent4d_ns.export.files import write_meshes
-    from consistent4d_ns.export.gltf import glb
-
     common.check()
     options.check()
     if out.suffix.lower() == ".glb":
         if format not in (None, "glb"):
             raise InputError(f"{out} is one file, --format {format} is for numbered files: give a folder.")
         with new_file(out, common.overwrite) as path:
-            made = common.open(config)
-            meshes = made.meshes(options, colouring or "texture")
-            path.write_bytes(glb(progress(meshes, "Exporting", len(made.moments)), made.moments.fps, lit))
-            print(told(out, made))
-            return
+            source = common.open(config)
+            from consistent4d_ns.export.gltf import glb
+
+            meshes = progress(source.meshes(options, colouring or "texture"), "Exporting", len(source.timeline))
+            path.write_bytes(glb(meshes, source.timeline.fps, lit, compress))
+        report(out, source)
+        return
     format = numbered_format(out, format)
     if format == "ply" and colouring == "texture":
         raise InputError("PLY files hold no texture: give --colouring vertex, or --format obj or glb.")
     colouring = colouring or ("vertex" if format == "ply" else "texture")
     with new_folder(out, common.overwrite) as folder:
-        made = common.open(config)
-        meshes = progress(made.meshes(options, colouring), "Exporting", len(made.moments))
-        write_meshes(folder, meshes, format, made.moments, lit)
-    print(told(out, made))
+        source = common.open(config)
+        from consistent4d_ns.export.files import write_meshes
+
+        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
+        write_meshes(folder, meshes, format, source.timeline, lit, compress)
+    report(out, source)
 
 
 @export.command
@@ -142,16 +151,16 @@ def points(
         count: Points of each frame, evenly spread; 1 to 5 million.
         common: What all exports share.
     """
-    from consistent4d_ns.export.files import write_points
-
     common.check()
     in_range("--count", count, 1, 5_000_000)
     if out.suffix:
         raise InputError(f"{out} ends in {out.suffix}: points are written as numbered PLY files, give a folder.")
     with new_folder(out, common.overwrite) as folder:
-        made = common.open(config)
-        write_points(folder, progress(made.points(count), "Exporting", len(made.moments)), made.moments)
-    print(told(out, made))
+        source = common.open(config)
+        from consistent4d_ns.export.files import write_points
+
+        write_points(folder, progress(source.points(count), "Exporting", len(source.timeline)), source.timeline)
+    report(out, source)
 
 
 @export.command
@@ -159,31 +168,42 @@ def usd(
     config: Config,
     out: Config,
     /,
-    faces: int = MeshOptions.faces,
+    lit: bool = False,
+    options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
-    """One USD file whose mesh changes over time, with a colour per vertex. Needs the extra `usd`.
+    """USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
 
-    World units, z up; the front is towards +x, where the input camera stands.
+    .usd, .usda and .usdc hold one mesh with a colour per vertex, z up and the front towards +x, where the input camera
+    stands. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
 
     Args:
         config: The run's config.yml, or its folder.
-        out: NAME.usd, .usda or .usdc.
-        faces: Triangles of each mesh, where the surface has as many; 100 to 5 million.
+        out: NAME.usd, .usda, .usdc or .usdz.
+        lit: Shade the mesh; otherwise it emits its colours, which contain the video's lighting.
+        options: How the surface is triangulated; only .usdz has a texture.
         common: What all exports share.
     """
-    from consistent4d_ns.export.usd import check_usd, write_usd
-
     common.check()
-    options = MeshOptions(faces)
     options.check()
-    if out.suffix.lower() not in USD_SUFFIXES:
+    suffix = out.suffix.lower()
+    if suffix not in USD_SUFFIXES:
         raise InputError(f"{out}: give a name that ends in {', '.join(USD_SUFFIXES)}.")
     check_usd()
     with new_file(out, common.overwrite) as path:
-        made = common.open(config)
-        write_usd(path, progress(made.meshes(options, "vertex"), "Exporting", len(made.moments)), made.moments.fps)
-    print(told(out, made))
+        source = common.open(config)
+        from consistent4d_ns.export.usd import write_usd, write_usdz
+
+        colouring, write = ("texture", write_usdz) if suffix == ".usdz" else ("vertex", write_usd)
+        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
+        write(path, meshes, source.timeline.fps, lit)
+    report(out, source)
+
+
+def check_usd() -> None:
+    """Raises: InputError: USD's library is missing."""
+    if not find_spec("pxr"):
+        raise InputError("USD files need usd-core: pip install 'consistent4d_ns[usd]'.")
 
 
 def numbered_format(out: Path, format: Format | None) -> Format:
@@ -200,7 +220,6 @@ def numbered_format(out: Path, format: Format | None) -> Format:
     return format or "glb"
 
 
-def told(out: Path, made: Exporter) -> str:
-    """What was written where."""
-    moments = made.moments
-    return f"{out}: {len(moments)} frames, {moments.fps:g} a second."
+def report(out: Path, source: Exporter) -> None:
+    """Print what was written where."""
+    print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")

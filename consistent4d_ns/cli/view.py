@@ -31,6 +31,9 @@ def view(
     """
     port = free_port(host, port)
     announce(f"Loading {config}")
+    from consistent4d_ns.nerfstudio_internals import import_trainer_lightly
+
+    import_trainer_lightly()  # Before the viewer imports what takes seconds and is not used.
     from consistent4d_ns.cli.viewer_server import open_viewer
     from consistent4d_ns.runs import load_run
 

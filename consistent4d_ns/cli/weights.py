@@ -151,7 +151,8 @@ def describe_package(archive: zipfile.ZipFile) -> str:
     """Name, author, home page, licence and licence text of a wheel."""
     files = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
     fields = email.message_from_bytes(archive.read(files["METADATA"]))
-    licences = [value for value in fields.get_all("Classifier", []) if value.startswith("License ::")]
+    classifiers = fields.get_all("Classifier", [])
+    licences = [value.rpartition(" :: ")[2] for value in classifiers if value.startswith("License ::")]
     text = archive.read(files["LICENSE"]).decode().strip() if "LICENSE" in files else ""
     return (
         f"Origin: {fields['Name']} {fields['Version']} by {fields['Author']}, {fields['Home-page']}\n"

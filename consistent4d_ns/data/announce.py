@@ -1,4 +1,4 @@
-"""Says things to the user."""
+"""Messages to the user on the console."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 
 def announce(line: str) -> None:
-    """Print one line as it is: not wrapped, and brackets in file names are no markup."""
+    """Print one line verbatim: not wrapped, and brackets in file names are not markup."""
     CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)

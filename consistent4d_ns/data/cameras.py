@@ -18,7 +18,7 @@ from torch import Tensor
 from consistent4d_ns.errors import InputError
 
 DEFAULT_CAMERA = {"elevation": 0.0, "azimuth": 0.0, "distance": 2.0, "fovy": 49.1}
-"""Input camera where nothing else is said (method.md section 2): degrees, degrees, world units, degrees."""
+"""Default input camera (method.md section 2): degrees, degrees, world units, degrees."""
 CAMERA_RANGES = {
     "elevation": (-90.0, 90.0),
     "azimuth": (-math.inf, math.inf),
@@ -31,7 +31,7 @@ sqrt(3), which the corners of the box [-1, 1]^3 reach, a camera can still be ins
 
 @dataclass(frozen=True)
 class OrbitViews:
-    """Some views of the object, each from a point of a sphere around it."""
+    """Cameras on spheres around the object that look at its centre."""
 
     elevation: Float[Tensor, " views"]
     """Degrees above the xy plane."""
@@ -86,11 +86,11 @@ def orbit_poses(
 ) -> Float[Tensor, "*views 3 4"]:
     """Camera-to-world matrices with columns right, up, backward, position.
 
-    The up hint is +z; straight above or below the object, where it fails, the azimuth decides which way is up.
+    The up vector is +z; straight above or below the object, where that is undefined, it follows from the azimuth.
     """
     position = orbit_positions(elevation, azimuth, distance)
     backward = F.normalize(position, dim=-1)
-    # look x z, written out with the azimuth: exact at the poles too.
+    # right = look x z, expressed by the azimuth so that it is exact at the poles too.
     a = torch.deg2rad(azimuth)
     right = torch.stack((-torch.sin(a), torch.cos(a), torch.zeros_like(a)), dim=-1)
     up = torch.linalg.cross(backward, right, dim=-1)
@@ -98,7 +98,7 @@ def orbit_poses(
 
 
 def view_from(position: Float[Tensor, "3"], fovy: float) -> OrbitViews:
-    """The view from a place in world units (not the origin); `fovy` in degrees."""
+    """The view from a position in world units (not the origin); `fovy` in degrees."""
     x, y, z = position
     elevation, azimuth = torch.atan2(z, torch.hypot(x, y)), torch.atan2(y, x)
     return orbit_views(math.degrees(elevation), math.degrees(azimuth), float(position.norm()), fovy)
@@ -108,8 +108,8 @@ def relative_pose(views: OrbitViews, condition: OrbitViews) -> Float[Tensor, "vi
     """Zero123's camera vector (rad(e_c - e), sin(a - a_c), cos(a - a_c), d - d_c) (method.md section 5.2).
 
     Args:
-        views: The views to be judged or sampled.
-        condition: The view(s) of the conditioning image; one, or as many as `views`.
+        views: The novel views.
+        condition: View(s) of the conditioning image(s); one, or as many as `views`.
     """
     azimuth = torch.deg2rad(views.azimuth - condition.azimuth)
     elevation = torch.deg2rad(condition.elevation - views.elevation)
@@ -118,5 +118,5 @@ def relative_pose(views: OrbitViews, condition: OrbitViews) -> Float[Tensor, "vi
 
 
 def full_circle(count: int) -> list[float]:
-    """`count` azimuths in degrees, evenly spread over the circle, starting at 0."""
+    """`count` evenly spaced azimuths in degrees, from 0."""
     return [360.0 * i / count for i in range(count)]

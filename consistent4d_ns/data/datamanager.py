@@ -1,4 +1,4 @@
-"""Feeds training steps: frames on the device, cameras by plan, whole images for evaluation."""
+"""Feeds training: frames on the device, planned cameras, whole images for evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL_KINDS = frozenset(StepKind)
 
 @dataclass
 class Consistent4DDataManagerConfig(VanillaDataManagerConfig):
-    """Where frames come from and which cameras training looks through."""
+    """Which frames and cameras training sees."""
 
     _target: type = field(default_factory=lambda: Consistent4DDataManager)
     """Class to instantiate."""
@@ -40,11 +40,11 @@ class Consistent4DDataManagerConfig(VanillaDataManagerConfig):
 
 
 class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
-    """Batches are whole images: of the input view, or of novel views.
+    """A batch is one or more whole images, of the input view or of novel views.
 
     All frames stay in one tensor on the training device (float16; 32, 300 or 1000 frames at 256 pixels take 17, 157 or
-    524 MB). A batch is a dictionary with the `plan` it follows and, for the input view, `image` [rays, 3] on white and
-    the soft mask `alpha` [rays].
+    524 MB). A batch is a dictionary with its `plan` and, for the input view, `image` [rays, 3] on white and the soft
+    mask `alpha` [rays].
     """
 
     config: Consistent4DDataManagerConfig
@@ -53,7 +53,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     dataparser: FrameSequence
 
     def setup_train(self) -> None:
-        """Bring the frames to the training device.
+        """Copy the frames to the training device.
 
         Raises:
             InputError: the plan's options contradict each other, or a frame cannot be used.
@@ -95,12 +95,12 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         return composite_white(self.frames.float())
 
     def plan(self, step: int, useful: frozenset[StepKind] = ALL_KINDS) -> StepPlan:
-        """What training step `step` renders, of the `useful` kinds; follows from the seed and the step alone."""
+        """What training step `step` renders, of the `useful` kinds; determined by the seed and the step alone."""
         generator = step_generator(self.seed, step, "plan", "cpu")
         return plan_step(self.config.plan, step, self.frame_times, self.input_view, useful, generator)
 
     def batch(self, plan: StepPlan) -> tuple[RayBundle, dict[str, Any]]:
-        """Rays of all views of a plan, in view-major, row-major order, and what is known about them."""
+        """Rays of all views of a plan, in view-major, row-major order, and the batch (see the class)."""
         times = plan.times.to(self.device, non_blocking=True)
         rays = view_rays(plan.views.to(self.device), times, plan.image_size)
         self._rays_per_batch = len(rays)
@@ -141,6 +141,6 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         return int(self.eval_dataset.cameras.height[0] * self.eval_dataset.cameras.width[0])
 
     def get_datapath(self) -> Path:
-        """The frames' folder; camera paths made in the viewer are saved in it."""
+        """The folder of the frames, in which the viewer saves camera paths."""
         data = self.dataparser.source
         return data if data.is_dir() else data.parent

@@ -1,6 +1,6 @@
 """Nerfstudio data parser for one segmented video of a fixed camera (method.md section 2).
 
-Only leaves are imported here: nerfstudio loads this module while it is itself half imported.
+Only leaf modules are imported here: Nerfstudio loads this module while its own import is still in progress.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
-"""What meta.json calls these numbers."""
+"""Their keys in meta.json."""
 IMAGE_SIZES = (16, 4096)
-"""Accepted range of `image_size`; SSIM looks through windows of 11 pixels."""
+"""Accepted range of `image_size` in pixels; SSIM uses windows of 11 pixels."""
 
 
 @dataclass
@@ -45,31 +45,31 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Folder of PNG or WebP frames with alpha (8 or 16 bit); or one animated file with alpha (GIF, APNG, WebP, WebM,
     MKV, MOV or MP4), whose frames keep the times at which they are shown."""
     alpha: Literal["straight", "premultiplied"] = "straight"
-    """How the files store colours: as they are (PNG's rule, and what segmentation tools write), or multiplied by alpha
-    (some compositing programs)."""
+    """Whether colours in the files are straight, as the PNG standard has it and segmentation tools write them, or
+    multiplied by alpha, as some compositing programs write them."""
     frame_stride: int = 1
     """Take every n-th frame."""
     frame_count: int | None = None
-    """Take this many frames, counted after the stride; all of them when left out."""
+    """Take this many frames, counted after the stride; all of them when omitted."""
     fps: float | None = None
-    """Frames per second of the video as it was filmed, at which it is played and rendered; when left out that of an
+    """Frames per second of the video as it was filmed, at which it is played and rendered; when omitted that of an
     animated file or of names that are time stamps, else 16. Of unevenly spaced frames the mean."""
     elevation: float | None = None
-    """Degrees of the input camera above the object, -90 to 90; when left out that of meta.json, else 0."""
+    """Degrees of the input camera above the object, -90 to 90; when omitted that of meta.json, else 0."""
     distance: float | None = None
     """Distance of the input camera from the origin in world units, 1 to 100 (the object fits in the unit ball); when
-    left out that of meta.json, else 2."""
+    omitted that of meta.json, else 2."""
     fovy: float | None = None
-    """Vertical field of view of the input camera in degrees, 1 to 179; when left out that of meta.json, else 49.1."""
+    """Vertical field of view of the input camera in degrees, 1 to 179; when omitted that of meta.json, else 49.1."""
     image_size: int = 256
-    """Side in pixels at which frames are kept, 16 to 4096; training stages scale them down from it."""
+    """Side in pixels at which frames are stored, 16 to 4096; training stages scale them down from it."""
     downscale_factor: ClassVar[float | None] = None
     """Divides `image_size`; `ns-render dataset --downscale-factor` sets it. Not a field, hence not an option."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What one fixed camera saw."""
+    """A fixed camera and the frames it recorded."""
 
     frames: FrameList
     """The chosen frames."""
@@ -78,7 +78,7 @@ class View:
 
 
 class FrameSequence(DataParser):
-    """Lists the frames and places the cameras; the data set decodes the frames when they are needed.
+    """Lists the frames and places the cameras; the dataset decodes the frames when they are needed.
 
     Metadata of the outputs: "frames" (tuple of FrameList, one per view), "input_view" (OrbitViews of length 1),
     "ground_truth" (whether the evaluation split shows unseen sides) and "frame_times" (FrameTimes of the chosen frames,
@@ -266,5 +266,5 @@ def checked_image_size(size: int) -> int:
 
 frame_sequence = DataParserSpecification(
     config=FrameSequenceDataParserConfig(),
-    description="RGBA frames or one animated file of an object seen by one fixed camera.",
+    description="RGBA frames, or one animated file, of an object recorded by a fixed camera.",
 )

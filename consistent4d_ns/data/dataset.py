@@ -1,4 +1,4 @@
-"""The frames as nerfstudio's images: white background, alpha beside them (method.md section 2)."""
+"""The frames as a Nerfstudio dataset: composited on white, with alpha beside them (method.md section 2)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _decoding = threading.Lock()
 
 
 class FrameDataset(InputDataset):
-    """All frames of one split, decoded once, at the first use.
+    """All frames of one split, decoded once, on first use.
 
     `metadata["frames"]` of the dataparser says which frames, the cameras (after `scale_factor`) at which size.
     """
 
     @cached_property
     def rgba(self) -> Float16[Tensor, "frames 4 size size"]:
-        """Premultiplied RGBA of all frames, on the CPU; shared between data sets of the same frames: do not modify.
+        """Premultiplied RGBA of all frames, on the CPU; shared by datasets of the same frames, so not to be modified.
 
         Raises:
             InputError: A frame cannot be used (see `decode_frames`).
@@ -51,10 +51,10 @@ class FrameDataset(InputDataset):
 
 
 def shared_frames(frames: tuple[FrameList, ...], image_size: int) -> Float16[Tensor, "frames 4 size size"]:
-    """Decoded frames of several lists, one after the other; kept as long as somebody holds them.
+    """Decoded frames of several lists, concatenated; cached while a reference to them exists.
 
-    Training and evaluation use the same frames when there is no ground truth; so they are decoded and stored once. The
-    lock is for nerfstudio's image cache, which asks from several threads.
+    Without ground truth, training and evaluation use the same frames, which are decoded and stored once. The lock is
+    for Nerfstudio's image cache, which calls from several threads.
     """
     with _decoding:
         rgba = _decoded.get((frames, image_size))

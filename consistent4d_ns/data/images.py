@@ -1,4 +1,4 @@
-"""Images as values: premultiply, pad, resize, composite (method.md section 2)."""
+"""Image operations: premultiply, pad, resize, composite (method.md section 2)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def composite_white(rgba: Float[Tensor, "*batch 4 h w"]) -> Float[Tensor, "*batc
 
 
 def straight_colour(colour: Float[Tensor, "*image"], alpha: Float[Tensor, "*#image"]) -> Float[Tensor, "*image"]:
-    """Colour in [0, 1] without the alpha that it was multiplied by; 0 where both are."""
+    """Premultiplied to straight colour, in [0, 1]; 0 where alpha is 0."""
     return (colour / alpha.clamp(min=1e-6)).clamp(0.0, 1.0)
 
 
 def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Tensor, "images c side side"]:
-    """Decoded square images at another size: by area when they shrink, bilinearly when they grow."""
+    """Resize square images: area averaging to shrink them, bilinear interpolation to enlarge them."""
     mode = "area" if side <= images.shape[-1] else "bilinear"
     return F.interpolate(images, (side, side), mode=mode)
 
@@ -43,7 +43,7 @@ def premultiply(rgba: Shaped[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "h w 4
 
 
 def square_pad(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "side side c"]:
-    """Centre the image in the smallest square that holds it; the border is zero, that is transparent."""
+    """Centre the image in the smallest square that contains it; the border is transparent black."""
     height, width = image.shape[:2]
     if height == width:
         return image
@@ -55,7 +55,7 @@ def square_pad(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "side
 
 
 def resize_area(image: Shaped[np.ndarray, "h w c"], size: int) -> Shaped[np.ndarray, "size size c"]:
-    """Resize to `size` x `size`; when shrinking, a pixel is the mean of the area it covers (OpenCV's INTER_AREA)."""
+    """Resize to `size` x `size` with OpenCV's INTER_AREA: shrinking averages the area that a pixel covers."""
     import cv2
 
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

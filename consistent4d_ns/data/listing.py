@@ -1,6 +1,6 @@
 """Which files are the frames of a sequence, in which order, and when each was filmed; nothing is decoded.
 
-Unlike the original, which counts all entries of a folder as frames, files that are not frames are left out
+Unlike the original, which counts all entries of a folder as frames, files that are not frames are skipped
 (method.md section 11, quirk 10).
 """
 

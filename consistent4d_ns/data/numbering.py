@@ -25,6 +25,8 @@ DATE_TIME = re.compile(
 """Year, month, day, hour, minute, second and, where given, the decimals of the second."""
 STAMP_STEP = 10
 """Whole numbers this far apart or further may be time stamps; closer ones that differ in their steps have gaps."""
+LONGEST_PAUSE = 100
+"""Longest pause between frames with time stamps, in median steps; beyond that a name is no part of the series."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def find_series(folder: str, names: Sequence[str]) -> Series:
     stamps = _date_times(parsed) or _decimal_seconds(parsed)
     if stamps:
         return _stamped_series(folder, parsed, stamps)
-    parsed, column = _counting_column(folder, parsed)
+    parsed, column = _counting_column(folder, parsed, len(names))
     return _numbered_series(folder, parsed, [int(name.numbers[column]) for name in parsed])
 
 
@@ -88,10 +90,11 @@ def _majority_template(folder: str, parsed: list[Name]) -> list[Name]:
     return [name for name in parsed if name.template == template]
 
 
-def _counting_column(folder: str, parsed: list[Name]) -> tuple[list[Name], int]:
+def _counting_column(folder: str, parsed: list[Name], available: int) -> tuple[list[Name], int]:
     """The names that agree in all numbers but one, and which number that is.
 
-    A number that is different in every name counts them although others differ, too (`0001_score87`).
+    They are more than half of all `available` names. A number that is different in every name counts them although
+    others differ, too (`0001_score87`).
     """
     columns = list(zip(*(name.numbers for name in parsed), strict=True))
     distinct = [len(set(column)) for column in columns]
@@ -99,7 +102,7 @@ def _counting_column(folder: str, parsed: list[Name]) -> tuple[list[Name], int]:
     keys = [name.numbers[:counting] + name.numbers[counting + 1 :] for name in parsed]
     common, count = Counter(keys).most_common(1)[0]
     majority = [name for name, key in zip(parsed, keys, strict=True) if key == common]
-    if 2 * count > len(parsed) and not _fits_between(parsed, majority, counting):
+    if 2 * count > available and not _fits_between(parsed, majority, counting):
         return majority, counting
     if distinct[counting] < len(parsed):
         raise _several_series(folder, [parsed[keys.index(key)].name for key in list(dict.fromkeys(keys))[:3]])
@@ -157,7 +160,7 @@ def _decimal_seconds(parsed: list[Name]) -> dict[Name, float] | None:
     place = parsed[0].template.split("#.#")[0].count("#")
     wholes, decimals = ([name.numbers[place + i] for name in parsed] for i in (0, 1))
     width = len(decimals[0])
-    if width < 3 or any(len(part) != width for part in decimals):
+    if width < 3 or any(len(part) != width or not part.isdigit() for part in decimals):
         return None
     if len(set(wholes)) == 1 and _counts_by_one([int(part) for part in decimals]):
         return None
@@ -177,6 +180,7 @@ def _stamped_series(folder: str, parsed: list[Name], stamps: dict[Name, float]) 
     ordered = sorted(parsed, key=lambda name: stamps[name])
     seconds = [stamps[name] for name in ordered]
     _check_distinct(folder, ordered, seconds)
+    _check_pauses(folder, ordered, seconds)
     rate = (len(seconds) - 1) / (seconds[-1] - seconds[0]) if len(seconds) > 1 else None
     return Series(tuple(name.name for name in ordered), Spacing.from_stamps(seconds, rate))
 
@@ -191,6 +195,7 @@ def _numbered_series(folder: str, parsed: list[Name], numbers: list[int]) -> Ser
     step = min(steps, default=1)
     if any(difference % step for difference in steps):
         if statistics.median(steps) >= STAMP_STEP:
+            _check_pauses(folder, parsed, numbers)
             return Series(names, Spacing.from_stamps(numbers))
         step = math.gcd(*steps)
     for i, difference in enumerate(steps):
@@ -200,6 +205,18 @@ def _numbered_series(folder: str, parsed: list[Name], numbers: list[int]) -> Ser
                 "add it or renumber the frames"
             )
     return Series(names, Spacing.even(len(names)))
+
+
+def _check_pauses(folder: str, ordered: list[Name], stamps: Sequence[float]) -> None:
+    """Raises: InputError: between two time stamps lies far more than the usual step."""
+    steps = [b - a for a, b in pairwise(stamps)]
+    longest = max(range(len(steps)), key=steps.__getitem__)
+    ratio = steps[longest] / statistics.median(steps)
+    if ratio > LONGEST_PAUSE:
+        raise InputError(
+            f"{folder} has a pause of {ratio:.0f} times the usual step between {ordered[longest].name} and "
+            f"{ordered[longest + 1].name}: give the frames of one recording"
+        )
 
 
 def _check_distinct(folder: str, ordered: list[Name], values: Sequence[float]) -> None:

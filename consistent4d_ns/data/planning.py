@@ -73,27 +73,27 @@ class PlanConfig:
     """Views of a step with consecutive azimuths or times, per stage. The consistency loss needs at least 3, so 1 turns
     it off for that stage as upstream does at 256 pixels (quirk 6)."""
     reference_every: int = 2
-    """Every how many steps the input view is fitted; the steps between distil (method.md section 8, n_ref)."""
+    """Interval in steps at which the input view is fitted; all other steps distil (method.md section 8, n_ref)."""
     independent: float = 0.5
-    """Share of distillation steps with one frame and independent cameras."""
+    """Fraction of distillation steps with one frame and independent cameras."""
     azimuths: float = 0.125
-    """Share with one frame and consecutive azimuths."""
+    """Fraction with one frame and consecutive azimuths."""
     times: float = 0.125
-    """Share with one camera and consecutive frames."""
+    """Fraction with one camera and consecutive frames."""
     identical: float = 0.25
-    """Share of upstream's identical views (one frame, one camera, repeated), treated as `identical_views` says."""
+    """Fraction of upstream's identical views (one frame, one camera, repeated), replaced as `identical_views` says."""
     identical_views: Literal["independent", "identical"] = "independent"
-    """What becomes of the `identical` share: `independent` gives those steps independent cameras, `identical` keeps
-    upstream's behaviour (quirk 7)."""
+    """What the `identical` fraction of steps does: `independent` gives those steps independent cameras, `identical`
+    keeps upstream's behaviour (quirk 7)."""
     elevation_range: tuple[float, float] = (-10.0, 60.0)
     """Elevations of novel views in degrees."""
     elevation_distribution: Literal["uniform", "sphere", "upstream"] = "uniform"
     """`uniform` in degrees and `sphere` (uniform in solid angle) draw per view; `upstream` flips one coin per batch
-    between uniform and a narrower law, which reaches only -6.4 to 41.8 of the default range (quirks 11 and 12)."""
+    between uniform and a narrower distribution, which covers -6.4 to 41.8 of the default range (quirks 11, 12)."""
     azimuth_range: tuple[float, float] = (-180.0, 180.0)
     """Azimuths of novel views in degrees, relative to the input view."""
     azimuth_step_range: tuple[float, float] = (5.0, 15.0)
-    """Degrees between consecutive azimuths, one draw per step."""
+    """Degrees between consecutive azimuths, drawn once per step."""
     time_step: float = 1.0 / 16.0
     """Time between consecutive frames of a clip as a fraction of the sequence, rounded down to whole frames, at least
     one frame and short enough for the clip to fit (upstream crashes below 16 frames, quirk 9)."""
@@ -104,17 +104,19 @@ class PlanConfig:
         """Raises: InputError: values that contradict each other."""
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
         if len(lengths) != 1:
-            raise InputError("stage-steps, image-sizes, views and clip-views must name the same number of stages.")
+            raise InputError(
+                "stage-steps, image-sizes, views and clip-views differ in their number of stages: make them agree."
+            )
         if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
             raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
         if min(*self.image_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
             raise InputError("image-sizes, views, clip-views and reference-every must be at least 1.")
         if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
-            raise InputError("the shares independent, azimuths, times and identical must be >= 0 and not all 0.")
+            raise InputError("the shares independent, azimuths, times and identical must be at least 0 and not all 0.")
 
     @property
     def shares(self) -> dict[StepKind, float]:
-        """Share of each kind among distillation steps (not normalised)."""
+        """Unnormalised probability of each kind of distillation step."""
         kinds = (StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES, StepKind.IDENTICAL)
         return dict(zip(kinds, (self.independent, self.azimuths, self.times, self.identical), strict=True))
 
@@ -138,8 +140,7 @@ def plan_step(
         step: Training step, 0-based.
         frame_times: When the frames of the sequence were filmed.
         input_view: The input camera; novel views keep its distance and field of view.
-        useful: Kinds from which anything can be learned; where none of the distillation kinds is, the input view is
-            fitted instead.
+        useful: Kinds that give a training signal; if no kind of distillation does, the input view is fitted instead.
         generator: CPU generator of this step.
     """
     stage = config.stage(step)
@@ -177,7 +178,7 @@ def evenly_in_time(
 
 
 def draw_kind(config: PlanConfig, step: int, useful: frozenset[StepKind], generator: torch.Generator) -> StepKind:
-    """Reference on every `reference_every`-th step, else one of the useful kinds by its share."""
+    """Reference on every `reference_every`-th step, else one of the useful kinds at random."""
     shares = {kind: share for kind, share in config.shares.items() if kind in useful and share > 0}
     if step % config.reference_every == 0 or not shares:
         return StepKind.REFERENCE
@@ -197,7 +198,7 @@ def clip_stride(time_step: float, num_frames: int, count: int) -> int:
 def draw_frames(
     config: PlanConfig, kind: StepKind, num_frames: int, count: int, generator: torch.Generator
 ) -> Int64[Tensor, " views"]:
-    """Frames of the views: consecutive for a clip in time (at most all there are), else one frame for all."""
+    """Frames of the views: equidistant for a clip in time (at most the whole sequence), else one frame for all."""
     if kind is not StepKind.TIMES:
         return torch.randint(num_frames, (1,), generator=generator).expand(count)
     count = min(count, num_frames)
@@ -221,7 +222,7 @@ def draw_views(
 
 
 def draw_elevations(config: PlanConfig, count: int, generator: torch.Generator) -> Float[Tensor, " views"]:
-    """Elevations in degrees by the configured law."""
+    """Elevations in degrees from the configured distribution."""
     low, high = config.elevation_range
     law = config.elevation_distribution
     if law == "upstream":
@@ -231,7 +232,7 @@ def draw_elevations(config: PlanConfig, count: int, generator: torch.Generator) 
     if law == "sphere":
         sines = (math.sin(math.radians(low)), math.sin(math.radians(high)))
         return torch.rad2deg(torch.asin(_uniform(sines, count, generator)))
-    # Upstream takes percentages of the angle for percentages of the sphere.
+    # Upstream maps the angle, rather than its sine, linearly to fractions of the sphere (quirk 12).
     return torch.rad2deg(torch.asin(_uniform((low / 90.0, high / 90.0), count, generator)))
 
 

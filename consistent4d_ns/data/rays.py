@@ -37,7 +37,7 @@ def pixel_rays(
 
 
 def box_exit(distance: Float[Tensor, "*rays"]) -> Float[Tensor, "*rays"]:
-    """Distances along rays by which they have left the box [-1, 1]^3, for origins this far from its centre."""
+    """Distance after which rays have left the box [-1, 1]^3, from the distance of their origins to its centre."""
     return distance + math.sqrt(3.0)
 
 

@@ -45,12 +45,22 @@ def read_still(path: Path) -> Shaped[np.ndarray, "h w 4"]:
     Raises:
         InputError: It is damaged, too large, animated, or has no alpha channel.
     """
-    with open_image(path) as image:
+    with _open_image(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise InputError(f"{path} is an animation inside a folder of frames: give the file itself with --data")
         rgba = _to_rgba(image, path, str(path))  # Also finds damage, which OpenCV does not report.
         orientation = _orientation(image)
     return oriented(_read_16_bit(path) if _is_16_bit(path) else rgba, orientation)
+
+
+def still_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as stored, from its header.
+
+    Raises:
+        InputError: It is damaged or too large.
+    """
+    with _open_image(path) as image:
+        return image.height, image.width
 
 
 def read_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
@@ -59,7 +69,7 @@ def read_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndar
     Raises:
         InputError: It is damaged, too large, or has no alpha channel.
     """
-    with open_image(path) as image:
+    with _open_image(path) as image:
         first = _first_frame(image)
         for index in indices:
             with reading(path):
@@ -74,7 +84,7 @@ def animation_spacing(path: Path) -> Spacing:
         InputError: It is damaged or too large.
     """
     delays = []
-    with open_image(path) as image:
+    with _open_image(path) as image:
         for index in range(_first_frame(image), getattr(image, "n_frames", 1)):
             with reading(path):
                 image.seek(index)
@@ -90,7 +100,7 @@ def animation_spacing(path: Path) -> Spacing:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
+def _open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of acceptable size; its pixels are not decoded yet."""
     check_not_empty(path)
     with reading(path):

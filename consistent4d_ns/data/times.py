@@ -70,7 +70,7 @@ class FrameTimes:
         A single frame stays for as long as one of the source.
         """
         count, span = len(positions), positions[-1] - positions[0]
-        rate = fps * (count - 1) / span if count > 1 else fps
+        rate = fps * (count - 1) / span if span else fps
         even = cls.even(count, rate)
         times = tuple((position - positions[0]) / span if span else 0.0 for position in positions)
         exact = all(math.isclose(ours, theirs, abs_tol=1e-6) for ours, theirs in zip(times, even.times, strict=True))

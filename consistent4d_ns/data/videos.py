@@ -92,6 +92,8 @@ def _open_video(path: Path) -> InputContainer:
     if not video.streams.video:
         raise InputError(f"{path} holds no video: export it again")
     stream = _stream(video)
+    if stream is None or stream.codec_context is None:
+        raise InputError(f"{path} is in a format that FFmpeg cannot decode, or damaged: export it again")
     check_side(path, stream.height, stream.width)
     return video
 
@@ -179,6 +181,8 @@ def _decode_hevc(path: Path, stream: VideoStream) -> Iterator[UInt8[np.ndarray, 
         messages.seek(0)
         reason = messages.read().decode(errors="replace").strip()
     if process.returncode > 0:
+        if "fps_mode" in reason:  # An option that FFmpeg before 5.1 does not know; its decoder knows no alpha either.
+            raise _no_alpha_layer(path)
         with reading(path):
             raise ValueError(reason or f"FFmpeg ends with {process.returncode}")
 
@@ -186,10 +190,15 @@ def _decode_hevc(path: Path, stream: VideoStream) -> Iterator[UInt8[np.ndarray, 
 def _check_alpha_layer(path: Path, image: UInt8[np.ndarray, "h w 4"]) -> None:
     """Raises: InputError: the frame is opaque, as it comes out where FFmpeg finds no alpha layer."""
     if image[..., 3].min() == 255:
-        raise InputError(
-            f"{path} is HEVC, in which the installed FFmpeg finds no alpha channel: remove the background if it is "
-            "still there, and export ProRes 4444 or RGBA frames"
-        )
+        raise _no_alpha_layer(path)
+
+
+def _no_alpha_layer(path: Path) -> InputError:
+    """The video has none, or FFmpeg is too old to decode it."""
+    return InputError(
+        f"{path} is HEVC, in which the installed FFmpeg finds no alpha channel: remove the background if it is still "
+        "there, and export ProRes 4444 or RGBA frames"
+    )
 
 
 def _rgba(frame: VideoFrame | UInt8[np.ndarray, "h w 4"], path: Path) -> UInt8[np.ndarray, "h w 4"]:

@@ -1,5 +1,5 @@
-"""Taking the object out of the field: meshes and points of every moment, written in formats that other programs read.
+"""Extracts the object from the field: meshes and points of every frame, written in formats that other programs read.
 
-`solid` says which points belong to the object, `surface` makes triangles of them, `colours` and `texture` paint those,
-`sequence` does all of it for every moment; `gltf`, `files` and `usd` write.
+`solid` decides which points are inside the object, `surface` triangulates it, `colours` and `texture` colour the
+surface, `sequence` does all of it for every frame; `gltf`, `files` and `usd` write the files.
 """

@@ -1,4 +1,4 @@
-"""What colour a surface in the fog has: that which a ray sees that meets it at a right angle."""
+"""Colours of a surface in a density field: what a ray sees that meets it at a right angle."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from consistent4d_ns.model import Consistent4DModel
 
 OUTSIDE = 0.12
-"""Distance from the surface at which rays start: fog in front of it is seen too."""
+"""Distance from the surface at which rays start, in world units: fog in front of it is seen too."""
 INSIDE = 0.1
-"""Distance behind the surface at which they end."""
+"""Distance behind the surface at which they end, in world units."""
 VISIBLE = 0.01
-"""Opacity below which a ray has seen nothing, and the field's colour at the surface is taken."""
+"""Opacity below which a ray counts as empty, and the field's colour at the surface is taken instead."""
 CHUNK = 1 << 16
 """Rays at a time."""
 
@@ -32,10 +32,10 @@ def seen_colours(
         model: The trained field.
         points: Positions in world units.
         normals: Unit vectors that point outwards.
-        time: Moment in [0, 1].
+        time: In [0, 1].
     """
-    some = zip(points.split(CHUNK), normals.split(CHUNK))
-    return torch.cat([_look(model, p, n, time) for p, n in some])
+    chunks = zip(points.split(CHUNK), normals.split(CHUNK), strict=True)
+    return torch.cat([_look(model, p, n, time) for p, n in chunks])
 
 
 def _look(
@@ -53,8 +53,8 @@ def _look(
     rendering = model.render(rays, None, with_normals=False)
     rgb, opacity = rendering.rgb[-1], rendering.accumulation[-1][:, None]
     seen = (rgb - (1.0 - opacity)) / opacity.clamp(min=VISIBLE)
-    lost = (opacity < VISIBLE)[:, 0]
-    if lost.any():
-        _, features = model.field(points[lost], torch.full_like(points[lost, 0], time * 2.0 - 1.0))
-        seen[lost] = torch.sigmoid(features[-1])
+    empty = (opacity < VISIBLE)[:, 0]
+    if empty.any():
+        _, features = model.field(points[empty], torch.full_like(points[empty, 0], time * 2.0 - 1.0))
+        seen[empty] = torch.sigmoid(features[-1])
     return seen.clamp(0.0, 1.0)

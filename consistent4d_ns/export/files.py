@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from consistent4d_ns.export.gltf import glb
-from consistent4d_ns.export.options import Format, Moments
+from consistent4d_ns.export.options import Format, Timeline
 from consistent4d_ns.export.sequence import Mesh, Points
 
 if TYPE_CHECKING:
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
     from trimesh.visual import TextureVisuals
 
 INDEX = "sequence.json"
-"""File beside the numbered ones that says when each is shown."""
+"""File beside the numbered ones with the time of each."""
 
 
 def write_meshes(
-    folder: Path, meshes: Iterable[Mesh], format: Format, moments: Moments, lit: bool, compress: bool
+    folder: Path, meshes: Iterable[Mesh], format: Format, timeline: Timeline, lit: bool, compress: bool
 ) -> None:
     """Write a numbered file for each mesh; OBJ comes with .mtl and .png of the same name."""
     for frame, mesh in enumerate(meshes):
         for name, data in encode(mesh, f"frame_{frame:04d}", format, lit, compress).items():
             (folder / name).write_bytes(data)
-    write_index(folder, moments, "y" if format == "glb" else "z")
+    write_index(folder, timeline, "y" if format == "glb" else "z")
 
 
-def write_points(folder: Path, clouds: Iterable[Points], moments: Moments) -> None:
-    """Write a numbered PLY for each moment."""
+def write_points(folder: Path, clouds: Iterable[Points], timeline: Timeline) -> None:
+    """Write a numbered PLY for each frame."""
     import trimesh
 
     for frame, cloud in enumerate(clouds):
-        made = trimesh.Trimesh(
+        points = trimesh.Trimesh(
             cloud.positions,
             np.zeros((0, 3), np.int64),
             vertex_normals=cloud.normals,
             vertex_colors=opaque_bytes(cloud.colours),
             process=False,
         )
-        (folder / f"frame_{frame:04d}.ply").write_bytes(ply(made))
-    write_index(folder, moments, "z")
+        (folder / f"frame_{frame:04d}.ply").write_bytes(ply(points))
+    write_index(folder, timeline, "z")
 
 
-def write_index(folder: Path, moments: Moments, up: str) -> None:
-    """Say when each frame is shown and which way is up."""
-    index = {"fps": moments.fps, "times": list(moments.times), "up": up, "unit": "half the side of the object's box"}
+def write_index(folder: Path, timeline: Timeline, up: str) -> None:
+    """Write the time of each frame, the frame rate, the up axis and the unit of length."""
+    index = {"fps": timeline.fps, "times": list(timeline.times), "up": up, "unit": "half the side of the object's box"}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
@@ -76,23 +76,23 @@ def ply(mesh: trimesh.Trimesh) -> bytes:
 
 
 def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
-    """The same mesh for trimesh's writers; its axes stay."""
+    """The same mesh as trimesh's writers take it, with the axes unchanged."""
     import trimesh
     from trimesh.visual import ColorVisuals
 
     surface = mesh.surface
-    made = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
+    converted = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
     if mesh.texture is not None and mesh.uvs is not None:
-        made.visual = textured(mesh.uvs, mesh.texture, name)
+        converted.visual = textured(mesh.uvs, mesh.texture, name)
     elif mesh.colours is not None:
-        made.visual = ColorVisuals(made, vertex_colors=opaque_bytes(mesh.colours))
-    return made
+        converted.visual = ColorVisuals(converted, vertex_colors=opaque_bytes(mesh.colours))
+    return converted
 
 
 def textured(
     uvs: Float32[np.ndarray, "vertices 2"], texture: UInt8[np.ndarray, "rows columns 3"], name: str
 ) -> TextureVisuals:
-    """A white, matt material of that name with a texture; here (0, 0) is the bottom left corner."""
+    """A white, matt material of that name with a texture; trimesh puts (0, 0) at the bottom left corner."""
     from PIL import Image
     from trimesh.visual import TextureVisuals
     from trimesh.visual.material import SimpleMaterial

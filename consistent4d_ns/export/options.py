@@ -1,4 +1,4 @@
-"""What can be chosen: small classes that import nothing heavy, so that help texts come at once."""
+"""Options of the exports; nothing slow is imported here, so that help texts come at once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class SolidOptions:
     """What counts as the object."""
 
     resolution: int = 192
-    """Cells along each side of the object's box in which the surface is looked for; 16 to 512."""
+    """Cells along each side of the object's box on which the surface is extracted; 16 to 512."""
     density: float | None = None
-    """Least density inside the object, in 1 / world unit; default: silhouettes agree best with the volume render's."""
+    """Minimum density inside the object, in 1 / world unit; default: the one whose silhouettes agree best with those
+    of the volume rendering."""
     opacity: float | None = None
-    """Least opacity, in 0..1, of the lines through a point inside the object, which carves thin fog away; 0 carves
-    nothing; default: as for --density."""
+    """Minimum opacity, in 0..1, of all lines of sight through a point inside the object, which carves thin fog away; 0
+    carves nothing; default: as for --density."""
     min_part: float = 0.0
-    """Leave out parts smaller than this share of the largest part's volume; the default keeps all, as volume renders
-    show them."""
+    """Leave out parts smaller than this share of the largest part's volume; the default keeps all, as the volume
+    rendering shows them."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""
@@ -40,10 +41,10 @@ class SolidOptions:
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """How the object is made into triangles."""
+    """How the surface is triangulated and textured."""
 
     faces: int = 10_000
-    """Triangles of each mesh, where the surface has as many; 100 to 5 million."""
+    """Triangles of each mesh, if the surface has that many; 100 to 5 million."""
     texture_size: int = 512
     """Side of the texture in texels; 64 to 8192."""
 
@@ -60,64 +61,64 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One frame of what is written."""
+class TimedFrame:
+    """One frame of the output."""
 
-    frame: int
+    index: int
     """Its number, from 0."""
     time: float
     """Time in [0, 1]: 0 is the first frame of the source, 1 its last."""
 
     def __str__(self) -> str:
-        return f"frame {self.frame} (time {self.time:.4g})"
+        return f"frame {self.index} (time {self.time:.4g})"
 
 
 @dataclass(frozen=True)
-class Moments:
-    """All frames of what is written."""
+class Timeline:
+    """All frames of the output."""
 
     times: tuple[float, ...]
     """Time in [0, 1] of each frame."""
     fps: float
-    """Frames a second."""
+    """Frames per second."""
 
-    def __iter__(self) -> Iterator[Moment]:
-        return (Moment(frame, time) for frame, time in enumerate(self.times))
+    def __iter__(self) -> Iterator[TimedFrame]:
+        return (TimedFrame(index, time) for index, time in enumerate(self.times))
 
     def __len__(self) -> int:
         return len(self.times)
 
 
 @dataclass(frozen=True)
-class MomentOptions:
-    """Which moments."""
+class TimeOptions:
+    """Which times are exported."""
 
     times: tuple[float, ...] | None = None
-    """Moments in 0..1, in the order in which they are played; default: those of the source's frames."""
+    """Times in 0..1, in the order in which they are played; default: evenly spaced, as many as the input has frames."""
     frames: int | None = None
-    """This many moments instead, evenly spread."""
+    """This many evenly spaced times instead."""
     fps: float | None = None
-    """Frames a second; default: the source's, or with --frames so that the whole takes as long as the source."""
+    """Frames per second; default: the input's, or with --frames so that the whole takes as long as the input."""
 
     def check(self) -> None:
         """Raises: InputError: values out of range, or that contradict each other."""
         from consistent4d_ns.data.times import check_times, checked_fps
 
         if self.times is not None and self.frames is not None:
-            raise InputError("--times and --frames both name the moments: give one of them.")
+            raise InputError("--times and --frames both choose the times: give one of them.")
         if self.times is not None and not self.times:
-            raise InputError("--times names no moment: give at least one, from 0 to 1.")
+            raise InputError("--times names no time: give at least one, from 0 to 1.")
         check_times(self.times or (), "--times")
         if self.frames is not None and self.frames < 1:
             raise InputError(f"--frames {self.frames}: give at least 1.")
         if self.fps is not None:
             checked_fps(self.fps)
 
-    def choose(self, source_frames: int, source_fps: float) -> Moments:
-        """The moments for a source of this many frames."""
-        from consistent4d_ns.data.times import even_times
-
+    def choose(self, input_frames: int, input_fps: float) -> Timeline:
+        """The frames to export for an input of this many frames."""
         if self.times is not None:
-            return Moments(self.times, self.fps or source_fps)
-        count = self.frames or source_frames
-        return Moments(tuple(even_times(count).tolist()), self.fps or source_fps * count / source_frames)
+            return Timeline(self.times, self.fps or input_fps)
+        count = self.frames or input_frames
+        # In double precision: `even_times` would be written to files as 0.20000000298.
+        times = tuple(index / max(1, count - 1) for index in range(count))
+        return Timeline(times, self.fps or input_fps * count / input_frames)

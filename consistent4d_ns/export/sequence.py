@@ -1,4 +1,4 @@
-"""Painted meshes and points of all moments."""
+"""Coloured meshes and points of all frames."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from consistent4d_ns.export.colours import seen_colours
-from consistent4d_ns.export.options import Colouring, MeshOptions, Moment, MomentOptions, Moments, SolidOptions
+from consistent4d_ns.export.options import Colouring, MeshOptions, SolidOptions, TimedFrame, Timeline, TimeOptions
 from consistent4d_ns.export.solid import Solid, calibrate, lines_of_sight, occupied_lattice
 from consistent4d_ns.export.surface import Surface, extract, sample_evenly
-from consistent4d_ns.export.texture import Paint, bake, unwrap
+from consistent4d_ns.export.texture import ColourFunction, bake, unwrap
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.runs import Run
 
 CALIBRATION_TIMES = 3
-"""Moments at which silhouettes are compared to find the threshold."""
+"""Times at which silhouettes are compared to find the threshold."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A painted triangle mesh in world units, z up; either `colours` or both `uvs` and `texture` are there."""
+    """A coloured triangle mesh in world units, z up; has either `colours` or both `uvs` and `texture`."""
 
     surface: Surface
     """Its shape; cut along the texture's seams if there is one."""
     colours: Float32[np.ndarray, "vertices 3"] | None = None
     """Colour of each vertex in [0, 1], as displayed (sRGB)."""
     uvs: Float32[np.ndarray, "vertices 2"] | None = None
-    """Place of each vertex in the texture as (column, row) fractions; (0, 0) is the top left corner."""
+    """Position of each vertex in the texture as (column, row) fractions; (0, 0) is the top left corner."""
     texture: UInt8[np.ndarray, "size size 3"] | None = None
-    """Picture wrapped around the mesh, as displayed (sRGB)."""
+    """Texture, as displayed (sRGB)."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Points:
 
 @dataclass(frozen=True)
 class Exporter:
-    """Makes meshes and points of a trained object."""
+    """Extracts meshes and points of a trained object."""
 
     solid: Solid
     """What counts as the object."""
-    moments: Moments
-    """The frames to make."""
+    timeline: Timeline
+    """The frames to extract."""
     min_part: float
     """Parts smaller than this share of the largest one are left out."""
 
@@ -65,64 +65,64 @@ class Exporter:
         return self.solid.model
 
     def meshes(self, options: MeshOptions, colouring: Colouring) -> Iterator[Mesh]:
-        """The mesh of each moment.
+        """The mesh of each frame.
 
         Raises:
-            InputError: a moment is empty.
+            InputError: nothing is visible at a time.
         """
-        for moment in self.moments:
-            surface = extract(self.solid, moment, options.faces, self.min_part)
-            yield painted(surface, self.painter(moment), colouring, options.texture_size, self.model.device)
+        for frame in self.timeline:
+            surface = extract(self.solid, frame, options.faces, self.min_part)
+            yield with_colours(surface, self.colours(frame), colouring, options.texture_size, self.model.device)
 
     def points(self, count: int) -> Iterator[Points]:
-        """`count` points of each moment.
+        """`count` points of each frame.
 
         Raises:
-            InputError: a moment is empty.
+            InputError: nothing is visible at a time.
         """
-        for moment in self.moments:
-            surface = extract(self.solid, moment, None, self.min_part)
+        for frame in self.timeline:
+            surface = extract(self.solid, frame, None, self.min_part)
             positions, normals = sample_evenly(surface, count)
-            yield Points(positions, normals, paint(self.painter(moment), positions, normals, self.model.device))
+            yield Points(positions, normals, evaluate(self.colours(frame), positions, normals, self.model.device))
 
-    def painter(self, moment: Moment) -> Paint:
-        """Colours at a moment."""
-        return partial(seen_colours, self.model, time=moment.time)
+    def colours(self, frame: TimedFrame) -> ColourFunction:
+        """Colours of the surface at a frame's time."""
+        return partial(seen_colours, self.model, time=frame.time)
 
 
-def exporter(run: Run, options: SolidOptions, which: MomentOptions) -> Exporter:
-    """Get ready to export a run: the frames to make, and the threshold that its silhouettes ask for.
+def exporter(run: Run, options: SolidOptions, times: TimeOptions) -> Exporter:
+    """Prepare the export of a run: choose its frames, and the threshold at which silhouettes agree.
 
     Raises:
-        InputError: there is nothing to see.
+        InputError: the object is transparent.
     """
     model, data = run.pipeline.model, run.pipeline.datamanager
-    moments = which.choose(data.num_frames, data.fps)
+    timeline = times.choose(data.num_frames, data.fps)
     lattice = occupied_lattice(model.occupancy, options.resolution)
     directions = lines_of_sight(data.input_view).to(model.device)
-    spread = np.linspace(0, len(moments) - 1, CALIBRATION_TIMES).round().astype(int)
-    times = tuple(moments.times[i] for i in sorted(set(spread.tolist())))
-    threshold = calibrate(model, lattice, data.input_view, times, options.density, options.opacity)
-    return Exporter(Solid(model, lattice, directions, threshold), moments, options.min_part)
+    spread = np.linspace(0, len(timeline) - 1, CALIBRATION_TIMES).round().astype(int)
+    chosen = tuple(timeline.times[i] for i in sorted(set(spread.tolist())))
+    threshold = calibrate(model, lattice, data.input_view, chosen, options.density, options.opacity)
+    return Exporter(Solid(model, lattice, directions, threshold), timeline, options.min_part)
 
 
-def painted(
-    surface: Surface, painter: Paint, colouring: Colouring, texture_size: int, device: torch.device | str
+def with_colours(
+    surface: Surface, colours: ColourFunction, colouring: Colouring, texture_size: int, device: torch.device | str
 ) -> Mesh:
-    """A surface with colours per vertex, or with a texture of `texture_size` texels a side."""
+    """A surface with a colour per vertex, or with a texture of `texture_size` texels a side."""
     if colouring == "vertex":
-        return Mesh(surface, colours=paint(painter, surface.vertices, surface.normals, device))
+        return Mesh(surface, colours=evaluate(colours, surface.vertices, surface.normals, device))
     atlas = unwrap(surface, texture_size)
-    texture = bake(surface, atlas, texture_size, painter, device)
+    texture = bake(surface, atlas, texture_size, colours, device)
     cut = Surface(surface.vertices[atlas.vertex], atlas.faces, surface.normals[atlas.vertex])
     return Mesh(cut, uvs=atlas.uvs, texture=texture)
 
 
-def paint(
-    painter: Paint,
+def evaluate(
+    colours: ColourFunction,
     points: Float32[np.ndarray, "points 3"],
     normals: Float32[np.ndarray, "points 3"],
     device: torch.device | str,
 ) -> Float32[np.ndarray, "points 3"]:
     """Colours in [0, 1] at points with normals."""
-    return painter(torch.from_numpy(points).to(device), torch.from_numpy(normals).to(device)).cpu().numpy()
+    return colours(torch.from_numpy(points).to(device), torch.from_numpy(normals).to(device)).cpu().numpy()

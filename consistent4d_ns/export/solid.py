@@ -1,8 +1,8 @@
-"""Which points belong to the object: a fog of densities becomes something with an inside and an outside.
+"""Which points belong to the object: a density field becomes a solid with an inside and an outside.
 
-A point is inside if the field is dense there, and if every line through it would be opaque: the surface of the former
-alone stands out where fog is too thin to be seen, which shows as silhouettes that are too large. How dense and how
-opaque is found by comparing silhouettes with the volume render's.
+A point is inside if the density there exceeds a threshold and every line of sight through it is opaque: a threshold on
+the density alone includes fog too thin to be seen, and silhouettes become too large. Both thresholds are calibrated by
+comparing silhouettes with those of the volume rendering.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from consistent4d_ns.rendering.compositing import accumulate, render_weights
 from consistent4d_ns.rendering.sampling import BOX_RADIUS, OccupancyGrid
 
 CHUNK = 1 << 18
-"""Points at which the field is asked at a time."""
+"""Points at which the field is evaluated at a time."""
 NOTHING = 0.1
-"""Fraction of the threshold at and below which a point counts as empty; keeps logarithms finite."""
+"""Fraction of the threshold at or below which a point counts as empty; keeps logarithms finite."""
 FAINT = 0.02
-"""Density in 1 / world unit that does not count."""
+"""Density in 1 / world unit below which a point is ignored."""
 AZIMUTHS = 9
-"""Directions around the object from which its lines of sight come."""
+"""Azimuths of the lines of sight, evenly spaced around the object."""
 ELEVATIONS = (-20.0, 0.0, 20.0)
-"""Their elevations relative to the input view's: where the object is usually looked at from, and trained to be."""
+"""Their elevations in degrees relative to the input view's: from where the object is trained and usually seen."""
 CALIBRATION_AZIMUTHS = 8
 """Views around the object whose silhouettes are compared."""
 CALIBRATION_SIZE = 96
 """Side of these views in pixels."""
 DENSITIES = tuple(0.5 * 2.0 ** (i / 3) for i in range(22))
-"""Densities that are tried as the threshold, in 1 / world unit: 0.5 to 64."""
+"""Candidate density thresholds, in 1 / world unit: 0.5 to 64."""
 OPACITIES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
-"""Opacities of lines that are tried as the threshold."""
+"""Candidate opacity thresholds."""
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Evenly spaced points of the box [-1, 1]^3: those in occupied cells, and the smallest block that holds them."""
+    """Regularly spaced points of the box [-1, 1]^3: those in occupied cells, and the smallest block that holds them."""
 
     points: Float[Tensor, "points 3"]
     """Positions in world units."""
@@ -57,7 +57,7 @@ class Lattice:
     origin: Float[Tensor, "3"]
     """Position of the block's first corner."""
     spacing: float
-    """Distance of neighbouring points."""
+    """Distance between neighbouring points in world units."""
 
     def block(self, values: Float[Tensor, " points"], empty: float) -> Float[Tensor, "x y z"]:
         """The block with `values` at the points and `empty` elsewhere."""
@@ -67,7 +67,7 @@ class Lattice:
 
 
 def occupied_lattice(occupancy: OccupancyGrid, resolution: int) -> Lattice:
-    """The lattice with `resolution` cells along each side of the box, thinned by the occupancy grid as rays are.
+    """The lattice with `resolution` cells along each side of the box, restricted to occupied cells as ray samples are.
 
     Raises:
         InputError: no cell is occupied.
@@ -92,14 +92,15 @@ def occupied_lattice(occupancy: OccupancyGrid, resolution: int) -> Lattice:
 @torch.no_grad()
 def finest_density(field: CascadeKPlanes, points: Float[Tensor, "points 3"], time: float) -> Float[Tensor, " points"]:
     """Density of the finest level at a time in [0, 1]."""
-    moment = time * 2.0 - 1.0
-    return torch.cat([field.density(some, torch.full_like(some[:, 0], moment))[-1] for some in points.split(CHUNK)])
+    times = torch.full_like(points[:, 0], time * 2.0 - 1.0)
+    chunks = zip(points.split(CHUNK), times.split(CHUNK), strict=True)
+    return torch.cat([field.density(*chunk)[-1] for chunk in chunks])
 
 
 def lines_of_sight(view: OrbitViews) -> Float[Tensor, "directions 3"]:
-    """Unit vectors towards cameras all around the object, at about the elevation of `view`."""
+    """Unit vectors towards cameras all around the object, at elevations near that of `view`."""
     around = torch.tensor(full_circle(AZIMUTHS)) + view.azimuth[0]
-    # Each ring is turned by a part of its spacing: more azimuths are covered.
+    # Each ring is offset by a part of the spacing, so that more azimuths are covered.
     turn = 360.0 / AZIMUTHS / len(ELEVATIONS)
     rings = [(view.elevation[0] + up, around + i * turn) for i, up in enumerate(ELEVATIONS)]
     elevation = torch.cat([ring.expand(AZIMUTHS) for ring, _ in rings]).clamp(-90.0, 90.0)
@@ -117,8 +118,8 @@ def least_optical_depth(
     take no part: they are outside anyway, and get 0.
     """
     least = torch.zeros_like(density)
-    there = density > FAINT
-    points, share = lattice.points[there], density[there] * lattice.spacing
+    dense = density > FAINT
+    points, share = lattice.points[dense], density[dense] * lattice.spacing
     side = math.ceil(2.0 * math.sqrt(3.0) * BOX_RADIUS / lattice.spacing) + 3
     found = torch.full_like(share, math.inf)
     for direction in directions:
@@ -130,11 +131,11 @@ def least_optical_depth(
         pixels = [first + i * side + j for i, j in product((0, 1), repeat=2)]
         weights = [hats[i, :, 0] * hats[j, :, 1] for i, j in product((0, 1), repeat=2)]
         image = density.new_zeros(side * side)
-        for pixel, weight in zip(pixels, weights):
+        for pixel, weight in zip(pixels, weights, strict=True):
             image.index_add_(0, pixel, share * weight)
-        through = torch.stack([image[pixel] * weight for pixel, weight in zip(pixels, weights)]).sum(dim=0)
+        through = torch.stack([image[pixel] * weight for pixel, weight in zip(pixels, weights, strict=True)]).sum(dim=0)
         found = torch.minimum(found, through)
-    least[there] = found
+    least[dense] = found
     return least
 
 
@@ -171,7 +172,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Solid:
-    """The object's inside at every moment."""
+    """The object's inside at any time."""
 
     model: Consistent4DModel
     """The trained field."""
@@ -198,7 +199,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Silhouettes:
-    """Some views of one moment: which rays are opaque, and what they meet."""
+    """Some views at one time: which rays are opaque, and what they meet."""
 
     opaque: Bool[Tensor, "views pixels"]
     """Rays that are more than half absorbed."""
@@ -253,7 +254,7 @@ def calibrate(
         model: The trained field.
         lattice: Where the inside will be looked for.
         view: The input view; its elevation, distance and field of view are kept.
-        times: Moments to compare at, in [0, 1].
+        times: At which to compare, in [0, 1].
         density: Keep this one instead of looking for it.
         opacity: Likewise.
 

@@ -1,4 +1,4 @@
-"""Triangles around the object: marching cubes, fewer faces, smooth normals."""
+"""The object's surface as triangles: marching cubes, decimation, smooth normals."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import Moment
+from consistent4d_ns.export.options import TimedFrame
 from consistent4d_ns.export.solid import Solid
 
 OVERSAMPLING = 4
-"""Random points for each one that is kept."""
+"""Random candidates for each point that is kept."""
 FARTHEST_POINT_DEPTH = 7
-"""Depth of the tree with which fpsample searches; changes the time only."""
+"""Depth of fpsample's search tree; affects the run time only."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,20 @@ class Surface:
     """A triangle mesh in world units, z up."""
 
     vertices: Float32[np.ndarray, "vertices 3"]
-    """Positions."""
+    """Positions in world units."""
     faces: Int32[np.ndarray, "faces 3"]
     """Vertices of each triangle, counter-clockwise seen from outside."""
     normals: Float32[np.ndarray, "vertices 3"]
     """Unit vectors that point outwards, averaged over the triangles around a vertex."""
 
 
-def extract(solid: Solid, moment: Moment, faces: int | None, min_part: float = 0.0) -> Surface:
-    """The object's surface at a moment.
+def extract(solid: Solid, frame: TimedFrame, faces: int | None, min_part: float = 0.0) -> Surface:
+    """The object's surface at a time.
 
     Args:
         solid: The object's inside.
-        moment: When.
-        faces: How many faces are kept; None keeps all.
+        frame: When.
+        faces: Target number of faces; None keeps all.
         min_part: Parts smaller than this share of the largest one are left out.
 
     Raises:
@@ -43,25 +43,38 @@ def extract(solid: Solid, moment: Moment, faces: int | None, min_part: float = 0
     """
     from skimage.measure import marching_cubes
 
-    level = solid.level(moment.time).cpu().numpy()
+    level = solid.level(frame.time).cpu().numpy()
     inside = level > 0
     if not inside.any():
         need = solid.threshold
         raise InputError(
-            f"{moment}: nothing is as dense as {need.density:g} and as opaque as {need.opacity:g}; "
-            "lower --density or --opacity, leave that moment out with --times, or train for longer."
+            f"{frame}: nothing is as dense as {need.density:g} and as opaque as {need.opacity:g}; "
+            "lower --density or --opacity, leave that time out with --times, or train for longer."
         )
-    level[filled(inside) & ~inside] = 1.0
-    level[inside & ~large_parts(inside, min_part)] = -1.0
-    # The values rise inwards, so marching cubes calls it an ascent.
+    level = without_cavities_and_small_parts(level, min_part)
+    # Values increase inwards, which marching cubes calls an ascent.
     vertices, triangles, _, _ = marching_cubes(level, 0.0, gradient_direction="ascent", allow_degenerate=False)
     origin = solid.lattice.origin.cpu().numpy()
     vertices = vertices * solid.lattice.spacing + origin
     return decimate(vertices.astype(np.float32), triangles.astype(np.int32), faces)
 
 
+def without_cavities_and_small_parts(
+    level: Float32[np.ndarray, "x y z"], min_part: float
+) -> Float32[np.ndarray, "x y z"]:
+    """Levels, positive inside, with cavities filled and then parts removed that are too small.
+
+    Args:
+        level: At the points of a lattice.
+        min_part: Parts of a volume below this share of the largest part's are removed; a cavity counts as volume.
+    """
+    whole = filled(level > 0)
+    level = np.where(whole & (level <= 0), np.float32(1.0), level)
+    return np.where(whole & ~large_parts(whole, min_part), np.float32(-1.0), level)
+
+
 def filled(inside: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """The object with its cavities, which no view sees and which would cost faces."""
+    """The object and its cavities, which no view sees and which would cost faces."""
     from scipy.ndimage import binary_fill_holes
 
     whole = binary_fill_holes(inside)
@@ -70,7 +83,7 @@ def filled(inside: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
 
 
 def large_parts(inside: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "x y z"]:
-    """What belongs to connected parts of at least `share` times the volume of the largest one."""
+    """The connected parts whose volume is at least `share` times that of the largest one."""
     from scipy.ndimage import label
 
     if share <= 0:
@@ -84,7 +97,7 @@ def large_parts(inside: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndar
 def decimate(
     vertices: Float32[np.ndarray, "vertices 3"], triangles: Int32[np.ndarray, "triangles 3"], faces: int | None
 ) -> Surface:
-    """About `faces` faces where the shape needs them (quadric error), and normals."""
+    """The surface with about `faces` faces left by quadric error decimation, and normals."""
     from fast_simplification import simplify
 
     if faces is not None and len(triangles) > faces:
@@ -97,7 +110,7 @@ def with_normals(vertices: Float32[np.ndarray, "vertices 3"], triangles: Int32[n
     import trimesh
 
     mesh = trimesh.Trimesh(vertices, triangles, process=False)
-    # Where faces cancel out there is no direction; up is as good as any.
+    # Where the faces' normals cancel out, any direction is as good as another: up.
     up = np.broadcast_to(np.array((0.0, 0.0, 1.0)), vertices.shape)
     return Surface(vertices, triangles, unit(np.asarray(mesh.vertex_normals), up))
 
@@ -105,9 +118,9 @@ def with_normals(vertices: Float32[np.ndarray, "vertices 3"], triangles: Int32[n
 def sample_evenly(
     surface: Surface, count: int
 ) -> tuple[Float32[np.ndarray, "count 3"], Float32[np.ndarray, "count 3"]]:
-    """Exactly `count` points evenly spread over a surface, always the same ones, and unit normals there.
+    """Exactly `count` points evenly spread over a surface, and unit normals there; deterministic.
 
-    Of several times as many random points those are kept that are farthest from each other.
+    Farthest point sampling among several times as many random points.
     """
     import trimesh
     from fpsample import bucket_fps_kdline_sampling
@@ -123,7 +136,7 @@ def sample_evenly(
 
 
 def unit(vectors: Float[np.ndarray, "n 3"], otherwise: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    """Vectors of length 1; where there is no direction, that of another vector."""
+    """Vectors scaled to length 1; vectors close to zero are replaced by those of `otherwise`."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     known = np.where(lengths > 1e-6, vectors, otherwise)
     return (known / np.linalg.norm(known, axis=1, keepdims=True)).astype(np.float32)

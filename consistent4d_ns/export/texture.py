@@ -1,4 +1,4 @@
-"""A picture wrapped around a mesh: cut open and laid flat by xatlas, every texel painted from the field."""
+"""Textures: a mesh is cut and flattened by xatlas, and every texel gets its colour from the field."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from consistent4d_ns.export.raster import cover
 from consistent4d_ns.export.surface import Surface
 
 PADDING = 2
-"""Texels between neighbouring pieces."""
+"""Texels between neighbouring charts."""
 
-Paint = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
+ColourFunction = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """Colours in [0, 1] at points with unit normals."""
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """A mesh cut along seams, and where its pieces lie in a square picture."""
+    """A mesh cut along seams, and where its charts lie in a square texture."""
 
     vertex: Int64[np.ndarray, " cut_vertices"]
     """Vertex of the uncut mesh that each vertex is a copy of."""
     faces: Int32[np.ndarray, "faces 3"]
     """Triangles of the cut mesh."""
     uvs: Float32[np.ndarray, "cut_vertices 2"]
-    """(column, row) in the picture as fractions of its side: (0, 0) is the top left corner."""
+    """(column, row) in the texture as fractions of its side: (0, 0) is the top left corner."""
 
 
 def unwrap(surface: Surface, size: int) -> Atlas:
-    """Cut a mesh open so that it fits a picture of `size` x `size` texels."""
+    """Cut a mesh so that it fits a texture of `size` x `size` texels."""
     import xatlas
 
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
-    # Better charts take several times as long and look the same.
+    # More iterations take several times as long and look the same.
     charts.max_iterations = 1
     packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
     atlas = xatlas.Atlas()
@@ -48,9 +48,9 @@ def unwrap(surface: Surface, size: int) -> Atlas:
 
 
 def bake(
-    surface: Surface, atlas: Atlas, size: int, paint: Paint, device: torch.device | str
+    surface: Surface, atlas: Atlas, size: int, colours_at: ColourFunction, device: torch.device | str
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The picture: every texel that belongs to a triangle is painted, the others repeat the nearest painted one."""
+    """The texture: texels covered by a triangle get the field's colour, others that of the nearest such texel."""
     uvs = torch.from_numpy(atlas.uvs[atlas.faces]).to(device) * size
     fragments = cover(uvs, size, size)
     corners = torch.from_numpy(atlas.vertex[atlas.faces]).to(device)[fragments.triangle]
@@ -59,7 +59,7 @@ def bake(
         return (torch.from_numpy(values).to(device)[corners] * fragments.weights[..., None]).sum(dim=1)
 
     normals = torch.nn.functional.normalize(at(surface.normals), dim=-1)
-    colours = paint(at(surface.vertices), normals)
+    colours = colours_at(at(surface.vertices), normals)
     picture = np.zeros((size * size, 3), np.uint8)
     empty = np.ones(size * size, bool)
     pixel = fragments.pixel.cpu().numpy()
@@ -69,7 +69,7 @@ def bake(
 
 
 def spread(picture: UInt8[np.ndarray, "rows columns 3"], empty: np.ndarray) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The picture with empty texels given the nearest other one's colour, so that no filter mixes in what is not there.
+    """The texture with empty texels filled with the nearest colour, so that filtering mixes in nothing else.
 
     Args:
         picture: Colours.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.gltf import to_linear, y_up
 from consistent4d_ns.export.sequence import Mesh
 
@@ -32,14 +32,6 @@ STEP = 1e-3
 """Frames within which one mesh replaces another: USD interpolates transforms linearly, and steps are wanted."""
 JPEG_QUALITY = 92
 """Quality of the textures in packages; USD allows PNG and JPEG there."""
-
-
-def check_usd() -> None:
-    """Raises: InputError: USD's library is missing."""
-    try:
-        import pxr  # noqa: F401
-    except ImportError as error:
-        raise InputError("USD files need usd-core: pip install 'consistent4d_ns[usd]'.") from error
 
 
 def write_usd(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False) -> None:
@@ -98,8 +90,10 @@ def write_usdz(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False
         stage.SetStartTimeCode(0)
         stage.SetEndTimeCode(len(nodes))
         stage.Save()
-        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path)):
-            raise OSError(f"{path} could not be packed")
+        packed = UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path))
+        # USD does not notice when the disk is full; without its last bytes a package has no directory.
+        if not (packed and zipfile.is_zipfile(path)):
+            raise OSError("the package is incomplete")
 
 
 def scale_samples(frame: int, count: int) -> list[tuple[float, float]]:

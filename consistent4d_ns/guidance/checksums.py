@@ -7,11 +7,14 @@ import re
 from pathlib import Path, PurePosixPath
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.weight_files import mistaken_for_weights
 
 LIST = "SHA256SUMS"
 """File name of the list, in the folder whose files it lists."""
 UNLISTED = (LIST, "MODEL_CARD.md")
 """Files that are not listed: the list itself, and the model card, which may be edited."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+"""Binary files; the others are JSON."""
 REMEDY = "reinstall consistent4d_ns or download the prior again"
 """What to do about a folder that differs from what was saved."""
 
@@ -37,6 +40,8 @@ def verify_checksums(folder: Path) -> None:
         except OSError as error:
             raise InputError(f"{folder}: {name} is missing or unreadable ({error.strerror}); {REMEDY}.") from error
         if found != digest:
+            if PurePosixPath(name).suffix in WEIGHT_SUFFIXES and (mistake := mistaken_for_weights(folder / name)):
+                raise InputError(f"{folder}: {name} {mistake}.")
             raise InputError(f"{folder}: {name} does not match its checksum (truncated or altered); {REMEDY}.")
 
 

@@ -26,6 +26,13 @@ def is_hub_id(prior: str) -> bool:
     return named and PurePath(prior).suffix not in (".ckpt", ".safetensors")
 
 
+def check_not_address(prior: str) -> None:
+    """Raises: InputError: `prior` is the address of a page of the hub; names its hub id."""
+    match = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", prior)
+    if match is not None:
+        raise InputError(f"guidance.prior {prior}: the address of a page; give the hub id {match[1]}, or a local copy.")
+
+
 def missing_prior(prior: str, reason: str) -> InputError:
     """The one-line error for a prior that is not on this machine: what is missing, and how to get it or do without."""
     example = prior if is_hub_id(prior) else "ashawkey/zero123-xl-diffusers"

@@ -12,7 +12,7 @@ from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import load_folder
-from consistent4d_ns.guidance.hub import check_not_cache, fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.hub import check_not_address, check_not_cache, fetch, is_hub_id, missing_prior
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 
@@ -31,6 +31,7 @@ def load_networks(prior: str) -> Zero123Networks:
         return load_folder(path)
     if path.is_file():
         return load_checkpoint(path)
+    check_not_address(prior)
     if not is_hub_id(prior):
         raise missing_prior(prior, "no such file or folder")
     return load_folder(fetch(prior))

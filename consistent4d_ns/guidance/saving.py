@@ -98,7 +98,7 @@ def _save_scheduler(folder: Path) -> None:
 
 
 def _preprocessing(networks: Zero123Networks) -> dict[str, Any]:
-    """The image encoder's input (`Zero123Guidance.clip_input`), in transformers' terms."""
+    """The image encoder's input (`conditioning.clip_input`), in transformers' terms."""
     side = networks.clip_size
     return {
         "image_processor_type": "CLIPImageProcessor",

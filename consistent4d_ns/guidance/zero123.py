@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -17,6 +16,7 @@ from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import GuidanceDraws
 from consistent4d_ns.guidance.camera_convention import resolve_convention
+from consistent4d_ns.guidance.conditioning import Conditions, image_tokens, vae_posterior
 from consistent4d_ns.guidance.config import PriorConfig
 from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
 from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
@@ -25,19 +25,6 @@ from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
 """Classifier-free guidance scale."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Features of conditioning images."""
-
-    tokens: Float[Tensor, "images tokens width"]
-    """Image-encoder tokens, or, once joined with a camera, the UNet's context."""
-    latents: Float[Tensor, "images c h w"]
-    """Means of the VAE's posterior, not scaled."""
-
-    def __getitem__(self, indices: Int64[Tensor, " views"]) -> Conditions:
-        return Conditions(self.tokens[indices], self.latents[indices])
 
 
 class Zero123Guidance:
@@ -106,20 +93,7 @@ class Zero123Guidance:
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
         with self._without_autocast(), trying_no_algorithms():
             images = resized(images.to(torch.float32), self.image_size)
-            return Conditions(self._image_tokens(images), self._posterior(images)[0])
-
-    def clip_input(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images 3 clip clip"]:
-        """Images in [0, 1] as input of the image encoder: bicubic (aligned corners, no antialias), normalised."""
-        side = self._networks.clip_size
-        resized = F.interpolate(images, (side, side), mode="bicubic", align_corners=True)
-        mean, std = (images.new_tensor(v)[:, None, None] for v in (self._networks.clip_mean, self._networks.clip_std))
-        return (resized - mean) / std
-
-    def _image_tokens(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images tokens width"]:
-        encoder: Any = self._networks.image_encoder
-        sequence = encoder.vision_model(self.clip_input(images)).last_hidden_state
-        tokens = sequence[:, : self._networks.image_tokens]
-        return encoder.visual_projection(encoder.vision_model.post_layernorm(tokens))
+            return Conditions(image_tokens(images, self._networks), vae_posterior(images, self._networks)[0])
 
     def context(
         self, tokens: Float[Tensor, "views tokens width"], poses: Float[Tensor, "views 4"]
@@ -207,18 +181,8 @@ class Zero123Guidance:
         """Scaled latents of images in [0, 1] of any size, sampled from the VAE's posterior by `noise`."""
         side = self.image_size
         resized = F.interpolate(images.flatten(0, 1), (side, side), mode="bilinear", align_corners=False)
-        mean, std = (moment.view(noise.shape) for moment in self._posterior(resized))
+        mean, std = (moment.view(noise.shape) for moment in vae_posterior(resized, self._networks))
         return self._networks.scaling_factor * (mean + std * noise.to(mean))
-
-    def _posterior(
-        self, images: Float[Tensor, "images 3 size size"]
-    ) -> tuple[Float[Tensor, "images c h w"], Float[Tensor, "images c h w"]]:
-        """Mean and standard deviation of the VAE's posterior for images in [0, 1]."""
-        vae: Any = self._networks.vae
-        # Contiguous: for channels-last images torch's GroupNorm on the CPU loses three digits.
-        moments = vae.encode((2 * images - 1).to(vae.dtype).contiguous()).latent_dist.parameters.to(images.dtype)
-        mean, logvar = moments.chunk(2, dim=1)
-        return mean, torch.exp(0.5 * logvar.clamp(-30.0, 20.0))
 
     @torch.no_grad()
     def predict_noise(

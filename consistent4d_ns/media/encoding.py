@@ -83,9 +83,14 @@ def format_of(out: Path, requested: Format | None = None) -> Format:
     return suffix
 
 
+def needs_even_sides(kind: Format) -> bool:
+    """Whether a format subsamples chroma."""
+    return kind in CODECS
+
+
 def check_encodable(kind: Format, width: int, height: int, fps: float) -> None:
     """Raises: InputError: the format does not allow this size in pixels or this frame rate."""
-    if kind in CODECS and (width % 2 or height % 2):
+    if needs_even_sides(kind) and (width % 2 or height % 2):
         raise InputError(f"{kind} needs even sides, not {width} x {height}: give --size, or another --format.")
     if kind == "gif" and fps > GIF_FPS:
         raise InputError(f"a GIF plays at most {GIF_FPS:g} frames a second, not {fps:g}: give --fps, or use .mp4.")

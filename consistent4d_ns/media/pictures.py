@@ -1,11 +1,10 @@
-"""Pictures of a trained object: rendered views, several side by side, contact sheets."""
+"""Images of a trained object: rendered views, several side by side, contact sheets."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,21 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.data.images import composite_white, resized, straight_colour
 from consistent4d_ns.data.rays import view_rays
-from consistent4d_ns.data.times import even_times
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.media.camera_paths import InputVideo
+from consistent4d_ns.media.nerfstudio_paths import with_times
+from consistent4d_ns.media.tiles import INPUT, Tile
 from consistent4d_ns.model import Consistent4DModel
 
-INPUT = "input"
-"""Name of the panel that shows the frame filmed at that time."""
+DEPTH_CAMERAS = 12
+"""Cameras of a path, evenly chosen, in which the range of depths is measured."""
+DEPTH_SIZE = 64
+"""Height in pixels of the images in which it is measured."""
+DEPTH_QUANTILES = (0.01, 0.99)
+"""Shares of the opaque pixels that are nearer than the two ends of the range; stray samples lie outside."""
 SHEET_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Moments of a contact sheet: its rows."""
+"""Times of a contact sheet's rows."""
 SHEET_AZIMUTHS = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)
-"""Degrees from the input view of a contact sheet's columns, which follow that of the input."""
+"""Degrees from the input view of a contact sheet's columns; the first column shows the input itself."""
 SHEET_SIZE = 256
 """Largest side of a contact sheet's pictures in pixels."""
 LABEL_SIZE = 14
@@ -41,65 +44,18 @@ LABEL_SIZE = 14
 Picture = UInt8[np.ndarray, "height width 3"]
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One of several pictures side by side."""
-
-    output: str
-    """The input, or an output of the model."""
-    turn: float = 0.0
-    """Degrees by which the camera of the path is turned about the object's vertical axis, towards larger azimuths."""
-
-
-def parse_panels(names: Sequence[str], model: Consistent4DModel) -> list[Panel]:
-    """Panels from `NAME` or `NAME@DEGREES`, such as `rgb@90`.
-
-    Raises:
-        InputError: The model has no such output, or the degrees are not a number.
-    """
-    known = panel_names(model.field.num_levels)
-    panels = []
-    for name in names:
-        output, at, degrees = name.partition("@")
-        turn = _degrees(degrees) if at else 0.0
-        if turn is None:
-            raise InputError(f"output {name}: write degrees after the @, as in rgb@90.")
-        if output not in known:
-            raise InputError(f"there is no output {output}: choose from {', '.join(known)}.")
-        if at and output == INPUT:
-            raise InputError(f"output {name}: the input was filmed from one side only; leave out @{degrees}.")
-        panels.append(Panel(output, turn))
-    if not panels:
-        raise InputError(f"--outputs names nothing: choose from {', '.join(known)}.")
-    return panels
-
-
-def _degrees(text: str) -> float | None:
-    """A finite number, if the text is one."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def panel_names(levels: int) -> list[str]:
-    """What a panel can show of a model with so many levels."""
-    per_level = [f"{name}_{level}" for name in ("rgb", "depth", "accumulation") for level in range(levels)]
-    return [INPUT, "rgb", "depth", "normals", "accumulation", *per_level]
-
-
 def nerfstudio_path(path: dict[str, Any]) -> tuple[Cameras, OrientedBox | None]:
-    """Cameras of a camera path (see `camera_paths`), with times, and the box that the viewer cropped the scene to.
+    """Cameras of a camera path as `read_path` and `path_json` give it, with times, and the viewer's crop box.
 
-    A path without times sweeps them.
+    Time passes evenly along a path without times.
     """
-    from nerfstudio.scripts.render import get_crop_from_json
-
-    cameras, crop = get_path_from_json(path), get_crop_from_json(path)
-    times = even_times(len(cameras))[:, None] if cameras.times is None else cameras.times
-    cameras.times = times.clamp(0.0, 1.0)
-    return cameras, crop and crop.obb
+    cameras = with_times(get_path_from_json(path))
+    assert cameras.times is not None
+    cameras.times = cameras.times.clamp(0.0, 1.0)
+    crop = path.get("crop")
+    if crop is None:
+        return cameras, None
+    return cameras, OrientedBox.from_params(crop["crop_center"], crop["crop_rot"], crop["crop_scale"])
 
 
 @torch.no_grad()
@@ -107,31 +63,57 @@ def render_rows(
     model: Consistent4DModel,
     data: Consistent4DDataManager,
     cameras: Cameras,
-    panels: Sequence[Panel],
+    tiles: Sequence[Tile],
     box: OrientedBox | None = None,
 ) -> Iterator[UInt8[np.ndarray, "height width 4"]]:
-    """The panels side by side as straight RGBA, for one camera of a path after the other.
+    """The tiles side by side as straight-alpha RGBA, for each camera of a path.
 
     Args:
         model: What is rendered.
         data: Where the input's frames come from.
         cameras: The path, with times.
-        panels: What is shown, from left to right.
-        box: What lies outside of it is left out; everything is shown when there is none.
+        tiles: What is shown, from left to right.
+        box: What lies outside is left out; None shows everything.
     """
-    turns = {panel.turn for panel in panels if panel.output != INPUT}
+    turns = {tile.turn for tile in tiles if tile.output != INPUT}
+    depths = depth_range(model, cameras, tiles, box)
     for index in range(len(cameras)):
         camera = cameras[index : index + 1].to(model.device)
         outputs = {turn: model.get_outputs_for_camera(turned(camera, turn), box) for turn in turns}
         images = [
-            input_image(data, camera) if name == INPUT else paint(model, name, outputs[turn], camera)
-            for name, turn in ((panel.output, panel.turn) for panel in panels)
+            input_image(data, camera)
+            if tile.output == INPUT
+            else output_image(model, tile.output, outputs[tile.turn], depths)
+            for tile in tiles
         ]
         yield to_bytes(torch.cat(images, dim=1))
 
 
+def depth_range(
+    model: Consistent4DModel, cameras: Cameras, tiles: Sequence[Tile], box: OrientedBox | None = None
+) -> tuple[float, float]:
+    """Nearest and farthest distance of the visible object over the whole path, in world units.
+
+    One range for all frames, as a range per frame would flicker. Measured in small images of some cameras.
+    """
+    shown = [tile for tile in tiles if tile.output.startswith("depth")]
+    chosen = np.unique(np.linspace(0, len(cameras) - 1, DEPTH_CAMERAS).round().astype(int)).tolist()
+    found = [torch.zeros(0)]
+    for index, tile in product(chosen, shown):
+        camera = turned(cameras[index : index + 1].to(model.device), tile.turn)
+        camera.rescale_output_resolution(min(1.0, DEPTH_SIZE / float(camera.height.max())))
+        outputs = model.get_outputs_for_camera(camera, box)
+        opaque = outputs[accumulation_of(tile.output)] > 0.5
+        found.append(outputs[tile.output][opaque].cpu())
+    depths = torch.cat(found)
+    if not len(depths):
+        return 0.0, 1.0  # Nothing is opaque, so no depth shows.
+    low, high = torch.quantile(depths, torch.tensor(DEPTH_QUANTILES)).tolist()
+    return low, high
+
+
 def turned(camera: Cameras, degrees: float) -> Cameras:
-    """A camera turned about the world's z axis, on which the object stands."""
+    """A camera turned about the world's vertical axis, z."""
     angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
     cos, sin = float(angle.cos()), float(angle.sin())
     rotation = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], device=camera.device)
@@ -140,28 +122,37 @@ def turned(camera: Cameras, degrees: float) -> Cameras:
     return moved
 
 
-def paint(
-    model: Consistent4DModel, name: str, outputs: dict[str, Tensor], camera: Cameras
+def output_image(
+    model: Consistent4DModel, name: str, outputs: dict[str, Tensor], depths: tuple[float, float]
 ) -> Float[Tensor, "height width 4"]:
-    """One output as a picture, straight RGBA in [0, 1]; accumulation is grey and opaque."""
+    """One output as an image, straight-alpha RGBA in [0, 1]; accumulation is grey and opaque.
+
+    Args:
+        model: The model of the outputs.
+        name: Which output.
+        outputs: All outputs of one camera.
+        depths: Distances at the two ends of the colour map, in world units.
+    """
     if name.startswith("accumulation"):
         return F.pad(outputs[name].expand(-1, -1, 3), (0, 1), value=1.0)
     if name.startswith("rgb"):
         return filled(model.get_rgba_image(outputs, name))
-    alpha = outputs[name.replace("depth", "accumulation") if name.startswith("depth") else "accumulation"]
+    alpha = outputs[accumulation_of(name)]
     if name == "normals":
         # The model's are (n + 1) / 2 times the accumulation.
         return filled(torch.cat((straight_colour(outputs[name], alpha), alpha), dim=-1))
-    # The object fits in the unit ball. A range of its own for each frame would flicker.
-    middle = float(camera.camera_to_worlds[0, :, 3].norm())
-    colour = apply_depth_colormap(outputs[name], None, max(0.0, middle - 1.0), middle + 1.0)
-    return filled(torch.cat((colour, alpha), dim=-1))
+    return filled(torch.cat((apply_depth_colormap(outputs[name], None, *depths), alpha), dim=-1))
+
+
+def accumulation_of(name: str) -> str:
+    """Name of the opacity that belongs to an output."""
+    return name.replace("depth", "accumulation") if name.startswith("depth") else "accumulation"
 
 
 def filled(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width 4"]:
-    """Straight RGBA with the mean visible colour where nothing is seen.
+    """Straight-alpha RGBA with the mean visible colour where alpha is zero.
 
-    A lossy video mixes the colours of neighbouring pixels, so black there would make the object's edge dark.
+    Lossy codecs mix the colours of neighbouring pixels, so black there would darken the object's edge.
     """
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     mean = (colour * alpha).sum((0, 1)) / alpha.sum().clamp(min=1e-6)
@@ -169,20 +160,20 @@ def filled(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width
 
 
 def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor, "height width 4"]:
-    """The frame filmed at a camera's time, straight RGBA, fitted into a picture of the camera's size."""
+    """The input frame of a camera's time, straight-alpha RGBA, centred in an image of the camera's size."""
     assert camera.times is not None
     height, width = int(camera.height[0]), int(camera.width[0])
-    moment = float(camera.times[0].clamp(0.0, 1.0))
+    time = float(camera.times[0].clamp(0.0, 1.0))
     side = min(height, width)
-    rgba = resized(data.frames[None, data.frame_times.nearest(moment)].float(), side)[0].movedim(0, -1)
+    rgba = resized(data.frames[None, data.frame_times.nearest(time)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
     rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     return filled(torch.cat((straight_colour(colour, alpha), alpha), dim=-1))
 
 
-def source_of(data: Consistent4DDataManager) -> InputVideo:
-    """What camera paths take from a run's video."""
+def input_video(data: Consistent4DDataManager) -> InputVideo:
+    """What camera paths need to know of a run's input."""
     view = data.input_view
     camera = {name: float(value[0]) for name, value in vars(view).items()}
     return InputVideo(data.num_frames, data.fps, camera, data.frames.shape[-1])
@@ -238,20 +229,20 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], gap: int = 4) -> Picture:
     return np.concatenate(padded, axis=0)
 
 
-def labelled_sheet(rows: Sequence[Sequence[Picture]], columns: Sequence[str], moments: Sequence[str]) -> Picture:
-    """A contact sheet with a name above each column and in front of each row."""
+def labelled_sheet(rows: Sequence[Sequence[Picture]], columns: Sequence[str], labels: Sequence[str]) -> Picture:
+    """A contact sheet with a label above each column and in front of each row."""
     from PIL import Image, ImageDraw, ImageFont
 
     sheet = contact_sheet(rows)
     font = ImageFont.load_default(LABEL_SIZE)
-    top, left = LABEL_SIZE + 8, 8 + max(round(font.getlength(moment)) for moment in moments)
+    top, left = LABEL_SIZE + 8, 8 + max(round(font.getlength(label)) for label in labels)
     canvas = Image.new("RGB", (left + sheet.shape[1], top + sheet.shape[0]), "white")
     canvas.paste(Image.fromarray(sheet), (left, top))
     draw = ImageDraw.Draw(canvas)
-    width, height = sheet.shape[1] / len(columns), sheet.shape[0] / len(moments)
+    width, height = sheet.shape[1] / len(columns), sheet.shape[0] / len(labels)
     for index, name in enumerate(columns):
         draw.text((left + width * (index + 0.5), top / 2), name, "black", font, anchor="mm")
-    for index, name in enumerate(moments):
+    for index, name in enumerate(labels):
         draw.text((left / 2, top + height * (index + 0.5)), name, "black", font, anchor="mm")
     return np.asarray(canvas)
 

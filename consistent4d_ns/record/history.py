@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
@@ -67,7 +68,7 @@ class LossHistory:
             InputError: it cannot be written; nothing recorded is lost, and a later call writes the file anew.
         """
         values = [value.float() for _, terms in self._pending for value in terms.values()]
-        numbers = iter(torch.stack(values).tolist() if values else [])
+        numbers = iter(shortest_decimals(torch.stack(values)) if values else [])
         for step, terms in self._pending:
             known = {name: next(numbers) for name in terms}
             self.rows.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
@@ -81,6 +82,11 @@ class LossHistory:
             with refusals(self.file), self.file.open("a", encoding="utf-8") as file:
                 file.write(lines)
         self._written = len(self.rows)
+
+
+def shortest_decimals(values: Float32[Tensor, " values"]) -> list[float]:
+    """The values as the shortest decimals that stand for them: 0.2, where `tolist` gives 0.20000000298."""
+    return [float(str(value)) for value in values.cpu().numpy()]
 
 
 def read_history(file: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""A made-up animated object, known exactly from every side at every time: for the demo, tests and benchmarks."""
+"""A procedural animated object with exact images from every side at every time, for the demo, tests and benchmarks."""
 
 from consistent4d_ns.toy.render import render
 from consistent4d_ns.toy.sequence import write_sequence

@@ -18,7 +18,7 @@ from consistent4d_ns.toy.shapes import Box, Capsule, Ellipsoid, Shape
 from consistent4d_ns.toy.textures import Texture, above, checks, gradient, plain, sectors, spots, stripes
 
 RADIUS = 0.62
-"""Radius of a ball around the origin that the toy never leaves (world units)."""
+"""Radius of the ball around the origin that contains the toy at all times (world units)."""
 
 ORANGE = plain((0.93, 0.55, 0.20))
 BROWN = plain((0.45, 0.22, 0.10))
@@ -42,13 +42,13 @@ class Frame:
     position: Float[Tensor, "3"]
 
     def __matmul__(self, inner: Frame) -> Frame:
-        """The frame `inner`, given in this frame, seen from outside."""
+        """Composition: the frame `inner`, which is relative to this frame, relative to this frame's parent."""
         return Frame(self.rotation @ inner.rotation, self.rotation @ inner.position + self.position)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A rigid piece of the toy at one moment."""
+    """A rigid part of the toy at one time."""
 
     shape: Shape
     texture: Texture
@@ -56,12 +56,12 @@ class Part:
 
 
 def at(x: float, y: float, z: float) -> Frame:
-    """A shift."""
+    """A translation."""
     return Frame(torch.eye(3, dtype=torch.float64), torch.tensor((x, y, z), dtype=torch.float64))
 
 
 def turn(axis: int, degrees: float) -> Frame:
-    """A rotation about a coordinate axis through the origin, counter-clockwise seen from its tip."""
+    """A rotation about a coordinate axis through the origin, counter-clockwise when the axis points at the viewer."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     rotation = torch.eye(3, dtype=torch.float64)
     j, k = (axis + 1) % 3, (axis + 2) % 3
@@ -70,7 +70,7 @@ def turn(axis: int, degrees: float) -> Frame:
 
 
 def wave(time: float, cycles: int, lag: float = 0.0) -> float:
-    """A sine that completes `cycles` over the clip, `lag` of a cycle late."""
+    """A sine with `cycles` periods over the clip, delayed by `lag` periods."""
     return math.sin(2 * math.pi * (cycles * time - lag))
 
 

@@ -1,4 +1,4 @@
-"""Images of the toy, by casting rays at its parts."""
+"""Ray-cast images of the toy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consistent4d_ns.data.rays import focal_length, pixel_rays
 from consistent4d_ns.toy.creature import RADIUS, Part, creature
 
 LIGHT = (0.45, -0.35, 0.82)
-"""Unit direction towards the light; it stands still, and surfaces are matt: colours do not depend on the view."""
+"""Unit direction towards the light. The light is fixed and surfaces are diffuse: colours do not depend on the view."""
 AMBIENT = 0.68
 """Brightness of a surface that faces away from the light; one that faces it has 1."""
 CHUNK = 1 << 18
@@ -33,8 +33,8 @@ def render(
         poses: Camera-to-world matrices (OpenGL axes) of cameras outside the toy; they set dtype and device.
         fovy: Vertical field of view in degrees.
         size: Width and height in pixels.
-        times: Moments in [0, 1].
-        samples_per_side: Rays per pixel and axis; their mean is the pixel, which makes soft edges.
+        times: Times in [0, 1].
+        samples_per_side: Rays per pixel and axis; a pixel is their mean, which antialiases edges.
     """
     fine = size * samples_per_side
     focal = focal_length(torch.as_tensor(fovy).to(poses).expand(len(poses)), fine)
@@ -49,7 +49,7 @@ def render(
 def _cast(
     parts: tuple[Part, ...], origin: Float[Tensor, "3"], directions: Float[Tensor, "rays 3"]
 ) -> Float[Tensor, "rays 4"]:
-    """Colour and opacity (0 or 1) along rays, most of which pass the toy at a distance."""
+    """Colour and opacity (0 or 1) along rays, most of which miss the toy."""
     near = directions @ -origin > (origin.square().sum() - RADIUS**2).sqrt()
     distance, colour = trace(parts, origin, directions[near])
     rgba = torch.zeros_like(directions[:, :1]).repeat(1, 4)
@@ -60,10 +60,10 @@ def _cast(
 def trace(
     parts: tuple[Part, ...], origin: Float[Tensor, "3"], directions: Float[Tensor, "rays 3"]
 ) -> tuple[Float[Tensor, " rays"], Float[Tensor, "rays 3"]]:
-    """What rays from one point outside the toy meet first.
+    """First intersections with the toy of rays from one point outside of it.
 
     Returns:
-        Distances along the unit directions (inf where nothing is met) and colours (0 there).
+        Distances along the unit directions (inf for a miss) and colours (0 for a miss).
     """
     rotations = torch.stack([part.frame.rotation for part in parts]).to(directions)
     to_centres = torch.stack([part.frame.position for part in parts]).to(directions) - origin
@@ -88,6 +88,6 @@ def trace(
 
 
 def shade(normals: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays 1"]:
-    """Brightness of a matt surface from `AMBIENT` to 1, soft all around."""
+    """Brightness of a diffuse surface by half-Lambert shading, from `AMBIENT` to 1."""
     facing = normals @ F.normalize(normals.new_tensor(LIGHT), dim=0)
     return (AMBIENT + (1 - AMBIENT) * (0.5 + 0.5 * facing))[:, None]

@@ -1,4 +1,4 @@
-"""The toy as a folder: an input video and evaluation views with their cameras.
+"""Writes the toy as a folder: an input video and evaluation views with their cameras.
 
 OUT/input/0.png ... N-1.png     RGBA, straight alpha: what a user's own video looks like
 OUT/eval_0/ ... OUT/eval_5/     the same frames seen from elsewhere
@@ -39,11 +39,11 @@ DISTANCE = 2.0
 FOVY = 49.1
 """Vertical field of view of all cameras in degrees."""
 SIZES = range(8, 4097)
-"""Image sizes that make sense, in pixels."""
+"""Accepted image sizes in pixels."""
 Progress = Callable[[list[tuple[str, Tensor, int]]], Iterable[tuple[str, Tensor, int]]]
 """Iterates over the images to render: folder, camera pose and frame of each."""
 NAME = "toy"
-"""Value of `name` in meta.json: tells the toy from a folder of the user's."""
+"""Value of `name` in meta.json, which distinguishes the toy from a user's own folder."""
 CONVENTION = (
     "world z up; camera at d*(cos e cos a, cos e sin a, sin e) looks at the origin, up +z; camera axes as in OpenGL; "
     "square images, vertical field of view"
@@ -70,11 +70,11 @@ def write_sequence(
     Nothing appears in `out` before everything is rendered; meta.json comes last.
 
     Args:
-        out: Folder to make.
+        out: Folder to create.
         size: Width and height of the images in pixels.
         frames: Number of frames.
         samples_per_side: Rays per pixel and axis.
-        overwrite: Replace a toy written earlier; what else lies in the folder stays.
+        overwrite: Replace a toy written earlier; other files in the folder are kept.
         progress: Iterates over the list of images while they are rendered, for example showing a bar.
 
     Raises:
@@ -95,7 +95,7 @@ def write_sequence(
 
 
 def metadata(size: int, frames: int) -> dict[str, Any]:
-    """The contents of meta.json."""
+    """Contents of meta.json."""
     views = layout_views()
     last_row = torch.tensor([[[0.0, 0.0, 0.0, 1.0]]], dtype=torch.float64).expand(len(views), -1, -1)
     matrices = torch.cat((views.poses(), last_row), dim=1)
@@ -124,7 +124,7 @@ def metadata(size: int, frames: int) -> dict[str, Any]:
 
 
 def straight_bytes(rgba: Float[Tensor, "4 height width"]) -> UInt8[Tensor, "height width 4"]:
-    """An image with premultiplied alpha in [0, 1] as 8-bit with straight alpha; transparent pixels are black."""
+    """Premultiplied RGBA in [0, 1] to straight 8-bit RGBA; transparent pixels are black."""
     colour, alpha = rgba[:3], rgba[3:]
     straight = torch.where(alpha > 0, colour / alpha, 0.0).clamp(0, 1)
     return (torch.cat((straight, alpha)) * 255).round().to(torch.uint8).permute(1, 2, 0)
@@ -150,7 +150,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")
     if not _is_toy(out):
-        raise InputError(f"{out} holds something else than an earlier toy, which is kept: give another folder.")
+        raise InputError(f"{out} holds files that are not an earlier toy, so nothing is replaced: give another folder.")
 
 
 def _is_toy(out: Path) -> bool:

@@ -1,8 +1,8 @@
-"""Solids met by rays in closed form.
+"""Closed-form intersections of rays with solids.
 
-Every solid is centred on the origin of its own frame. Rays are given by any point on them and a unit direction; the
-answer is the signed distance from that point to where the ray enters the solid, infinity where it misses it. Points
-close to the solid keep float32 exact enough.
+Every solid is centred on the origin of its own frame. A ray is given by any point on it and a unit direction; the
+result is the signed distance from that point to the entry into the solid, infinity for a miss. Points close to the
+solid keep float32 accurate enough.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Shape(Protocol):
-    """A solid around the origin."""
+    """A solid centred on the origin."""
 
     @property
     def radius(self) -> float:
@@ -54,14 +54,14 @@ def enter_sphere(
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """An ellipsoid; its axes are the coordinate axes."""
+    """An axis-aligned ellipsoid."""
 
     x: float
-    """Half axis along x."""
+    """Semi-axis along x."""
     y: float
-    """Half axis along y."""
+    """Semi-axis along y."""
     z: float
-    """Half axis along z."""
+    """Semi-axis along z."""
 
     @property
     def radius(self) -> float:
@@ -77,12 +77,12 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Capsule:
-    """A cylinder along z with half spheres on both ends."""
+    """A cylinder along z with hemispherical caps."""
 
     half_length: float
-    """Half the length of the cylinder, without the ends."""
+    """Half the length of the cylinder, without the caps."""
     thickness: float
-    """Radius of the cylinder and of the ends."""
+    """Radius of the cylinder and of the caps."""
 
     @property
     def radius(self) -> float:
@@ -90,7 +90,7 @@ class Capsule:
 
     def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         across, along = directions[:, :2], directions[:, 2]
-        # A ray along the axis meets the endless cylinder far away, on the side from which it comes: good enough below.
+        # A ray along the axis hits the infinite cylinder far away, on the side it comes from, so that the cap decides.
         a = across.square().sum(-1).clamp_min(1e-9)
         b = (points[:, :2] * across).sum(-1)
         wall = smaller_root(a, b, points[:, :2].square().sum(-1) - self.thickness**2)
@@ -98,7 +98,7 @@ class Capsule:
         end = torch.zeros_like(points)
         end[:, 2] = torch.copysign(torch.full_like(height, self.half_length), height)
         cap = enter_sphere(points - end, directions, self.thickness)
-        # A miss of the endless cylinder is infinite (or not a number times zero) and misses the ends as well.
+        # A miss of the infinite cylinder is inf (or NaN after a product with zero) and misses the caps as well.
         return torch.where(height.abs() <= self.half_length, wall, torch.where(wall.isfinite(), cap, math.inf))
 
     def normals(self, points: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays 3"]:
@@ -109,14 +109,14 @@ class Capsule:
 
 @dataclass(frozen=True)
 class Box:
-    """A box; its edges are parallel to the coordinate axes."""
+    """An axis-aligned box."""
 
     x: float
-    """Half edge along x."""
+    """Half the edge length along x."""
     y: float
-    """Half edge along y."""
+    """Half the edge length along y."""
     z: float
-    """Half edge along z."""
+    """Half the edge length along z."""
 
     @property
     def radius(self) -> float:
@@ -124,7 +124,7 @@ class Box:
 
     def enter(self, points: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, " rays"]:
         half = points.new_tensor((self.x, self.y, self.z))
-        # Keeps rays parallel to a face apart from 0/0.
+        # Avoids 0/0 for rays parallel to a face.
         speed = torch.where(directions.abs() < 1e-9, 1e-9, directions)
         middle, spread = -points / speed, half / speed.abs()
         entry, leave = (middle - spread).amax(-1), (middle + spread).amin(-1)

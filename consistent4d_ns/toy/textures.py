@@ -1,4 +1,4 @@
-"""Procedural textures: functions from points of a part's own frame to colours."""
+"""Procedural solid textures: functions from points in a part's own frame to colours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plain(colour: Vector) -> Texture:
 
 
 def gradient(axis: int, low: float, high: float, at_low: Vector, at_high: Vector) -> Texture:
-    """Runs linearly from one colour at coordinate `low` of an axis to another at `high`."""
+    """A linear gradient along an axis, from one colour at coordinate `low` to another at `high`."""
 
     def texture(points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
         share = ((points[:, axis, None] - low) / (high - low)).clamp(0, 1)
@@ -31,12 +31,12 @@ def gradient(axis: int, low: float, high: float, at_low: Vector, at_high: Vector
 
 
 def stripes(axis: int, period: float, first: Texture, second: Texture, share: float = 0.5) -> Texture:
-    """Stripes across an axis; `share` of every period, centred on multiples of it, belongs to the first texture."""
+    """Stripes across an axis; the first texture fills the fraction `share` of each period, centred on its multiples."""
     return choose(lambda points: (points[:, axis] / period + share / 2).remainder(1.0) < share, first, second)
 
 
 def sectors(count: int, first: Texture, second: Texture, share: float = 0.5) -> Texture:
-    """`count` pairs of sectors around the z axis; `share` of every pair belongs to the first texture."""
+    """`count` pairs of sectors around the z axis; the first texture fills the fraction `share` of each pair."""
     around = count / (2 * math.pi)
     return choose(
         lambda points: (torch.atan2(points[:, 1], points[:, 0]) * around).remainder(1.0) < share, first, second
@@ -44,12 +44,12 @@ def sectors(count: int, first: Texture, second: Texture, share: float = 0.5) -> 
 
 
 def checks(edge: float, first: Texture, second: Texture) -> Texture:
-    """Cubes of edge length `edge`, by turns of the one and the other texture."""
+    """A 3D checkerboard of two textures with cells of side `edge`."""
     return choose(lambda points: (points / edge).floor().sum(-1).remainder(2.0) < 1.0, first, second)
 
 
 def spots(centres: list[Vector], radius: float, spot: Texture, ground: Texture) -> Texture:
-    """Round spots where the surface comes closer than `radius` to one of the centres."""
+    """Round spots: one texture within `radius` of any of the centres, the other elsewhere."""
 
     def inside(points: Float[Tensor, "points 3"]) -> Tensor:
         return torch.stack([(points - points.new_tensor(c)).square().sum(-1) for c in centres]).amin(0) < radius**2
@@ -58,7 +58,7 @@ def spots(centres: list[Vector], radius: float, spot: Texture, ground: Texture) 
 
 
 def above(axis: int, level: float, over: Texture, under: Texture) -> Texture:
-    """One texture where a coordinate is greater than `level`, the other elsewhere."""
+    """One texture where a coordinate exceeds `level`, the other elsewhere."""
     return choose(lambda points: points[:, axis] > level, over, under)
 
 

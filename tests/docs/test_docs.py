@@ -111,6 +111,20 @@ def test_rooms_of_the_design():
     assert block.split("\n")[:-1] == [layer.replace(" | ", ", ") for layer in layers]
 
 
+def test_dependencies_of_the_design():
+    """The table has every declared dependency, and those of the extras."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    required = [
+        *project["dependencies"],
+        *(entry for extra in project["optional-dependencies"].values() for entry in extra),
+    ]
+    declared = {re.split(r"[\[<>=~! ]", entry)[0] for entry in required} - {"consistent4d_ns"}
+    rows = table_rows(read("docs/design.md").partition("## Dependencies")[2])
+    listed = {name for row in rows for name in re.split(r", ", re.sub(r" \(.*?\)", "", row[0]))}
+    assert declared - listed == set()
+
+
 def test_readme_is_short():
     assert len(read("README.md").splitlines()) <= README_LINES
 
@@ -275,6 +289,7 @@ def test_entry_for_nerfstudio(monkeypatch: pytest.MonkeyPatch):
         assert f"`{slug}`" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_warnings_and_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("material", reason="needs the extra docs")
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")

@@ -3,7 +3,7 @@
     python blender_render.py JOB.json
 
 The job: `file`, `fps`, `size` in pixels, `fovy` in degrees, `camera` (camera-to-world matrix [3][4] of this package's
-world), `seconds` (moments) and `out` (folder for 0.png, 1.png, ... with alpha).
+world), `seconds` (times) and `out` (folder for 0.png, 1.png, ... with alpha).
 """
 
 from __future__ import annotations

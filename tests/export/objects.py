@@ -16,7 +16,7 @@ from tests.support.tiny import tiny_config, toy_folder
 
 RADIUS = 0.45
 STRETCH = 1.4
-"""The ball is this many times as long in x at the last moment as at the first."""
+"""The ball is this many times as long in x at time 1 as at time 0."""
 WIDTH = 0.01
 """Distance over which the density rises to its full value."""
 DENSITY = 120.0

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from consistent4d_ns.export.gltf import glb, to_linear, visibility, y_up
-from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Mesh, exporter
 from consistent4d_ns.export.surface import Surface
 from consistent4d_ns.runs import Run
@@ -88,7 +88,8 @@ def test_a_compressed_file_holds_the_same_mesh():
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     surface = Surface(rng.uniform(-1.02, 1.02, (50, 3)).astype(np.float32), np.array([[0, 1, 2]], np.int32), normals)
     texture = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64)))
-    mesh = Mesh(surface, uvs=rng.random((50, 2), np.float32), texture=texture)
+    uvs = rng.random((50, 2), np.float32)
+    mesh = Mesh(surface, uvs=uvs, texture=texture)
     contents = glb([mesh], FPS, compress=True)
     found = document(contents)
     assert found["extensionsRequired"] == ["KHR_mesh_quantization", "EXT_texture_webp"]
@@ -97,7 +98,7 @@ def test_a_compressed_file_holds_the_same_mesh():
     scale = found["nodes"][0]["scale"][0]
     np.testing.assert_allclose(stored["POSITION"] * scale, y_up(surface.vertices), atol=4e-5)
     np.testing.assert_allclose(stored["NORMAL"], y_up(normals), atol=5e-3)
-    np.testing.assert_allclose(stored["TEXCOORD_0"], mesh.uvs, atol=1e-5)
+    np.testing.assert_allclose(stored["TEXCOORD_0"], uvs, atol=1e-5)
     view = found["bufferViews"][found["images"][0]["bufferView"]]
     (length,) = struct.unpack("<I", contents[12:16])
     picture = contents[28 + length + view["byteOffset"] :][: view["byteLength"]]
@@ -108,8 +109,8 @@ def test_a_compressed_file_holds_the_same_mesh():
 
 
 def test_compression_makes_a_file_several_times_smaller(ball: Run):
-    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=1))
-    meshes = list(made.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))
+    source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=1))
+    meshes = list(source.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))
     plain, small = (len(glb(meshes, FPS, compress=compress)) for compress in (False, True))
     assert small < plain / 2.5
 
@@ -117,9 +118,9 @@ def test_compression_makes_a_file_several_times_smaller(ball: Run):
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_exactly_one_frame_is_visible_at_any_time(count: int):
     tracks = [visibility(frame, count, FPS) for frame in range(count)]
-    for moment in np.linspace(0.0, count / FPS, 50):
-        shown = [scales[np.searchsorted(times, np.float32(moment), side="right") - 1, 0] for times, scales in tracks]
-        expected = min(int(np.float32(moment) * FPS + 1e-4), count - 1)
+    for time in np.linspace(0.0, count / FPS, 50):
+        shown = [scales[np.searchsorted(times, np.float32(time), side="right") - 1, 0] for times, scales in tracks]
+        expected = min(int(np.float32(time) * FPS + 1e-4), count - 1)
         assert np.flatnonzero(shown).tolist() == [expected]
     assert all(times[0] == 0.0 and (np.diff(times) > 0).all() for times, _ in tracks)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from consistent4d_ns.export.colours import seen_colours
-from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.raster import cover
 from consistent4d_ns.export.sequence import Mesh, exporter
 from consistent4d_ns.export.texture import spread
@@ -16,8 +16,8 @@ from tests.export.objects import RADIUS, BallField, ball_colours, ball_run
 
 
 def meshes(run: Run, colouring, count: int = 1) -> list[Mesh]:
-    made = exporter(run, SolidOptions(resolution=64), MomentOptions(frames=count))
-    return list(made.meshes(MeshOptions(faces=2000, texture_size=128), colouring))
+    source = exporter(run, SolidOptions(resolution=64), TimeOptions(frames=count))
+    return list(source.meshes(MeshOptions(faces=2000, texture_size=128), colouring))
 
 
 def test_triangles_cover_the_pixels_whose_centres_they_hold():

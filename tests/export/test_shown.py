@@ -15,7 +15,7 @@ from PIL import Image
 
 from consistent4d_ns.data.cameras import OrbitViews, orbit_views
 from consistent4d_ns.export.gltf import glb
-from consistent4d_ns.export.options import MeshOptions, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
 from consistent4d_ns.export.usd import write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
@@ -43,9 +43,9 @@ def file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
     """An animated GLB of the ball, compressed or not."""
     colouring: Colouring
     colouring, compress = request.param
-    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=FRAMES))
     path = tmp_path_factory.mktemp("shown") / "ball.glb"
-    path.write_bytes(glb(made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS, compress=compress))
+    path.write_bytes(glb(source.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS, compress=compress))
     return path
 
 
@@ -76,10 +76,10 @@ def decoded(data: bytes) -> Picture:
 def usd_file(request: pytest.FixtureRequest, ball: Run, tmp_path_factory) -> Path:
     """The ball as USD: with vertex colours, or packed with textures."""
     pytest.importorskip("pxr", reason="needs usd-core")
-    made = exporter(ball, SolidOptions(resolution=64), MomentOptions(frames=FRAMES))
+    source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=FRAMES))
     path = tmp_path_factory.mktemp("shown") / request.param
     write, colouring = (write_usdz, "texture") if path.suffix == ".usdz" else (write_usd, "vertex")
-    write(path, made.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS)
+    write(path, source.meshes(MeshOptions(faces=3000, texture_size=256), colouring), FPS)
     return path
 
 
@@ -103,7 +103,7 @@ def test_three_js_shows_it(ball: Run, file: Path):
 
 
 def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Path) -> dict[int, Picture]:
-    """What three.js draws at some moments, by frame."""
+    """What three.js draws at some times, by frame."""
     sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
     x, y, z = view.poses()[0, :, 3].tolist()
     pages = {"/": Path(__file__).with_name("three.html"), "/model.glb": file}
@@ -125,9 +125,9 @@ def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Pat
         assert page.evaluate("window.state") == "ready"
         assert page.evaluate("window.duration") == pytest.approx(FRAMES / FPS)
         found = {}
-        for moment in seconds:
-            arguments = [moment, [y, z, x], FOVY, SIZE]
+        for time in seconds:
+            arguments = [time, [y, z, x], FOVY, SIZE]
             url = page.evaluate("([seconds, place, fovy, size]) => show(seconds, place, fovy, size)", arguments)
-            found[int(moment * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
+            found[int(time * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
         browser.close()
     return found

@@ -11,7 +11,7 @@ import trimesh
 
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import MeshOptions, Moment, MomentOptions, SolidOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimedFrame, TimeOptions
 from consistent4d_ns.export.sequence import exporter
 from consistent4d_ns.export.solid import (
     Solid,
@@ -20,7 +20,13 @@ from consistent4d_ns.export.solid import (
     lines_of_sight,
     occupied_lattice,
 )
-from consistent4d_ns.export.surface import extract, filled, large_parts, sample_evenly
+from consistent4d_ns.export.surface import (
+    extract,
+    filled,
+    large_parts,
+    sample_evenly,
+    without_cavities_and_small_parts,
+)
 from consistent4d_ns.rendering.sampling import OccupancyGrid
 from consistent4d_ns.runs import Run
 from tests.export.objects import DENSITY, RADIUS, STRETCH, BallField, ball_run
@@ -70,7 +76,7 @@ def test_the_least_optical_depth_is_that_of_the_shortest_line():
 
 @pytest.mark.parametrize("time", [0.0, 1.0])
 def test_a_surface_lies_where_the_density_says(ball: Run, time: float):
-    surface = extract(solid_of(ball), Moment(0, time), 3000)
+    surface = extract(solid_of(ball), TimedFrame(0, time), 3000)
     scale = np.array((1.0 + (STRETCH - 1.0) * time, 1.0, 1.0))
     np.testing.assert_allclose(np.linalg.norm(surface.vertices / scale, axis=1), RADIUS, atol=0.01)
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
@@ -94,7 +100,7 @@ class Foggy(BallField):
 
 
 def opaque_radius(field: BallField, opacity: float) -> float:
-    """Distance from the centre at which lines past it absorb this share at the first moment, integrated densely."""
+    """Distance from the centre at which lines past it absorb this share at time 0, integrated densely."""
     along, past = torch.linspace(-1.0, 1.0, 2001), torch.linspace(0.0, 0.9, 901)
     points = torch.stack(torch.broadcast_tensors(along, past[:, None], torch.zeros(1)), dim=-1)
     density = field.density(points.reshape(-1, 3), torch.full((points[..., 0].numel(),), -1.0)).view(len(past), -1)
@@ -104,8 +110,8 @@ def opaque_radius(field: BallField, opacity: float) -> float:
 
 def test_fog_that_is_not_seen_is_carved_away(tmp_path):
     run = ball_run(tmp_path, Foggy())
-    kept = extract(solid_of(run, threshold=Threshold(0.4, 0.0)), Moment(0, 0.0), None)
-    carved = extract(solid_of(run, threshold=Threshold(0.4, 0.55)), Moment(0, 0.0), None)
+    kept = extract(solid_of(run, threshold=Threshold(0.4, 0.0)), TimedFrame(0, 0.0), None)
+    carved = extract(solid_of(run, threshold=Threshold(0.4, 0.55)), TimedFrame(0, 0.0), None)
     assert np.linalg.norm(kept.vertices, axis=1).max() == pytest.approx(0.65, abs=0.02)
     expected = opaque_radius(Foggy(), 0.55)
     assert expected < 0.5
@@ -115,22 +121,22 @@ def test_fog_that_is_not_seen_is_carved_away(tmp_path):
 def test_the_threshold_is_found(tmp_path):
     """Rays are half absorbed up to a certain distance from the centre: that is where the surface should be."""
     run = ball_run(tmp_path, Foggy())
-    made = exporter(run, SolidOptions(resolution=64), MomentOptions(frames=1))
-    radii = np.linalg.norm(extract(made.solid, Moment(0, 0.0), None).vertices, axis=1)
+    source = exporter(run, SolidOptions(resolution=64), TimeOptions(frames=1))
+    radii = np.linalg.norm(extract(source.solid, TimedFrame(0, 0.0), None).vertices, axis=1)
     assert radii.mean() == pytest.approx(opaque_radius(Foggy(), 0.5), abs=0.01)
-    chosen = exporter(run, SolidOptions(resolution=32, density=7.0, opacity=0.2), MomentOptions(frames=1))
+    chosen = exporter(run, SolidOptions(resolution=32, density=7.0, opacity=0.2), TimeOptions(frames=1))
     assert chosen.solid.threshold == Threshold(7.0, 0.2)
 
 
 def test_a_transparent_object_is_named(tmp_path):
     run = ball_run(tmp_path, BallField(density=0.01))
     with pytest.raises(InputError, match="transparent from all sides"):
-        exporter(run, SolidOptions(resolution=32), MomentOptions())
+        exporter(run, SolidOptions(resolution=32), TimeOptions())
 
 
-def test_a_moment_without_anything_is_named_with_its_frame(ball: Run):
+def test_a_time_without_anything_is_named_with_its_frame(ball: Run):
     with pytest.raises(InputError, match=r"frame 3 \(time 0\.25\): nothing is as dense as 500 .*--density"):
-        extract(solid_of(ball, 32, Threshold(500.0, 0.5)), Moment(3, 0.25), 1000)
+        extract(solid_of(ball, 32, Threshold(500.0, 0.5)), TimedFrame(3, 0.25), 1000)
 
 
 def test_cavities_are_filled_and_small_parts_left_out_on_request():
@@ -146,8 +152,24 @@ def test_cavities_are_filled_and_small_parts_left_out_on_request():
     assert only[2, 2, 2]
 
 
+def test_a_small_hollow_part_is_left_out_with_its_cavity():
+    level = np.full((24, 24, 24), -0.5, np.float32)
+    level[2:14, 2:14, 2:14] = 0.5
+    level[5:8, 5:8, 5:8] = -0.5
+    level[17:22, 17:22, 17:22] = 0.5
+    level[18:21, 18:21, 18:21] = -0.5
+    kept = without_cavities_and_small_parts(level, 0.0)
+    dropped = without_cavities_and_small_parts(level, 0.5)
+    assert (kept > 0).sum() == 12**3 + 5**3
+    assert (dropped > 0).sum() == 12**3
+    assert (dropped[16:, 16:, 16:] < 0).all()
+    # A hollow part counts with its cavity, as it is exported.
+    assert (without_cavities_and_small_parts(level, 0.9 * 5**3 / 12**3) > 0).sum() == 12**3 + 5**3
+    assert kept.dtype == np.float32
+
+
 def test_points_are_evenly_spread(ball: Run):
-    surface = extract(solid_of(ball), Moment(0, 0.0), None)
+    surface = extract(solid_of(ball), TimedFrame(0, 0.0), None)
     positions, normals = sample_evenly(surface, 2000)
     assert positions.shape == normals.shape == (2000, 3)
     np.testing.assert_allclose(np.linalg.norm(positions, axis=1), RADIUS, atol=0.01)
@@ -161,13 +183,13 @@ def test_points_are_evenly_spread(ball: Run):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_finds_the_same_surface(ball: Run, tmp_path):
-    there = ball_run(tmp_path, device="cuda")
-    there.pipeline.model.occupancy.load_state_dict(ball.pipeline.model.occupancy.state_dict())
-    options, times, mesh = SolidOptions(resolution=64), MomentOptions(times=(0.5,)), MeshOptions(500, 128)
-    first, second = (exporter(run, options, times) for run in (ball, there))
+    on_cuda = ball_run(tmp_path, device="cuda")
+    on_cuda.pipeline.model.occupancy.load_state_dict(ball.pipeline.model.occupancy.state_dict())
+    options, times, mesh = SolidOptions(resolution=64), TimeOptions(times=(0.5,)), MeshOptions(500, 128)
+    first, second = (exporter(run, options, times) for run in (ball, on_cuda))
     assert first.solid.threshold == second.solid.threshold
     torch.testing.assert_close(second.solid.level(0.5).cpu(), first.solid.level(0.5), atol=1e-3, rtol=1e-3)
-    (ours,), (theirs,) = (list(made.meshes(mesh, "texture")) for made in (first, second))
+    (ours,), (theirs,) = (list(source.meshes(mesh, "texture")) for source in (first, second))
     assert ours.texture is not None
     assert theirs.texture is not None
     assert np.abs(ours.texture.mean(axis=(0, 1)) - theirs.texture.mean(axis=(0, 1))).max() < 3.0

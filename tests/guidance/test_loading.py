@@ -292,6 +292,12 @@ def test_a_clone_without_git_lfs(folder: Path, part: str) -> None:
     assert message.startswith(f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull`")
 
 
+def test_a_clone_without_git_lfs_of_a_folder_with_checksums(listed: Path) -> None:
+    path = weights_in(listed / "vae")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1048576\n")
+    assert f"{path.relative_to(listed)} is a Git LFS pointer" in refusal(listed)
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize(
     ("content", "words"),
@@ -534,6 +540,11 @@ def test_missing_file(prior: str) -> None:
     message = refusal(prior)
     assert "no such file or folder" in message
     assert "hf download ashawkey/zero123-xl-diffusers" in message
+
+
+def test_address_of_a_page_of_the_hub() -> None:
+    message = refusal("https://huggingface.co/kxic/stable-zero123/tree/main")
+    assert "the address of a page; give the hub id kxic/stable-zero123" in message
 
 
 @pytest.mark.parametrize("offline", [True, False])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
+from consistent4d_ns.guidance.conditioning import clip_input
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.fused import runs_fused
 from consistent4d_ns.guidance.networks import Zero123Networks
@@ -110,7 +111,7 @@ def test_draws_are_reproducible_and_cover_the_range(guidance: Zero123Guidance) -
 def test_single_token_is_the_image_embedding(networks: Zero123Networks, frames: Tensor) -> None:
     single = Zero123Guidance(replace(deepcopy(networks), image_tokens=1), GuidanceConfig(previews=True), "cpu")
     single.prepare(frames)
-    embedding = networks.image_encoder(single.clip_input(frames)).image_embeds
+    embedding = networks.image_encoder(clip_input(frames, single._networks)).image_embeds
     assert_agrees("embedding", single.conditions.tokens[:, 0], embedding, 1e-5)
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import resource
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from consistent4d_ns.media.encoding import (
     write_frames,
 )
 from tests.export.programs import chromium
+from tests.support.disks import file_limit
 
 COUNT, HEIGHT, WIDTH = 10, 48, 64
 
@@ -220,22 +218,6 @@ def test_broken_rates_survive(tmp_path: Path):
         assert video.streams.video[0].average_rate == Fraction(30000, 1001)
 
 
-@contextmanager
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 4 kB; the system refuses the rest as it does on a full disk.
-
-    Not a fixture, because pytest itself may be writing to a file.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def noise() -> Iterator[Frame]:
     """Frames that no codec makes small."""
     for index in range(COUNT):
@@ -252,9 +234,9 @@ def refused(out: Path, kind: Format) -> str:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_cannot_be_written_whole_is_not_kept(tmp_path: Path, kind: Format):
     out = tmp_path / ("frames" if kind == "png" else f"a.{kind}")
-    with small_files():
-        told = refused(out, kind)
-    assert told == f"cannot write {out}: File too large; make room, or give another place."
+    with file_limit(4096):
+        message = refused(out, kind)
+    assert message == f"cannot write {out}: File too large; make room, or give another place."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -307,8 +289,8 @@ def test_ffmpeg_is_offered_where_there_is_none(monkeypatch: pytest.MonkeyPatch, 
     offer_ffmpeg()
     found = shutil.which("ffmpeg")
     assert found is not None
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("ffmpeg version")
+    version = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("ffmpeg version")
     path = os.environ["PATH"]
     offer_ffmpeg()
     assert os.environ["PATH"] == path

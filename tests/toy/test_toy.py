@@ -233,7 +233,7 @@ def test_a_folder_of_the_user_is_never_overwritten(tmp_path: Path, meta: str | N
     (tmp_path / "input" / "0.png").write_bytes(b"precious")
     if meta is not None:
         (tmp_path / "meta.json").write_text(meta)
-    with pytest.raises(InputError, match="something else than an earlier toy"):
+    with pytest.raises(InputError, match="files that are not an earlier toy"):
         write_sequence(tmp_path, size=8, frames=2, overwrite=True)
     assert (tmp_path / "input" / "0.png").read_bytes() == b"precious"
 

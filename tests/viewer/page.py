@@ -23,6 +23,8 @@ ARTEFACTS = Path(os.environ.get("TEST_ARTEFACTS", Path(__file__).parents[1] / "a
 """Folder in which screenshots are kept."""
 PATIENCE = 120.0
 """Seconds to wait for anything on a slow machine."""
+STILL = 3.0
+"""Seconds without a change after which the page is taken to be at rest."""
 SAME, OTHER = 0.5, 0.7
 """Mean differences, in 0..255, below which two pictures count as the same and above which as different. On a slow
 machine the page draws fewer pixels: that alone makes up to 0.4."""
@@ -122,15 +124,20 @@ class ViewerPage:
             return np.array(image.convert("RGB").resize((32, 32), Image.Resampling.BOX))
 
     def rest(self) -> Picture:
-        """The scene once it is rendered with all pixels and does not change for a moment."""
-        latest = self.picture()
+        """The scene once it is rendered with all pixels and stays exactly the same for `STILL` seconds.
+
+        While the camera moves, and for one frame after it, the viewer sends images of a lower quality.
+        """
+        latest, since = self.picture(), time.monotonic()
 
         def still() -> bool:
-            nonlocal latest
+            nonlocal latest, since
             self.page.wait_for_timeout(300)
             earlier, latest = latest, self.picture()
             sizes = re.findall(r"Resolution: (\d+)x(\d+)px", self.page.locator("body").inner_text())
-            return max(map(int, sizes[0])) == self.value("Max res") and difference(earlier, latest) < SAME
+            if max(map(int, sizes[0])) != self.value("Max res") or difference(earlier, latest) > 0:
+                since = time.monotonic()
+            return time.monotonic() - since > STILL
 
         self.until(still, "the picture to come to rest")
         return latest

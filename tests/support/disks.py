@@ -1,0 +1,24 @@
+"""Disks that are full: what the system does when a file cannot grow."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes; the system refuses the rest as it does on a full disk.
+
+    Not a fixture, because pytest itself may be writing to a file.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
