@@ -11,14 +11,18 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 bpy: Any
+<<<<<<< HEAD
+=======
+Vector: Any
+>>>>>>> w-kernels
 try:
     import bpy  # pyright: ignore[reportMissingImports]
     from mathutils import Vector  # pyright: ignore[reportMissingImports]
 except ImportError:  # help is shown without Blender
-    bpy, Vector = None, cast(Any, None)
+    bpy = Vector = None
 
 FRAMES = (0, 6, 12, 18)
 FPS = 16

@@ -104,8 +104,8 @@ def join_meshes(meshes: Sequence[Mesh], bone_counts: Sequence[int]) -> Mesh:
     vertex_starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])
     bone_starts = np.cumsum([0, *bone_counts])
     columns = {field.name: [getattr(mesh, field.name) for mesh in meshes] for field in fields(Mesh)}
-    columns["faces"] = [faces + start for faces, start in zip(columns["faces"], vertex_starts, strict=True)]
-    columns["bones"] = [bones + start for bones, start in zip(columns["bones"], bone_starts, strict=True)]
+    columns["faces"] = [faces + start for faces, start in zip(columns["faces"], vertex_starts[:-1], strict=True)]
+    columns["bones"] = [bones + start for bones, start in zip(columns["bones"], bone_starts[:-1], strict=True)]
     return Mesh(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 

@@ -32,11 +32,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_level_has_its_number_of_channels() -> None:
-    with pytest.raises(ValueError, match="2 levels of planes, but 1 numbers of channels"):
-        CascadeKPlanes([COARSE, FINE], [16])
-
-
 @pytest.fixture(scope="module", params=RECORDED)
 def recorded(request: pytest.FixtureRequest, golden, golden_json) -> SimpleNamespace:
     """Recorded arrays, the configuration they belong to, and their precision-independent inputs."""
