@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 bpy: Any
-<<<<<<< HEAD
-=======
 Vector: Any
->>>>>>> w-kernels
 try:
     import bpy  # pyright: ignore[reportMissingImports]
     from mathutils import Vector  # pyright: ignore[reportMissingImports]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -50,6 +49,6 @@ def test_unusable_priors_are_one_line(place: Workplace, prior: str, said: str) -
     result = place.try_run("ns-train", "consistent4d-mini", *OPTIONS, "--pipeline.guidance.prior", prior)
     assert result.returncode == 1
     last = result.stderr.rstrip().splitlines()[-1]
-    assert last.startswith(f"error: {Path(prior)}")
+    assert last.startswith(f"error: {place.folder / prior}")
     assert said in last
     assert "Traceback" not in result.stderr + result.stdout
