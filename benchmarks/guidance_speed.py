@@ -30,7 +30,7 @@ from consistent4d_ns.interpolation.consistency import Interpolator, consistency_
 from consistent4d_ns.interpolation.ifnet import IFNet
 
 LEVELS = 2
-"""Levels of the presets `consistent4d` and `consistent4d-lite`."""
+"""Levels of the preset `consistent4d`."""
 STAGES = ((64, 4), (256, 1))
 """Side of the images in pixels and views of a distillation step, by stage of training."""
 CLIPS = ((64, 4), (256, 4))

@@ -35,7 +35,6 @@ PRESETS = {
     str(specification.config.method_name): specification
     for specification in (
         method_configs.consistent4d,
-        method_configs.consistent4d_lite,
         method_configs.consistent4d_big,
         method_configs.consistent4d_mini,
     )

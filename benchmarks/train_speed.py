@@ -1,6 +1,6 @@
 """Time and memory of training steps, by stage, kind of step and phase.
 
-    python -m benchmarks.train_speed DATA --random-prior [--methods consistent4d consistent4d-lite] [--out out.json]
+    python -m benchmarks.train_speed DATA --random-prior [--methods consistent4d consistent4d-big] [--out out.json]
 
 Runs each preset for a number of steps at the beginning of every stage. Medians and means are of steps that nothing
 waits for; what their phases take is measured on some more steps afterwards, each phase without those inside it. With
@@ -45,7 +45,7 @@ class Options:
 
     data: Annotated[Path, tyro.conf.Positional]
     """Frames to train on."""
-    methods: tuple[str, ...] = ("consistent4d", "consistent4d-lite", "consistent4d-big")
+    methods: tuple[str, ...] = ("consistent4d", "consistent4d-big")
     """Presets."""
     steps: int = 300
     """Steps per stage."""

@@ -69,13 +69,6 @@ consistent4d = method(
     plan=PlanConfig(),
 )
 
-consistent4d_lite = method(
-    "consistent4d-lite",
-    "Consistent4D with narrower fine planes and heads, for less memory.",
-    model=Consistent4DModelConfig(channels=(16, 8), hidden_width=12),
-    plan=PlanConfig(),
-)
-
 consistent4d_big = method(
     "consistent4d-big",
     "Consistent4D with four levels, for large motion and detail.",
@@ -110,7 +103,7 @@ consistent4d_mini = method(
     ),
 )
 
-PRESETS = (consistent4d, consistent4d_lite, consistent4d_big, consistent4d_mini)
+PRESETS = (consistent4d, consistent4d_big, consistent4d_mini)
 """All of them."""
 
 

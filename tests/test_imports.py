@@ -21,7 +21,7 @@ HEAVY = (
     "consistent4d_ns.toy",
     "consistent4d_ns.media.pictures",
 )
-METHODS = ("consistent4d", "consistent4d-lite", "consistent4d-big", "consistent4d-mini")
+METHODS = ("consistent4d", "consistent4d-big", "consistent4d-mini")
 OPTIONS = (
     "--data ",
     "--pipeline.datamanager.dataparser.elevation",

@@ -19,7 +19,6 @@ PRESETS = {
     str(specification.config.method_name): method_configs.preset(specification)
     for specification in (
         method_configs.consistent4d,
-        method_configs.consistent4d_lite,
         method_configs.consistent4d_big,
         method_configs.consistent4d_mini,
     )
@@ -60,7 +59,6 @@ def test_presets_are_what_their_files_say(name: str):
     ("name", "upstream"),
     [
         ("consistent4d", "consistent4d"),
-        ("consistent4d-lite", "consistent4d_low_vram"),
         ("consistent4d-big", "consistent4d_4layers"),
     ],
 )
