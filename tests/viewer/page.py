@@ -69,12 +69,12 @@ class ViewerPage:
 
     page: Page
 
-    def open(self, port: int, max_res: int = 128) -> Picture:
+    def open(self, port: int, max_res: int = 128, training: bool = False) -> Picture:
         """Go to a viewer; what it shows at first, rendered with this many pixels."""
         self.page.goto(f"http://127.0.0.1:{port}/", wait_until="domcontentloaded")
         self.button("Play").wait_for()
         self.set("Max res", max_res)
-        return self.rest()
+        return self.rest(training)
 
     def folder(self, label: str) -> None:
         """Open a folder of the panel, or close it."""
@@ -123,11 +123,13 @@ class ViewerPage:
         with Image.open(io.BytesIO(self.page.screenshot(clip=box))) as image:
             return np.array(image.convert("RGB").resize((32, 32), Image.Resampling.BOX))
 
-    def rest(self) -> Picture:
+    def rest(self, training: bool = False) -> Picture:
         """The scene once it is rendered with all pixels and stays exactly the same for `STILL` seconds.
 
-        While the camera moves, and for one frame after it, the viewer sends images of a lower quality.
+        While the camera moves, and for one frame after it, the viewer sends images of a lower quality. What is being
+        trained never stays exactly the same: there, two pictures that hardly differ are enough.
         """
+        allowed, seconds = (SAME, 0.0) if training else (0.0, STILL)
         latest, since = self.picture(), time.monotonic()
 
         def still() -> bool:
@@ -135,9 +137,9 @@ class ViewerPage:
             self.page.wait_for_timeout(300)
             earlier, latest = latest, self.picture()
             sizes = re.findall(r"Resolution: (\d+)x(\d+)px", self.page.locator("body").inner_text())
-            if max(map(int, sizes[0])) != self.value("Max res") or difference(earlier, latest) > 0:
+            if max(map(int, sizes[0])) != self.value("Max res") or difference(earlier, latest) > allowed:
                 since = time.monotonic()
-            return time.monotonic() - since > STILL
+            return time.monotonic() - since > seconds
 
         self.until(still, "the picture to come to rest")
         return latest

@@ -86,7 +86,7 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
     try:
         viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
-        yield Seen(viewer, viewer.open(port), port, log)
+        yield Seen(viewer, viewer.open(port, training=command[0] == "ns-train"), port, log)
     finally:
         viewer.page.close()
         process.kill()
