@@ -16,7 +16,6 @@ To enable Consistent4D, you must install it first by running:
   [grey]pip install consistent4d_ns[/grey]""",
         configurations=[
             ("consistent4d", "Consistent4D. Two levels, used in paper"),
-            ("consistent4d-lite", "Consistent4D. Narrower fine planes and heads"),
             ("consistent4d-big", "Consistent4D. Four levels, for large motion and detail"),
             ("consistent4d-mini", "Consistent4D. Small, with a bundled prior, for a CPU"),
         ],

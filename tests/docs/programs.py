@@ -22,7 +22,6 @@ PRESETS: dict[str, Consistent4DTrainerConfig] = {
     str(specification.config.method_name): method_configs.preset(specification)
     for specification in (
         method_configs.consistent4d,
-        method_configs.consistent4d_lite,
         method_configs.consistent4d_big,
         method_configs.consistent4d_mini,
     )
