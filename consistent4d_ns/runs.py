@@ -149,7 +149,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
 
 
 def _what_it_is(node: Any) -> str:
-    """What a YAML file holds that is not a configuration of this method."""
+    """Describes a YAML file that is not a configuration of this method."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     method = next((value.value for key, value in pairs if key.value == "method_name"), None)
     return f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"

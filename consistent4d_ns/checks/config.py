@@ -1,4 +1,4 @@
-"""Whether a configuration holds what its fields declare: the right kinds of values, and the classes that belong there.
+"""Validates configurations against the declared types of their fields, and the classes that they may instantiate.
 
 Configurations are read from files that others may have written, and `_target` says which class to call.
 """

@@ -21,7 +21,7 @@ STILL_TYPES = (".png", ".webp")
 ANIMATION_TYPES = (".gif", ".apng", ".png", ".webp")
 """Images that can be animated, with alpha."""
 FORMATS = ("PNG", "WEBP", "GIF")
-"""What Pillow may take a file for. Others are not tried whatever the name says: EPS, for one, starts Ghostscript."""
+"""Formats that Pillow may detect, whatever the file name says; others are unsafe: EPS, for one, starts Ghostscript."""
 EXIF_ORIENTATION = 0x0112
 """The EXIF tag."""
 ORIENTATIONS: dict[int, Orientation] = {
@@ -135,7 +135,7 @@ def _to_rgba(image: Image.Image, path: Path, where: str) -> UInt8[np.ndarray, "h
 
 
 def _orientation(image: Image.Image) -> Orientation:
-    """How the EXIF data of a loaded image wants it to be shown."""
+    """Display orientation from the EXIF data of a loaded image."""
     return ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
 
 

@@ -32,10 +32,10 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 @dataclass(frozen=True)
 class Clock:
-    """What the container says about time, in seconds."""
+    """Time stamps from the container, in seconds."""
 
     starts: tuple[float, ...]
-    """Begin of each frame, increasing."""
+    """Start time of each frame, increasing."""
     last: float
     """How long the last frame is shown; 0 where the container does not say."""
 
@@ -82,7 +82,7 @@ def read_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray,
 def _open_video(path: Path) -> InputContainer:
     """Open a video of acceptable size.
 
-    Only the demuxers that are meant are tried, and only files are opened: FFmpeg would otherwise follow playlists.
+    Only the expected demuxer and the file protocol are allowed: FFmpeg would otherwise follow playlists.
     """
     import av
 
@@ -105,7 +105,7 @@ def _container(path: Path) -> str:
 
 
 def _stream(video: InputContainer) -> VideoStream:
-    """The video proper: cover pictures are streams, too."""
+    """The main video stream; cover pictures are video streams, too."""
     stream: Any = video.streams.best("video")
     return stream
 

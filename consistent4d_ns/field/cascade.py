@@ -25,7 +25,7 @@ DensityBlob = Literal["linear", "gaussian"]
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, " points"]:
     """Bias of the raw density, so that training starts from a ball: 10 (1 - |p| / 0.5), or 10 exp(-2 |p|^2).
 
-    The linear form is Magic3D's and the method's, the Gaussian one DreamFusion's (scale 10, width 0.5).
+    The linear blob is that of Magic3D and of the method, the Gaussian one that of DreamFusion (scale 10, width 0.5).
     """
     if kind == "linear":
         return 10.0 * (1.0 - points.norm(dim=-1) / 0.5)
@@ -47,7 +47,7 @@ class KPlanesLevel(nn.Module):
         channels: Features per plane.
         hidden: Width of both heads.
         reduction: `product` multiplies all six planes; `hybrid` is (xy + xz + yz) * xt * yt * zt.
-        implementation: What the heads run on.
+        implementation: Backend of the heads.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class KPlanesLevel(nn.Module):
 class CascadeKPlanes(nn.Module):
     """Density and colour features at a point and time, for every level of the cascade at once.
 
-    Level l is the sum of the heads of levels 0..l: each finer level learns what the coarser ones leave.
+    Level l is the sum of the heads of levels 0..l: each finer level learns the residual of the coarser ones.
 
     Args:
         resolutions: Per level, grid size along x, y, z, t.
         channels: Features per plane, per level.
         hidden: Width of the heads.
         reduction: How six plane values become one (see `KPlanesLevel`).
-        blob: Density that training starts from.
-        implementation: What the heads run on.
+        blob: Shape of the initial density bias.
+        implementation: Backend of the heads.
 
     Raises:
         InputError: Not as many channel counts as resolutions.

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, checked before they are used, and read without running anything they hold."""
+"""Checkpoint files: written atomically, verified before use, and read without executing code from them."""
 
 from __future__ import annotations
 

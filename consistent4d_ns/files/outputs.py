@@ -1,4 +1,4 @@
-"""Writing results: nothing is replaced unasked, and nothing half-written stays behind."""
+"""Writing results atomically: nothing is overwritten unasked, and no partial output remains."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written becomes an `InputError`, which names the file that failed.
+    """Turn OS errors raised while `path` is written into an `InputError` that names the file that failed.
 
     That is `path` (no permission, disk full), or another file that is read meanwhile.
 
@@ -137,7 +137,7 @@ def _belongs_to_output(failed: Path, path: Path) -> bool:
 
 @contextmanager
 def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`; what the system refuses inside becomes an `InputError`."""
+    """A temporary folder on the same disk as `path`; OS errors inside become an `InputError`."""
     with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
