@@ -52,7 +52,7 @@ class Consistent4DTrainer(Trainer):
         """Error of the latest checkpoint, if it could not be saved."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Build the pipeline, load the checkpoint to go on from, open the logs; in the main process also the report.
+        """Build the pipeline, load the checkpoint to resume from, open the logs; in the main process also the report.
 
         Raises:
             InputError: something that the configuration names cannot be used.
@@ -66,7 +66,7 @@ class Consistent4DTrainer(Trainer):
             self.callbacks += self.report.callbacks()
 
     def _load_checkpoint(self) -> None:
-        """Go on from the checkpoint that the configuration names, if it names one (in place of Nerfstudio 1.1.5's).
+        """Resume from the checkpoint that the configuration names, if any (in place of Nerfstudio 1.1.5's).
 
         Raises:
             InputError: there is none, it is damaged, or it is that of another model.
