@@ -86,7 +86,7 @@ class Consistent4DTrainer(Trainer):
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{file} does not fit this method and its options: {reason}") from error
         self._start_step = state["step"] + 1
-        say(f"Going on from {file}.")
+        say(f"Resuming from {file}.")
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:

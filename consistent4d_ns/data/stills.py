@@ -115,7 +115,7 @@ def _identify(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is no PNG, WebP or GIF image") from None
+        raise ValueError("not a PNG, WebP or GIF image") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} is far too large: scale it down to at most {MAX_SIDE} pixels a side") from None
 

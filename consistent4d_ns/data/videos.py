@@ -76,7 +76,7 @@ def read_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray,
             if not wanted:
                 return
     found = len(indices) - len(wanted)
-    raise InputError(f"{path} breaks off after {found} of {len(indices)} frames: export it again")
+    raise InputError(f"{path} ends after {found} of {len(indices)} frames: export it again")
 
 
 def _open_video(path: Path) -> InputContainer:
@@ -90,7 +90,7 @@ def _open_video(path: Path) -> InputContainer:
     with reading(path):
         video = av.open(f"file:{path}", format=_container(path), options={"protocol_whitelist": "file"})
     if not video.streams.video:
-        raise InputError(f"{path} holds no video: export it again")
+        raise InputError(f"{path} has no video stream: export it again")
     stream = _stream(video)
     if stream is None or stream.codec_context is None:
         raise InputError(f"{path} is in a format that FFmpeg cannot decode, or damaged: export it again")

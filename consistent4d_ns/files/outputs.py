@@ -53,7 +53,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
 
     Raises:
-        InputError: `path` holds something and `overwrite` is off; holds something else than what was written earlier;
+        InputError: `path` holds something and `overwrite` is off; holds files that are not an earlier output;
             is a file; or cannot be written (no permission, disk full).
     """
     earlier = check_new_folder(path, overwrite)
@@ -91,7 +91,9 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
         names, ours = [], False
     inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
     if not (ours and inside):
-        raise InputError(f"{path} holds something else than an earlier output, which is kept: give another folder.")
+        raise InputError(
+            f"{path} holds files that are not an earlier output, so nothing is replaced: give another folder."
+        )
     return names
 
 

@@ -107,7 +107,7 @@ def read_history(file: Path) -> list[Row]:
         rows = [json.loads(line) for line in (*lines, rest) if line]
         return [{**row, "step": int(row["step"])} for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no history of losses ({error}): move it away to train in its folder.") from error
+        raise InputError(f"{file} is not a loss history ({error}): move it away to train in its folder.") from error
 
 
 def is_cut_off(line: str) -> bool:
