@@ -104,7 +104,7 @@ consistent4d_mini = method(
 )
 
 PRESETS = (consistent4d, consistent4d_big, consistent4d_mini)
-"""All of them."""
+"""All presets."""
 
 
 def preset(specification: MethodSpecification) -> Consistent4DTrainerConfig:

@@ -58,7 +58,7 @@ class ConfigLoader(yaml.SafeLoader):
         fields = {key.value: value for key, value in node.value if not value.tag.startswith(f"{PYTHON_TAG}name:")}
         declared = {field.name for field in dataclasses.fields(kind)}
         for unknown in fields.keys() - declared:
-            warn(f"{unknown} in the configuration is not known to this version and is left out.")
+            warn(f"{unknown} in the configuration is unknown to this version and is ignored.")
         return kind(**{key: self.construct_object(fields[key], deep=True) for key in fields.keys() & declared})
 
     def construct_call(self, name: str, node: yaml.Node) -> Any:
@@ -149,7 +149,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
 
 
 def _what_it_is(node: Any) -> str:
-    """What a YAML file holds that is not a configuration of this method."""
+    """Describes a YAML file that is not a configuration of this method."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     method = next((value.value for key, value in pairs if key.value == "method_name"), None)
     return f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"

@@ -49,7 +49,7 @@ class Steering:
         limited["noise_range"] = _limited_range(self.noise_range)
         limited["pause_distillation"] = bool(self.pause_distillation)
         for name, value in limited.items():
-            object.__setattr__(self, name, value)  # frozen for everybody else
+            object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def factor(self, term: str) -> float:
         """Factor on the weight of a loss term, named without its level."""

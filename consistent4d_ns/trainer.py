@@ -1,4 +1,4 @@
-"""Nerfstudio's trainer: the model shared fairly with the viewer, checkpoints written whole, a clean end on Ctrl-C."""
+"""Nerfstudio's trainer with a fair lock for the viewer, atomic checkpoints and a clean exit on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from consistent4d_ns.viewer.fair_lock import FairLock
 
 
 class Consistent4DTrainer(Trainer):
-    """Training steps and the viewer's frames take turns.
+    """Trainer in which training steps and the viewer's frames alternate.
 
     A frame waits for no more than one step, and a step for no more than one frame of each open page. How often there is
     a frame, `viewer.frames` decides.
@@ -49,10 +49,10 @@ class Consistent4DTrainer(Trainer):
         self.interrupted = False
         """Whether Ctrl-C asked for an end after the current step."""
         self.unsaved: InputError | None = None
-        """Why the latest checkpoint could not be saved, if it could not."""
+        """Error of the latest checkpoint, if it could not be saved."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Build the pipeline, load the checkpoint to go on from, open the logs; in the main process also the report.
+        """Build the pipeline, load the checkpoint to resume from, open the logs; in the main process also the report.
 
         Raises:
             InputError: something that the configuration names cannot be used.
@@ -66,7 +66,7 @@ class Consistent4DTrainer(Trainer):
             self.callbacks += self.report.callbacks()
 
     def _load_checkpoint(self) -> None:
-        """Go on from the checkpoint that the configuration names, if it names one (in place of Nerfstudio 1.1.5's).
+        """Resume from the checkpoint that the configuration names, if any (in place of Nerfstudio 1.1.5's).
 
         Raises:
             InputError: there is none, it is damaged, or it is that of another model.
@@ -86,7 +86,7 @@ class Consistent4DTrainer(Trainer):
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{file} does not fit this method and its options: {reason}") from error
         self._start_step = state["step"] + 1
-        say(f"Going on from {file}.")
+        say(f"Resuming from {file}.")
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
@@ -169,7 +169,7 @@ class Consistent4DTrainer(Trainer):
         self.exit_with(f"Stopped after step {self.last_step}.")
 
     def end_at_once(self) -> None:
-        """End on Ctrl-C in the middle of something; a viewer that is left open after training ends as it should."""
+        """Exit on Ctrl-C within a step; a viewer that is left open after training ends as it should."""
         if self.training_state == "completed" and self.report is not None and self.report.is_finished:
             return
         self.exit_with(f"Stopped in step {self.step}.")
@@ -183,7 +183,7 @@ class Consistent4DTrainer(Trainer):
 
 
 def kept(folder: Path) -> str:
-    """Which checkpoint a run has, in a sentence."""
+    """A sentence that names the last checkpoint of a run."""
     saved = list_checkpoints(folder)
     return f"The last checkpoint is {saved[max(saved)]}." if saved else "There is no checkpoint yet."
 

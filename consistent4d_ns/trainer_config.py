@@ -1,4 +1,4 @@
-"""The configuration of a training run: checked before anything starts, saved so that it opens anywhere."""
+"""The configuration of a training run: validated before training starts, and saved portably."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from consistent4d_ns.trainer import Consistent4DTrainer
 CONFIG_FILE = "config.yml"
 """Nerfstudio's name for a run's configuration."""
 TIMESTAMP = "{timestamp}"
-"""What stands for the time at which a run starts."""
+"""Placeholder for the time at which a run starts."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class TrainingLogConfig(LocalWriterConfig):
     _target: type = field(default_factory=lambda: TrainingLog)
     """Class to instantiate."""
     enable: bool = True
-    """Whether there is one."""
+    """Whether training is logged on the terminal."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
     opened_in = cast("Path | None", None)
     """Folder of the config.yml that this was read from, if it was read from one."""
     has_new_timestamp = False
-    """Whether the time stamp was made here and may still be changed."""
+    """Whether the time stamp was generated and may still be changed."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Called when a YAML file is read, also by Nerfstudio's commands, and when a configuration is copied.
@@ -93,7 +93,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
             self.load_step = int(choose_checkpoint(self.get_checkpoint_dir()).stem.partition("-")[2])
 
     def set_timestamp(self) -> None:
-        """Called by `ns-train` first of all: check what can be checked, and take the time of the start.
+        """Called first by `ns-train`: validate the options and set the time stamp.
 
         Raises:
             InputError: an option cannot be used, or the folder is that of another run.
@@ -113,12 +113,12 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """
         self.prepare()
         folder = self.claim_folder()
-        self.overwrite = False  # Asked for once; whoever trains with this file again is to be asked again.
+        self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(self, Dumper=ConfigDumper), encoding="utf-8")
 
     def prepare(self) -> None:
-        """Check the options, make paths absolute, and find the checkpoint that training goes on from.
+        """Check the options, make paths absolute, and find the checkpoint to resume from.
 
         Raises:
             InputError: an option cannot be used.
@@ -134,7 +134,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.load_dir = self.load_step = None
 
     def claim_folder(self) -> Path:
-        """Create the run's folder, which no other training then gets; that of a resumed run may be gone on with.
+        """Create the run's folder, which no other training then gets; that of a resumed run may be reused.
 
         Raises:
             InputError: the folder exists, and neither is the run in it resumed nor may it be overwritten.
@@ -150,14 +150,14 @@ class Consistent4DTrainerConfig(TrainerConfig):
         return self.get_base_dir()
 
     @property
-    def goes_on_in_folder(self) -> bool:
+    def reuses_folder(self) -> bool:
         """Whether the run in the folder is resumed, or trained on several machines, the first of which claimed it."""
         resumed = self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir()
         return resumed or self.machine.machine_rank > 0
 
     def check_earlier_run(self, folder: Path) -> None:
         """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten."""
-        if not (self.goes_on_in_folder or self.overwrite):
+        if not (self.reuses_folder or self.overwrite):
             raise InputError(
                 f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir {folder} to "
                 f"resume that run, or --overwrite True to replace it (with --load-config: set timestamp to "
@@ -165,13 +165,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
             )
 
     def enter_earlier_run(self, folder: Path) -> None:
-        """Go on in a folder that exists; unless its run is resumed, that is deleted, as `overwrite` asks for.
+        """Use a folder that exists; unless its run is resumed, `overwrite` deletes its checkpoints and losses.
 
         Raises:
             InputError: neither is the run in it resumed nor may it be overwritten.
         """
         self.check_earlier_run(folder)
-        if self.goes_on_in_folder:
+        if self.reuses_folder:
             return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
         with refusals(folder):
@@ -230,7 +230,7 @@ def create_folder(folder: Path) -> bool:
 
 
 class ConfigDumper(yaml.Dumper):
-    """Writes paths as `pathlib.Path`, which every system reads; the kind of this system would not open on others."""
+    """Writes paths as `pathlib.Path`, which every system reads; a system's own path class would not load on others."""
 
 
 def _represent_path(dumper: yaml.Dumper, path: PurePath) -> yaml.Node:

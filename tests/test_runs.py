@@ -161,10 +161,10 @@ def test_a_module_of_a_trusted_package_is_not_imported_by_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        (("max_num_iterations",), "a", "max_num_iterations in the configuration is a: int belongs there"),
+        (("max_num_iterations",), "a", "max_num_iterations in the configuration is a: expected int"),
         (("pipeline", "model", "hidden_width"), "[1]", "pipeline.model.hidden_width in the configuration is"),
         (("pipeline", "model", "channels"), "{}", "pipeline.model.channels in the configuration is {}"),
-        (("pipeline", "guidance", "scale"), "null", "pipeline.guidance.scale in the configuration is None: float"),
+        (("pipeline", "guidance", "scale"), "null", "guidance.scale in the configuration is None: expected float"),
         (("pipeline", "datamanager"), "3", "pipeline.datamanager in the configuration is 3"),
         (("pipeline", "guidance", "kind"), "all", "pipeline.guidance.kind in the configuration is all"),
     ],
@@ -175,13 +175,13 @@ def test_values_of_another_type_are_named(run: Path, field: tuple[str, ...], val
 
 
 def test_fields_of_other_versions(run: Path, capsys):
-    """What an earlier version did not save gets its default; what a later one added is left out, and named."""
+    """What an earlier version did not save gets its default; what a later one added is ignored, with a warning."""
     text = (run / "config.yml").read_text().replace("    hidden_width: 16\n", "")
     (run / "config.yml").write_text(text.replace("overwrite: false\n", "new: 1\n"))
     config = read_config(run / "config.yml")
     assert config.pipeline.model.hidden_width == 32
     assert not config.overwrite
-    assert "new in the configuration is not known" in capsys.readouterr().out
+    assert "new in the configuration is unknown" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("system", ["pathlib.WindowsPath", "pathlib.PosixPath", "pathlib._local.PosixPath"])

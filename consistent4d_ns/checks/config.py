@@ -1,4 +1,4 @@
-"""Whether a configuration holds what its fields declare: the right kinds of values, and the classes that belong there.
+"""Validates configurations against the declared types of their fields, and the classes that they may instantiate.
 
 Configurations are read from files that others may have written, and `_target` says which class to call.
 """
@@ -36,7 +36,7 @@ def check_config(config: Any, name: str = "") -> None:
             _check_code(value, field, path)
         elif not fits(value, hints[field.name]):
             declared = _short(hints[field.name])
-            raise InputError(f"{path} in the configuration is {_short(value)}: {declared} belongs there.")
+            raise InputError(f"{path} in the configuration is {_short(value)}: expected {declared}.")
         for inner_path, inner in _configs_inside(value, path):
             check_config(inner, inner_path)
 
@@ -79,9 +79,7 @@ def _check_code(value: Any, field: dataclasses.Field[Any], path: str) -> None:
     default = _default(field, path)
     derived = isinstance(value, type) and isinstance(default, type) and issubclass(value, default)
     if not (derived or _plain(value) is _plain(default)):
-        raise InputError(
-            f"{path} in the configuration is {_short(value)}, which does not belong there and is not used."
-        )
+        raise InputError(f"{path} in the configuration is {_short(value)}, which is not allowed there and is not used.")
 
 
 def _default(field: dataclasses.Field[Any], path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Options of a training that cannot work, named before anything is loaded or written."""
+"""Checks of the training options, before anything is loaded or written."""
 
 from __future__ import annotations
 

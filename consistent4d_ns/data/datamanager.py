@@ -1,4 +1,4 @@
-"""Feeds training: frames on the device, planned cameras, whole images for evaluation."""
+"""Data manager: frames on the training device, planned cameras, and whole images for evaluation."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise InputError(f"{path} names a user that is not known: give the full path with --data") from None
+        raise InputError(f"{path} names an unknown user: give the full path with --data") from None
 
 
 def enumeration(names: tuple[str, ...], most: int = 10) -> str:

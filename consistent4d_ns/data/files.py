@@ -1,4 +1,4 @@
-"""What readers of images and of videos have in common: refusing files that cannot be read, and orientation."""
+"""Shared by the image and video readers: errors for unreadable files, and orientation."""
 
 from __future__ import annotations
 

@@ -29,23 +29,23 @@ from consistent4d_ns.errors import InputError
 THREADS = 4
 """Images decoded at the same time."""
 LARGE = 2048 * 2048
-"""Pixels above which images are decoded one at a time: one of 8192 x 8192 takes 1.4 GB on its way."""
+"""Pixels above which images are decoded one at a time: one of 8192 x 8192 takes 1.4 GB while it is processed."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FittedFrame:
-    """One frame on its way into the sequence."""
+    """A frame after padding and resizing."""
 
     where: str
-    """How messages call the frame."""
+    """Name of the frame in messages."""
     size: tuple[int, int]
     """Height and width before it was fitted."""
     image: Float32[np.ndarray, "size size 4"]
     """Premultiplied RGBA in [0, 1]."""
     defects: frozenset[Defect]
-    """What is unlikely to be meant about its alpha channel."""
+    """Suspicious properties of its alpha channel."""
 
 
 def decode_frames(

@@ -1,4 +1,4 @@
-"""Judges the alpha channels of frames: what cannot be used is refused, what is unlikely to be meant is said."""
+"""Checks the alpha channels of frames: unusable ones are rejected, suspicious ones are reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consistent4d_ns.errors import InputError
 FAINT = 0.02
 """Alpha this close to 0 or 1 counts as 0 or 1 when a frame is judged: lossy videos are not exact."""
 HAZY_SHARE = 0.25
-"""Share of a frame's pixels that are mostly transparent from which they are haze, where next to none are clear."""
+"""Share of mostly transparent pixels above which a frame without fully transparent ones counts as hazy."""
 SMALL_AREA = 1 / 512
 """Share of a square frame under which an object is small: 11 x 11 of 256 x 256 pixels."""
 
@@ -30,7 +30,7 @@ class Defect(Enum):
 
 
 class MatteReport:
-    """Collects defects of frames, to say each once for the whole sequence."""
+    """Collects the defects of all frames, to report each once per sequence."""
 
     def __init__(self) -> None:
         self._frames: dict[Defect, list[str]] = defaultdict(list)
@@ -59,7 +59,7 @@ def check_alpha(alpha: Float32[np.ndarray, "h w"], where: str) -> None:
 
 
 def alpha_defects(alpha: Float32[np.ndarray, "h w"]) -> frozenset[Defect]:
-    """What is unlikely to be meant about an alpha channel with values in [0, 1]."""
+    """Suspicious properties of an alpha channel with values in [0, 1]."""
     clear = float((alpha < FAINT).mean())
     faint = float((alpha < 0.5).mean()) - clear
     border = np.concatenate((alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]))

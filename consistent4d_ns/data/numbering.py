@@ -52,7 +52,7 @@ def find_series(folder: str, names: Sequence[str]) -> Series:
     """The series that most of the names belong to.
 
     Args:
-        folder: How messages call the place of the names.
+        folder: Name of the folder in messages.
         names: File names with suffixes, at least one.
 
     Raises:
@@ -130,14 +130,14 @@ def _date_times(parsed: list[Name]) -> dict[Name, float] | None:
     Names whose digits count up by one are frame numbers that look like dates.
     """
     matches = {name: DATE_TIME.search(PurePath(name.name).stem) for name in parsed}
-    moments = {name: moment for name, match in matches.items() if match and (moment := _nanoseconds(match)) is not None}
+    times = {name: time for name, match in matches.items() if match and (time := _nanoseconds(match)) is not None}
     around = {(m.string[: m.start()], m.string[m.end() :]) for m in matches.values() if m}
-    if len(moments) < len(parsed) or len(around) > 1:
+    if len(times) < len(parsed) or len(around) > 1:
         return None
     if _counts_by_one([int("".join(re.findall(r"\d", m.group()))) for m in matches.values() if m]):
         return None
-    begin = min(moments.values())
-    return {name: (moment - begin) / 1e9 for name, moment in moments.items()}
+    begin = min(times.values())
+    return {name: (time - begin) / 1e9 for name, time in times.items()}
 
 
 def _nanoseconds(match: re.Match[str]) -> int | None:

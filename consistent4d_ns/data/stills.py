@@ -21,7 +21,7 @@ STILL_TYPES = (".png", ".webp")
 ANIMATION_TYPES = (".gif", ".apng", ".png", ".webp")
 """Images that can be animated, with alpha."""
 FORMATS = ("PNG", "WEBP", "GIF")
-"""What Pillow may take a file for. Others are not tried whatever the name says: EPS, for one, starts Ghostscript."""
+"""Formats that Pillow may detect, whatever the file name says; others are unsafe: EPS, for one, starts Ghostscript."""
 EXIF_ORIENTATION = 0x0112
 """The EXIF tag."""
 ORIENTATIONS: dict[int, Orientation] = {
@@ -115,7 +115,7 @@ def _identify(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is no PNG, WebP or GIF image") from None
+        raise ValueError("not a PNG, WebP or GIF image") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} is far too large: scale it down to at most {MAX_SIDE} pixels a side") from None
 
@@ -135,7 +135,7 @@ def _to_rgba(image: Image.Image, path: Path, where: str) -> UInt8[np.ndarray, "h
 
 
 def _orientation(image: Image.Image) -> Orientation:
-    """How the EXIF data of a loaded image wants it to be shown."""
+    """Display orientation from the EXIF data of a loaded image."""
     return ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from consistent4d_ns.errors import InputError
 
 DEFAULT_FPS = 16.0
-"""Frames per second of a folder of frames where nothing else is said."""
+"""Default frames per second of a folder of frames."""
 TIME_SLACK = 0.1
 """How far outside 0..1 the times in a file may be: the viewer's splines overshoot. They are clamped to 0..1."""
 EVEN_TOLERANCE = 0.1

@@ -32,10 +32,10 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 @dataclass(frozen=True)
 class Clock:
-    """What the container says about time, in seconds."""
+    """Time stamps from the container, in seconds."""
 
     starts: tuple[float, ...]
-    """Begin of each frame, increasing."""
+    """Start time of each frame, increasing."""
     last: float
     """How long the last frame is shown; 0 where the container does not say."""
 
@@ -76,13 +76,13 @@ def read_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray,
             if not wanted:
                 return
     found = len(indices) - len(wanted)
-    raise InputError(f"{path} breaks off after {found} of {len(indices)} frames: export it again")
+    raise InputError(f"{path} ends after {found} of {len(indices)} frames: export it again")
 
 
 def _open_video(path: Path) -> InputContainer:
     """Open a video of acceptable size.
 
-    Only the demuxers that are meant are tried, and only files are opened: FFmpeg would otherwise follow playlists.
+    Only the expected demuxer and the file protocol are allowed: FFmpeg would otherwise follow playlists.
     """
     import av
 
@@ -90,7 +90,7 @@ def _open_video(path: Path) -> InputContainer:
     with reading(path):
         video = av.open(f"file:{path}", format=_container(path), options={"protocol_whitelist": "file"})
     if not video.streams.video:
-        raise InputError(f"{path} holds no video: export it again")
+        raise InputError(f"{path} has no video stream: export it again")
     stream = _stream(video)
     if stream is None or stream.codec_context is None:
         raise InputError(f"{path} is in a format that FFmpeg cannot decode, or damaged: export it again")
@@ -105,7 +105,7 @@ def _container(path: Path) -> str:
 
 
 def _stream(video: InputContainer) -> VideoStream:
-    """The video proper: cover pictures are streams, too."""
+    """The main video stream; cover pictures are video streams, too."""
     stream: Any = video.streams.best("video")
     return stream
 

@@ -15,7 +15,7 @@ Function: TypeAlias = Callable[..., Tensors]
 Signature: TypeAlias = tuple[tuple[torch.Size, torch.dtype], ...]
 
 WARM_UP = 3
-"""Calls before a recording, in which libraries choose their algorithms and allocate their workspaces."""
+"""Warm-up calls before a capture, in which libraries choose their algorithms and allocate their workspaces."""
 
 
 class Replayable(Protocol):
@@ -92,7 +92,7 @@ class Graphed:
         Args:
             function: What is recorded.
             enabled: Otherwise the function is simply called.
-            recorder: Makes what records.
+            recorder: Factory of recorders.
         """
         self._function = function
         self._enabled = enabled

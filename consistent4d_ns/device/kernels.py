@@ -25,14 +25,14 @@ def usable(tensor: Tensor) -> bool:
 
 
 def ceil_div(count: int, block: int) -> int:
-    """Number of blocks of a size that hold `count` elements."""
+    """Number of blocks of size `block` that cover `count` elements."""
     return -(-count // block)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **options: Any) -> None:
     """Run a Triton kernel on the device that its tensors are on.
 
-    Triton itself launches on the current device, which is another one where a process uses several.
+    Triton itself launches on the current device, which may be another one in a process that uses several.
 
     Args:
         kernel: A function under `triton.jit`.

@@ -25,7 +25,7 @@ DensityBlob = Literal["linear", "gaussian"]
 def density_blob(points: Float[Tensor, "points 3"], kind: DensityBlob) -> Float[Tensor, " points"]:
     """Bias of the raw density, so that training starts from a ball: 10 (1 - |p| / 0.5), or 10 exp(-2 |p|^2).
 
-    The linear form is Magic3D's and the method's, the Gaussian one DreamFusion's (scale 10, width 0.5).
+    The linear blob is that of Magic3D and of the method, the Gaussian one that of DreamFusion (scale 10, width 0.5).
     """
     if kind == "linear":
         return 10.0 * (1.0 - points.norm(dim=-1) / 0.5)
@@ -47,7 +47,7 @@ class KPlanesLevel(nn.Module):
         channels: Features per plane.
         hidden: Width of both heads.
         reduction: `product` multiplies all six planes; `hybrid` is (xy + xz + yz) * xt * yt * zt.
-        implementation: What the heads run on.
+        implementation: Backend of the heads.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class KPlanesLevel(nn.Module):
 class CascadeKPlanes(nn.Module):
     """Density and colour features at a point and time, for every level of the cascade at once.
 
-    Level l is the sum of the heads of levels 0..l: each finer level learns what the coarser ones leave.
+    Level l is the sum of the heads of levels 0..l: each finer level learns the residual of the coarser ones.
 
     Args:
         resolutions: Per level, grid size along x, y, z, t.
         channels: Features per plane, per level.
         hidden: Width of the heads.
         reduction: How six plane values become one (see `KPlanesLevel`).
-        blob: Density that training starts from.
-        implementation: What the heads run on.
+        blob: Shape of the initial density bias.
+        implementation: Backend of the heads.
 
     Raises:
         InputError: Not as many channel counts as resolutions.
@@ -171,7 +171,7 @@ class CascadeKPlanes(nn.Module):
     ) -> Float[Tensor, "levels points 3"]:
         """Unit normals from the gradient of the density in space, differentiable in the parameters.
 
-        What upstream's central differences (`difference_normals`) tend to for small steps. Outside the box the density
+        The limit of upstream's central differences (`difference_normals`) for small steps. Outside the box the density
         is taken as constant along the axes that left it; where it is 0 in floating point, so is the normal.
         """
         if not self.has_torch_heads:
@@ -183,7 +183,7 @@ class CascadeKPlanes(nn.Module):
     def difference_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
     ) -> Float[Tensor, "levels points 3"]:
-        """Unit normals from central differences of the density (method.md section 3.3), for heads of tinycudann."""
+        """Unit normals from central differences of the density (method.md section 3.3), for tinycudann heads."""
         offsets = NORMAL_STEP * torch.eye(3, dtype=points.dtype, device=points.device)
         shifted = torch.stack((points[:, None] + offsets, points[:, None] - offsets)).clamp(-1.0, 1.0)
         density = self.density(shifted.reshape(-1, 3), times[None, :, None].expand(2, -1, 3).reshape(-1))
@@ -204,10 +204,10 @@ class CascadeKPlanes(nn.Module):
     def _normals(
         self, values: list[HeadValues], raw: Float[Tensor, "levels points"], points: Tensor
     ) -> Float[Tensor, "levels points 3"]:
-        """Normals from gradients and the raw density, through which no gradient flows.
+        """Normals from the gradients of the raw density, and the raw density itself, which is detached.
 
-        None would: its part in the gradient of the density, sigmoid(raw), cancels in the normalisation. It is there
-        for the places where even the gradient underflows.
+        Its factor in the gradient of the density, sigmoid(raw), cancels in the normalisation and so has no gradient. It
+        is kept because it makes the normal 0 where the density underflows.
         """
         of_heads = running_sums(cast(Tensor, level.gradient) for level in values)
         inside = points.abs() <= 1.0

@@ -29,7 +29,7 @@ def make_head(inputs: int, hidden: int, outputs: int, implementation: HeadImplem
         return nn.Sequential(*layers)
     try:
         import tinycudann as tcnn  # pyright: ignore[reportMissingImports]
-    except (ImportError, OSError) as error:  # OSError: it is there, but no CUDA device is
+    except (ImportError, OSError) as error:  # OSError: it is installed, but there is no CUDA device
         raise InputError(
             f"implementation 'tcnn' needs tinycudann and a CUDA device ({error}): install it "
             "(https://github.com/NVlabs/tiny-cuda-nn) or use --pipeline.model.implementation torch."
@@ -54,9 +54,9 @@ def head_values(
 
     Args:
         density_head: Head with one output.
-        colour_head: Head with three outputs; None where no colour is wanted.
+        colour_head: Head with three outputs; None where no colour is needed.
         features: Combined plane features.
-        jacobian: Their derivatives along x, y, z, with heads of torch; None where no gradient is wanted.
+        jacobian: Their derivatives along x, y, z, for torch heads only; None where no gradient is wanted.
     """
     if runs_fused(density_head, features):
         from consistent4d_ns.field.heads_kernel import fused_head_values
@@ -71,14 +71,14 @@ def head_values(
 
 
 def runs_fused(head: nn.Module, features: Tensor) -> bool:
-    """Whether the kernel accepts these: heads of torch, not too wide, and float32 on CUDA, with Triton."""
+    """Whether the kernel can be used: torch heads within `FUSED_WEIGHTS`, float32 on CUDA, Triton installed."""
     return (
         isinstance(head, nn.Sequential) and kernels.usable(features) and head_weights(head)[0].numel() <= FUSED_WEIGHTS
     )
 
 
 def head_weights(head: nn.Module) -> HeadWeights:
-    """Weights of a head of torch."""
+    """Weights of a torch head."""
     first, _, last = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(cast(nn.Sequential, head)))
     return first.weight, last.weight
 
@@ -86,9 +86,9 @@ def head_weights(head: nn.Module) -> HeadWeights:
 def density_gradient(
     head: nn.Module, features: Float[Tensor, "points channels"], jacobian: Float[Tensor, "points 3 channels"]
 ) -> Float[Tensor, "points 3"]:
-    """Derivatives along x, y, z of the output of a head of torch."""
+    """Derivatives along x, y, z of the output of a torch head."""
     first, last = head_weights(head)
-    # Which hidden units are active is piecewise constant, so nothing flows back into it.
+    # The mask of active hidden units is piecewise constant, so it has no gradient.
     active = (features.detach() @ first.detach().T > 0).to(features.dtype)
     in_features = active @ (last.T * first)
     return (jacobian * in_features[:, None]).sum(dim=-1)

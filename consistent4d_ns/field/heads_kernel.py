@@ -22,7 +22,7 @@ from consistent4d_ns.field.types import HeadValues, HeadWeights
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How the kernels are laid out on the device; changes nothing but the time taken."""
+    """Launch parameters of the kernels; they affect speed only."""
 
     forward_block: int = 64
     """Samples per program of the forward pass."""
@@ -33,9 +33,9 @@ class LaunchConfig:
     backward_warps: int = 4
     """Warps per program of the backward pass."""
     backward_programs: int = 792
-    """Programs of the backward pass at most, each of which writes gradients of all weights."""
+    """Most programs of the backward pass; each writes gradients of all weights."""
     precision: Literal["ieee", "tf32x3"] = "ieee"
-    """How float32 is multiplied: in the general units, or in three products of tensor cores, nearly as precise."""
+    """Precision of float32 products: IEEE, or three TF32 products on tensor cores, nearly as precise."""
 
 
 LAUNCH = LaunchConfig()
@@ -89,7 +89,7 @@ class _Heads(torch.autograd.Function):
             partial(colour_first, of_colour),
             partial(colour_last, of_colour),
         )
-        # Loads ahead of time (more stages) would need the registers of another program.
+        # Prefetching (more pipeline stages) would take registers and lower the occupancy.
         options = {"num_warps": LAUNCH.backward_warps, "num_stages": 1}
         _run(_backward, programs, (*ctx.saved_tensors, *given, *results), block, **options)
         shared, *of_colour_weights = (None if part is None else part.sum(dim=0) for part in results[2:])
@@ -105,7 +105,7 @@ def _run(kernel: Any, programs: int, tensors: tuple[Tensor | None, ...], block: 
     """Launches a kernel; the tensors start with the inputs of `_Heads.forward`."""
     features, first = cast(Tensor, tensors[0]), cast(Tensor, tensors[2])
     hidden, width = first.shape
-    # What `tl.dot` multiplies has at least 16 rows and columns.
+    # `tl.dot` needs operands with at least 16 rows and columns.
     lanes, units = (max(16, triton.next_power_of_2(size)) for size in (width, hidden))
     sizes = (len(features), width, hidden, lanes, units, block)
     launch(kernel, (programs,), features, *tensors[1:], *sizes, LAUNCH.precision, **options)
@@ -149,7 +149,7 @@ def _forward(
         block: Samples per program.
         precision: See `LaunchConfig`.
     """
-    # 64 bits: places in the results, of which there may be more than 2^31.
+    # 64-bit indices: the results may have more than 2^31 elements.
     sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     lane = tl.arange(0, lanes)
     unit = tl.arange(0, units)
@@ -268,7 +268,7 @@ def _backward(
         blue = _load_row(colour_last, 2, unit, hidden)
     product = tl.zeros((units, lanes), dtype=tl.float32)
     of_to_colour = tl.zeros((units, lanes), dtype=tl.float32)
-    # Kept per sample of a block: sums over samples need threads to exchange values, so there is one at the end.
+    # Accumulated per sample of a block and reduced once at the end: reductions make threads exchange values.
     of_red = tl.zeros((block, units), dtype=tl.float32)
     of_green = tl.zeros((block, units), dtype=tl.float32)
     of_blue = tl.zeros((block, units), dtype=tl.float32)

@@ -26,7 +26,7 @@ def plane_features(
 
         return fused_features(planes, coordinates, reduction)
     parts = in_parts(coordinates)
-    # Slices, because a list of columns would be gathered, and on a GPU copied there each time.
+    # Slices are views; indexing with a list would gather, and on a GPU copy the indices there each time.
     pairs = (parts[..., a : b + 1 : b - a] for a, b in AXIS_PAIRS)
     values = [sample_plane(plane, pair) for plane, pair in zip(planes, pairs, strict=True)]
     return combine(values, reduction).transpose(1, 2).flatten(0, 1)[: len(coordinates)]
@@ -57,12 +57,12 @@ def plane_features_and_jacobian(
 
 
 def runs_fused(planes: Planes, coordinates: Tensor) -> bool:
-    """Whether the kernel accepts these: float32 on CUDA, with Triton, and no gradient for the coordinates."""
+    """Whether the kernel can be used: float32 on CUDA, Triton installed, no gradient for the coordinates."""
     return kernels.usable(planes[0]) and kernels.usable(coordinates) and not coordinates.requires_grad
 
 
 def combine(values: Sequence[Tensor], reduction: PlaneReduction) -> Tensor:
-    """The feature that six planes' values make."""
+    """Combine the values of the six planes into one feature."""
     if reduction == "hybrid":
         xy, xz, xt, yz, yt, zt = values
         return (xy + xz + yz) * xt * yt * zt
@@ -70,7 +70,7 @@ def combine(values: Sequence[Tensor], reduction: PlaneReduction) -> Tensor:
 
 
 def cofactors(values: Sequence[Tensor], reduction: PlaneReduction) -> list[Tensor]:
-    """Derivatives of `combine` in each of the six values."""
+    """Derivatives of `combine` with respect to each of the six values."""
     if reduction == "hybrid":
         xy, xz, xt, yz, yt, zt = values
         space, time = xy + xz + yz, xt * yt * zt
@@ -79,9 +79,9 @@ def cofactors(values: Sequence[Tensor], reduction: PlaneReduction) -> list[Tenso
 
 
 def in_parts(coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "parts some 4"]:
-    """The points as a batch of equal parts, the last filled up with zeros.
+    """The points as a batch of equal parts, the last padded with zeros.
 
-    On the CPU there is a part for each thread, because torch looks up each of a batch in one thread.
+    On the CPU there is one part per thread, because `grid_sample` parallelises over the batch only.
     """
     parts = torch.get_num_threads() if coordinates.device.type == "cpu" else 1
     some = -(-len(coordinates) // parts)

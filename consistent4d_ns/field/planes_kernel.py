@@ -25,7 +25,7 @@ from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, PlaneReduction, P
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How the kernels are laid out on the device; changes nothing but the time taken."""
+    """Launch parameters of the kernels; they affect speed only."""
 
     forward_block: int = 64
     """Samples per program of the forward pass."""
@@ -36,11 +36,11 @@ class LaunchConfig:
     backward_warps: int = 2
     """Warps per program of the backward pass."""
     space_copies: int = 16
-    """Copies of the gradients of xy, xz and yz among which programs take turns, so that fewer add to one address."""
+    """Copies of the gradients of xy, xz and yz over which programs are spread, to reduce contention of atomic adds."""
     time_copies: int = 128
     """The same for xt, yt and zt, of which all samples of an image see the same two rows."""
     copies_bytes: int = 1 << 25
-    """What all copies of either kind may take: of large planes there are fewer, but one."""
+    """Most memory for the copies of either kind: large planes have fewer copies, but at least one."""
 
     def copies(self, space: int, time: int, width: int) -> tuple[int, int]:
         """Copies of `space` and of `time` grid values with `width` channels."""
@@ -282,7 +282,7 @@ def add_to_corners(
     lower = down_slope * down_derivative
     lower_left = (1.0 - across) * lower
     lower_right = across * lower
-    # Relaxed: nothing reads the sums before the kernel has ended.
+    # Relaxed ordering suffices: nothing reads the sums before the kernel has ended.
     tl.atomic_add(plane + corners[0], (1.0 - down) * left - lower_left, mask=mask, sem="relaxed")
     tl.atomic_add(plane + corners[1], (1.0 - down) * right - lower_right, mask=mask, sem="relaxed")
     tl.atomic_add(plane + corners[2], down * left + lower_left, mask=mask, sem="relaxed")
@@ -309,7 +309,7 @@ def plane_forward(
         product: Whether all six planes are multiplied.
         with_jacobian: Whether derivatives are wanted.
     """
-    # 64 bits: places in the results, of which there may be more than 2^31. A plane is smaller.
+    # 64-bit indices: the results may have more than 2^31 elements. Planes are smaller.
     sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     lane = tl.arange(0, lanes)[None, :]
     inside = sample < count

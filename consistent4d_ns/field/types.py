@@ -17,9 +17,9 @@ PlaneReduction = Literal["product", "hybrid"]
 Planes = Sequence[Float[Tensor, "1 channels rows columns"]]
 """Six planes in the order of `AXIS_PAIRS`: columns run along the first axis of a pair, rows along the second."""
 HeadImplementation = Literal["torch", "tcnn"]
-"""Parameters of one cannot be loaded into the other."""
+"""Backend of the heads; parameters of one cannot be loaded into the other."""
 HeadWeights = tuple[Float[Tensor, "hidden channels"], Float[Tensor, "outputs hidden"]]
-"""Of a head of torch: to and from the hidden layer."""
+"""Weights of a torch head: input to hidden layer, hidden layer to output."""
 
 
 class HeadValues(NamedTuple):

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, checked before they are used, and read without running anything they hold."""
+"""Checkpoint files: written atomically, verified before use, and read without executing code from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDER = "nerfstudio_models"
 NAME = re.compile(r"step-(\d+)\.ckpt")
 """How Nerfstudio names checkpoints."""
 FULL_DISK = "PytorchStreamWriter|inline_container"
-"""What PyTorch's errors name where a file cannot be written."""
+"""Pattern in PyTorch's errors about files that cannot be written."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -85,7 +85,7 @@ def checkpoint_folder(path: Path) -> Path:
 
 
 def resumed_checkpoint(load_dir: Path | None, load_step: int | None, load_checkpoint: Path | None) -> Path | None:
-    """The checkpoint that training goes on from; None if it begins anew.
+    """The checkpoint to resume from; None to train from scratch.
 
     Args:
         load_dir: A run's folder, its folder of checkpoints, or a checkpoint.

@@ -1,4 +1,4 @@
-"""Writing results: nothing is replaced unasked, and nothing half-written stays behind."""
+"""Writing results atomically: nothing is overwritten unasked, and no partial output remains."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
 
     Raises:
-        InputError: `path` holds something and `overwrite` is off; holds something else than what was written earlier;
+        InputError: `path` holds something and `overwrite` is off; holds files that are not an earlier output;
             is a file; or cannot be written (no permission, disk full).
     """
     earlier = check_new_folder(path, overwrite)
@@ -91,7 +91,9 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
         names, ours = [], False
     inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
     if not (ours and inside):
-        raise InputError(f"{path} holds something else than an earlier output, which is kept: give another folder.")
+        raise InputError(
+            f"{path} holds files that are not an earlier output, so nothing is replaced: give another folder."
+        )
     return names
 
 
@@ -108,7 +110,7 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
-    """What the system refuses while `path` is written becomes an `InputError`, which names the file that failed.
+    """Turn OS errors raised while `path` is written into an `InputError` that names the file that failed.
 
     That is `path` (no permission, disk full), or another file that is read meanwhile.
 
@@ -137,7 +139,7 @@ def _belongs_to_output(failed: Path, path: Path) -> bool:
 
 @contextmanager
 def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`; what the system refuses inside becomes an `InputError`."""
+    """A temporary folder on the same disk as `path`; OS errors inside become an `InputError`."""
     with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:

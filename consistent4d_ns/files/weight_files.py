@@ -1,11 +1,11 @@
-"""Files that are often given as weights by mistake: what they are, and what to do."""
+"""Recognises files that are often mistaken for weight files, and says what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 LOOKED_AT = 512
-"""Bytes at the beginning of a file that tell what it is."""
+"""Bytes read from the beginning of a file to recognise it."""
 QUOTED = 60
 """Characters of a text that a message quotes."""
 

@@ -1,4 +1,4 @@
-"""The loss terms of every training step: kept as JSON lines, drawn against the step."""
+"""The loss terms of every training step: stored as JSON lines, plotted against the step."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LossHistory:
         """Rows at the beginning of the file that need not be written again."""
 
     def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Remember the terms of a step; before the first one, what is known of the steps before it is read.
+        """Record the terms of a step; the first call reads the history of the steps before it.
 
         Raises:
             InputError: what is kept there is no history.
@@ -63,7 +63,7 @@ class LossHistory:
         self._pending.append((step, {name: term.detach() for name, term in terms.items()}))
 
     def flush(self) -> None:
-        """Bring what is pending off the device and append it to the file, which the first call writes anew.
+        """Copy pending values to the CPU and append them to the file; the first call rewrites the file.
 
         Raises:
             InputError: it cannot be written; nothing recorded is lost, and a later call writes the file anew.
@@ -107,7 +107,7 @@ def read_history(file: Path) -> list[Row]:
         rows = [json.loads(line) for line in (*lines, rest) if line]
         return [{**row, "step": int(row["step"])} for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no history of losses ({error}): move it away to train in its folder.") from error
+        raise InputError(f"{file} is not a loss history ({error}): move it away to train in its folder.") from error
 
 
 def is_cut_off(line: str) -> bool:

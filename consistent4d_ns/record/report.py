@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder beside checkpoints: its losses, their plot, a contact sheet."""
+"""The report in a run's folder: its losses, their plot, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from consistent4d_ns.training_state import TrainingState
 HISTORY = "losses.jsonl"
 """Every term of every step."""
 PLOT = "losses.png"
-"""The same, drawn."""
+"""Their plot."""
 SHEET = "contact_sheet.png"
-"""The input and the object from all sides, at several moments."""
+"""The input and the object from all sides, at several times."""
 FLUSH_SECONDS = 1.0
-"""Longest time for which losses are kept from the disk, which is what a run that is killed loses."""
+"""Interval at which losses are written to disk; a killed run loses at most these."""
 
 
 class TrainingReport:
-    """Keeps the losses of a run and draws them at the end. A full disk costs the pictures, not the training."""
+    """Records the losses of a run and plots them at the end. If that fails, it warns and training continues."""
 
     def __init__(self, pipeline: TrainingState, config: TrainerConfig) -> None:
         """
         Args:
             pipeline: What is trained.
-            config: Names the run's folder, and the run that it goes on from, whose history is carried on.
+            config: Names the run's folder, and the run that it resumes, whose history is continued.
         """
         self.pipeline = pipeline
         self.folder = config.get_base_dir()
         previous = previous_run(config)
         self.history = LossHistory(self.folder / HISTORY, previous and previous / HISTORY)
         self.is_finished = False
-        """Whether everything is drawn."""
+        """Whether the report is complete."""
         self._flushed = time.monotonic()
 
     def callbacks(self) -> list[TrainingCallback]:
-        """What the trainer has to call."""
+        """Callbacks for the trainer."""
         return [
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.record),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.finish),
         ]
 
     def record(self, step: int) -> None:
-        """Remember the terms of a step.
+        """Record the terms of a step.
 
         Raises:
             InputError: at the first step, the history to go on from cannot be read.
@@ -67,7 +67,7 @@ class TrainingReport:
             self.history.flush()
 
     def finish(self, step: int) -> None:
-        """Write the history and draw everything."""
+        """Write the history, the plot and the contact sheet."""
         self.save_history()
         with warn_about_failures():
             self.draw_losses()
@@ -104,7 +104,7 @@ def warn_about_failures() -> Iterator[None]:
 
 
 def previous_run(config: TrainerConfig) -> Path | None:
-    """Folder of the run that a run goes on from."""
+    """Folder of the run that is resumed."""
     if config.load_checkpoint is not None:
         return config.load_checkpoint.parent.parent
     return None if config.load_dir is None else config.load_dir.parent

@@ -14,12 +14,12 @@ from consistent4d_ns.device import kernels
 from consistent4d_ns.rendering.sampling import PackedSamples
 
 DEVICES_WITHOUT_FLOAT64 = ("mps",)
-"""Kinds of devices on which torch cannot make float64 tensors."""
+"""Device types without float64 tensors."""
 
 
 @dataclass(frozen=True)
 class Composite:
-    """What the samples of each ray add up to, on every level, and with which weights."""
+    """Volume-rendered values of each ray at every cascade level, and the rendering weights of the samples."""
 
     weights: Float[Tensor, "levels samples"]
     """Weight of each sample (see `render_weights`)."""
@@ -102,7 +102,7 @@ def accumulate(weights: Tensor, samples: PackedSamples, values: Tensor | None = 
 def normalised_depth(
     expected_depth: Float[Tensor, "*rays"], accumulation: Float[Tensor, "*rays"], far: Float[Tensor, "*rays"] | float
 ) -> Float[Tensor, "*rays"]:
-    """Depth of what is seen: the weighted mean distance, and `far` where a ray meets next to nothing."""
+    """Depth of the visible surface: the weighted mean distance; `far` where the accumulation is at most 0.01."""
     visible = accumulation > 1e-2
     depth = expected_depth / accumulation.clamp(min=1e-2)
     return torch.where(visible, depth, torch.as_tensor(far, dtype=depth.dtype, device=depth.device).expand_as(depth))
@@ -111,5 +111,5 @@ def normalised_depth(
 def depth_variance(
     weights: Float[Tensor, "levels samples"], depth: Float[Tensor, "levels rays"], samples: PackedSamples
 ) -> Float[Tensor, "levels rays"]:
-    """Spread sum w (t - depth)^2 of each ray's weight around a depth, in squared world units."""
+    """Weighted variance, sum w (t - depth)^2, of the distance around a depth, in squared world units."""
     return accumulate(weights * (samples.mids - depth[:, samples.ray_indices]).square(), samples)

@@ -1,12 +1,14 @@
 """Compositing of packed samples as a pair of Triton kernels: `compositing.composite` with its gradient.
 
-Each thread walks along one ray at one level. Forward it carries the optical depth before the sample. Backward it comes
-from the far end and carries what lies behind: with weights w, transmittance T, colours c, distances t and
+Each thread marches along one ray at one level. The forward pass accumulates the optical depth in front of the sample.
+The backward pass marches from far to near and accumulates what lies behind: with weights w, transmittance T, colours c,
+distances t and
 
     q = dL/dw + dL/d accumulation + dL/d colour . c + dL/d expected depth * t,
 
-the gradient in the optical depth of sample i is q_i T_(i+1) - sum over j > i of q_j w_j, where T_(i+1) is the
-transmittance behind the last sample plus the weights in between. So nothing but weights and features is kept.
+the gradient with respect to the optical depth of sample i is q_i T_(i+1) - sum over j > i of q_j w_j, where T_(i+1) is
+the transmittance behind the last sample plus the weights in between. So of the results only the weights and the final
+transmittance are saved for the backward pass.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from torch.autograd.function import once_differentiable
 from consistent4d_ns.device.kernels import ceil_div, launch
 
 RAYS = 64
-"""Rays of one program."""
+"""Rays per program."""
 
 
 @triton.jit
 def _absorbed(optical):
-    """1 - exp(-optical), exact where it is small."""
+    """1 - exp(-optical), accurate for small values."""
     series = 1.0 - optical / 6.0 * (1.0 - optical / 7.0)
     series = 1.0 - optical / 4.0 * (1.0 - optical / 5.0 * series)
     series = optical * (1.0 - optical / 2.0 * (1.0 - optical / 3.0 * series))

@@ -23,7 +23,7 @@ def orientation(
 ) -> Float[Tensor, ""]:
     """Penalty on visible normals that face away from the camera, per ray that meets anything, levels together.
 
-    Weights are constants here: the term turns surfaces round instead of making them transparent.
+    Weights are detached: the term rotates normals instead of making surfaces transparent.
     """
     facing_away = (normals * directions).sum(dim=-1).clamp(min=0.0)
     rays = (accumulation > 0).sum().clamp(min=1)
@@ -45,7 +45,7 @@ def normal_smoothness_2d(images: Float[Tensor, "images height width 3"]) -> Floa
 
 
 def sparsity(accumulation: Float[Tensor, "levels rays"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(accumulation^2 + 0.01): less matter is better."""
+    """Mean of sqrt(accumulation^2 + 0.01): penalises occupied space."""
     return torch.sqrt(accumulation.square() + 0.01).mean()
 
 

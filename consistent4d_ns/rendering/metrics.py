@@ -1,4 +1,4 @@
-"""How an image of the input view is measured and shown beside the truth."""
+"""Metrics and evaluation images that compare the input view with the ground truth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def silhouette_iou(accumulation: Float[Tensor, "height width 1"], alpha: Float[T
 def evaluation_images(
     outputs: dict[str, Tensor], truth: Float[Tensor, "height width 3"]
 ) -> dict[str, Float[Tensor, "height _ 3"]]:
-    """Images for the log: colour with the truth on its left, depth, accumulation and normals where there are any."""
+    """Images for the log: ground truth beside the rendered colour, depth, accumulation, and normals if rendered."""
     from nerfstudio.utils import colormaps
 
     images = {

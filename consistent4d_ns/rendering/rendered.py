@@ -1,4 +1,4 @@
-"""What rendering a bundle of rays yields, for the losses and as images."""
+"""The result of rendering a ray bundle, for the losses and as images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rays are sampled: a lattice along each ray, thinned by an occupancy grid (method.md section 4)."""
+"""Ray sampling: uniform steps along each ray, restricted to the occupied cells of a grid (method.md section 4)."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _candidates(
     if occupied_box is not None:
         enter, leave = box_interval(origins, directions, occupied_box)
         near, far = torch.maximum(near, enter), torch.minimum(far, leave)
-    # One more on either side against rounding.
+    # One extra candidate on either side, against rounding errors.
     first = ((near - shift) / step - 0.5).floor().clamp(min=0)
     last = ((far - shift) / step - 0.5).ceil()
     return first, torch.where(far >= near, (last - first + 1).clamp(min=0), torch.zeros_like(first)).long()
@@ -143,18 +143,18 @@ class OccupancyDraws:
     """Random draws of one update of the occupancy grid, all uniform in [0, 1)."""
 
     cells: Int64[Tensor, " cells"]
-    """Cells to look at, as flat indices (x slowest, z fastest)."""
+    """Cells to evaluate, as flat indices (x slowest, z fastest)."""
     offsets: Float[Tensor, "cells 3"]
-    """Position of the probe inside its cell."""
+    """Position of the evaluated point inside its cell."""
     times: Float[Tensor, "cells times"]
-    """Moments to look at, as a fraction of the sequence."""
+    """Times to evaluate, as fractions of the sequence."""
 
 
 class OccupancyGrid(nn.Module):
-    """A coarse grid that says where anything may be at any time and level, so that empty space is not sampled.
+    """A coarse grid of the cells that are occupied at any time and level, so that empty space is skipped.
 
-    Differs from upstream (method.md section 4.1, quirk 16) in what it asks the field: every level and several moments,
-    so that nothing is culled which only a fine level or a short moment occupies. It starts with every cell occupied.
+    Unlike upstream (method.md section 4.1, quirk 16) an update evaluates every level at several times, so that space
+    is not culled which only a fine level, or only a short time, occupies. All cells are occupied at first.
 
     Args:
         resolution: Cells per side.
@@ -208,10 +208,10 @@ class OccupancyGrid(nn.Module):
         return lattice_samples(*place, self, nears, fars, self.occupied_box())
 
     def draw(self, step: int, times: int, warmup: int, generator: torch.Generator) -> OccupancyDraws:
-        """What to look at in the update at training step `step`.
+        """Cells, positions and times to evaluate in the update at training step `step`.
 
         All cells during the first `warmup` steps; later a quarter of them at random and as many of the occupied ones.
-        Moments are stratified: one in each `times`-th part of the sequence.
+        Times are stratified: one in each `times`-th part of the sequence.
         """
         device = self.values.device
         cells = torch.arange(len(self.values), device=device)
@@ -230,16 +230,16 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, density: DensityFn, draws: OccupancyDraws) -> None:
-        """Raise each looked-at cell to the densest level and moment found there, let its old value decay."""
+        """Set each evaluated cell to the largest density over levels and times, or to its decayed value if larger."""
         n = self.resolution
         corner = torch.stack((draws.cells // n**2, draws.cells // n % n, draws.cells % n), dim=-1)
         points = (corner + draws.offsets.to(self.values)) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
-        moments = draws.times.to(self.values).T * 2.0 - 1.0
-        # All at once: on a GPU the number of questions takes longer than their size.
-        found = density(points.repeat(len(moments), 1), moments.flatten()).amax(dim=0) * self.step
-        found = found.view(moments.shape).amax(dim=0)
+        times = draws.times.to(self.values).T * 2.0 - 1.0
+        # One batched query: on a GPU the number of queries costs more than their size.
+        found = density(points.repeat(len(times), 1), times.flatten()).amax(dim=0) * self.step
+        found = found.view(times.shape).amax(dim=0)
         decayed = self.values[draws.cells] * self.decay
-        # Only looked-at cells change; where one was drawn twice the higher value stays.
+        # Only evaluated cells change; where one was drawn twice the higher value stays.
         self.values[draws.cells] = decayed
         self.values.scatter_reduce_(0, draws.cells, found, reduce="amax")
         self.occupied = self.values > torch.clamp(self.values.mean(), max=self.threshold)

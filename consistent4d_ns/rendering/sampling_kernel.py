@@ -1,7 +1,7 @@
 """The ray lattice thinned by an occupancy grid, as a Triton kernel: `sampling.lattice_samples` for a grid.
 
-Each thread walks along one ray, twice: first to count its samples, then to write them where those of the rays before
-it end. Products and sums are rounded one by one, as torch rounds them, so that the same samples are found.
+Each thread marches along one ray in two passes: the first counts its samples, the second writes them behind those of
+the preceding rays. Fused multiply-adds are off, so that rounding, and hence the samples, are the same as in torch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from consistent4d_ns.device.kernels import ceil_div, launch
 
 RAYS = 64
-"""Rays of one program."""
+"""Rays per program."""
 
 
 @triton.jit
 def _enters(origin, direction):
-    """Distance from which on a coordinate is in [-1, 1], if ever (see `sampling.box_interval`)."""
+    """Distance at which a coordinate enters [-1, 1] (slab method, see `sampling.box_interval`)."""
     parallel = tl.abs(direction) < 1e-12
     safe = tl.where(parallel, 1.0, direction)
     crossed = tl.minimum(tl.div_rn(-1.0 - origin, safe), tl.div_rn(1.0 - origin, safe))
@@ -29,7 +29,7 @@ def _enters(origin, direction):
 
 @triton.jit
 def _leaves(origin, direction):
-    """Distance up to which a coordinate is in [-1, 1], if ever."""
+    """Distance at which a coordinate leaves [-1, 1]."""
     parallel = tl.abs(direction) < 1e-12
     safe = tl.where(parallel, 1.0, direction)
     crossed = tl.maximum(tl.div_rn(-1.0 - origin, safe), tl.div_rn(1.0 - origin, safe))
@@ -80,8 +80,8 @@ def _walk(
         rays: Number of rays.
         resolution: Cells per side.
         step: Length of a segment.
-        writes: Which of the two passes this is.
-        block: Rays of one program.
+        writes: Whether this is the second pass.
+        block: Rays per program.
     """
     ray = tl.program_id(0) * block + tl.arange(0, block)
     inside = ray < rays

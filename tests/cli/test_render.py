@@ -266,7 +266,7 @@ def test_places_that_cannot_be_written(run: Path, tmp_path: Path, name: str):
         (tmp_path / name).mkdir()
         (tmp_path / name / "00000.png").write_text("theirs")
         assert "is not empty: give another folder, or --overwrite" in refusal(run, tmp_path / name)
-        assert "something else than an earlier output" in refusal(run, tmp_path / name, overwrite=True)
+        assert "files that are not an earlier output" in refusal(run, tmp_path / name, overwrite=True)
 
 
 def test_an_earlier_output_is_replaced_when_asked(run: Path, tmp_path: Path):

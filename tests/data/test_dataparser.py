@@ -175,7 +175,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_frames(tmp_path / "frames")
     assert parse(Path("~/frames")).image_filenames[0] == tmp_path / "frames" / "0.png"
-    assert "~nobody-at-all/frames names a user that is not known" in message(Path("~nobody-at-all/frames"))
+    assert "~nobody-at-all/frames names an unknown user" in message(Path("~nobody-at-all/frames"))
 
 
 def test_premultiplied_frames(tmp_path: Path) -> None:

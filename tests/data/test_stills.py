@@ -221,4 +221,4 @@ def test_picture_in_front_of_an_animation(tmp_path: Path) -> None:
 def test_other_formats_are_not_tried(tmp_path: Path, kind: str) -> None:
     """Whatever the name says: Pillow would start Ghostscript for EPS."""
     Image.fromarray(square()[..., :3]).save(tmp_path / "0.png", kind)
-    assert "0.png is damaged or cut short (it is no PNG, WebP or GIF image)" in message(tmp_path)
+    assert "0.png is damaged or cut short (not a PNG, WebP or GIF image)" in message(tmp_path)

@@ -117,7 +117,7 @@ def test_a_folder_of_somebody_else_is_kept(tmp_path: Path, manifest: str | None)
     (tmp_path / "x").write_text("theirs")
     if manifest is not None:
         (out / "manifest.json").write_text(manifest)
-    with pytest.raises(InputError, match="something else than an earlier output"):
+    with pytest.raises(InputError, match="files that are not an earlier output"):
         fill(out, ("0.png",), overwrite=True)
     assert (out / "0.png").read_text() == "theirs"
     assert (tmp_path / "x").read_text() == "theirs"

@@ -172,7 +172,7 @@ def test_a_killed_run_loses_the_losses_of_a_second(data: Path, tmp_path: Path, m
 @pytest.mark.parametrize("text", ["theirs", "[1]\n", '{"rgb_0": 1}', "\xff"])
 def test_something_else_in_its_place_is_kept(tmp_path: Path, text: str):
     (tmp_path / "losses.jsonl").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=r"losses\.jsonl is no history of losses .*: move it away") as raised:
+    with pytest.raises(InputError, match=r"losses\.jsonl is not a loss history .*: move it away") as raised:
         LossHistory(tmp_path / "losses.jsonl").record(0, {})
     assert "\n" not in str(raised.value)
     assert (tmp_path / "losses.jsonl").read_text(encoding="latin-1") == text
