@@ -31,7 +31,7 @@ from consistent4d_ns.rendering.sampling import lattice_samples, step_size
 
 RESOLUTIONS = ((50, 50, 50, 8), (100, 100, 100, 16))
 TORCH_SHARE = 8
-"""torch's grid sampling needs so much memory that it gets one sample in this many."""
+"""torch's grid sampling needs so much memory that it only gets the first 1 / TORCH_SHARE of the samples."""
 RADIUS = 0.75
 """Radius of the ball that counts as occupied."""
 
