@@ -2,7 +2,7 @@
 
 python -m benchmarks.known_object toy --out runs
 consistent4d export mesh runs/runs/toy/consistent4d-mini/TIME toy.glb --lit
-python -m benchmarks.blender_picture toy.glb FOLDER        # 0.png, 1.png, ... to be put side by side
+python -m benchmarks.blender_picture toy.glb FOLDER        # 0.png, 1.png, ... to be placed side by side
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FPS = 16
 
 
 def main(file: str, out: Path) -> None:
-    """Import, light, render."""
+    """Import the file, light the scene and render it."""
     if bpy is None:
         sys.exit("This Python has no bpy: pip install bpy==4.5.0, in an environment of its own.")
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -44,7 +44,7 @@ def main(file: str, out: Path) -> None:
 
 
 def set_up(scene: Any) -> None:
-    """A small picture, quickly, under a bright sky."""
+    """Configure a small, fast render under a bright sky."""
     scene.render.engine, scene.cycles.device, scene.cycles.samples = "CYCLES", "CPU", 48
     scene.render.resolution_x, scene.render.resolution_y = 300, 340
     scene.view_settings.view_transform = "Standard"
@@ -61,22 +61,22 @@ def sun() -> Any:
 
 
 def camera() -> Any:
-    made = bpy.data.cameras.new("camera")
-    made.lens = 55.0
-    return made
+    lens = bpy.data.cameras.new("camera")
+    lens.lens = 55.0
+    return lens
 
 
 def add(scene: Any, name: str, data: Any, place: tuple[float, float, float]) -> Any:
-    """An object that looks at the middle of the world."""
-    made = bpy.data.objects.new(name, data)
-    made.location = place
-    made.rotation_euler = (-Vector(place)).to_track_quat("-Z", "Y").to_euler()
-    scene.collection.objects.link(made)
-    return made
+    """Add an object that faces the origin."""
+    added = bpy.data.objects.new(name, data)
+    added.location = place
+    added.rotation_euler = (-Vector(place)).to_track_quat("-Z", "Y").to_euler()
+    scene.collection.objects.link(added)
+    return added
 
 
 def add_floor() -> None:
-    """A white floor under the first frame."""
+    """Add a white floor below the mesh of the first frame."""
     shown = [thing for thing in bpy.data.objects if thing.type == "MESH" and thing.scale.x > 0]
     lowest = min((thing.matrix_world @ Vector(corner)).z for thing in shown for corner in thing.bound_box)
     bpy.ops.mesh.primitive_plane_add(size=40.0, location=(0.0, 0.0, lowest))

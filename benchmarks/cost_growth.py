@@ -1,10 +1,10 @@
-"""How time and memory of a training step grow, one quantity at a time around the `consistent4d` preset.
+"""How time and memory of a training step scale, varying one quantity of the `consistent4d` preset at a time.
 
     python -m benchmarks.cost_growth DATA --random-prior --out growth.json --plot growth.png
 
-Views per step, image side, levels of the cascade, frames of the video (DATA's, over and over) and samples per ray; the
-rest is as in the preset's first stage, at its beginning: nothing is trained yet, so the samples are those of the ball
-that training starts from.
+Varied are views per step, image side, levels of the cascade, frames of the video (those of DATA, repeated) and samples
+per ray; everything else is as at the start of the preset's first stage. The field is untrained, so the samples are
+those of the ball that it is initialised to.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
 BIG_LEVELS = ((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32))
 """Grids of up to four levels, as in `consistent4d-big`."""
 WARMUP = 6
-"""Steps that are run but not counted."""
+"""Warm-up steps, not counted."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Frames to train on."""
     random_prior: bool = False
     """Distil from a full-size Zero123 with random weights."""
     preset: str = "consistent4d"
-    """What is varied."""
+    """Preset to vary."""
     views: tuple[int, ...] = (1, 2, 4, 8)
-    """Views per step, of 64 pixels."""
+    """Views per step, at 64 pixels."""
     sides: tuple[int, ...] = (64, 128, 256, 512)
     """Image sides in pixels, with one view per step."""
     levels: tuple[int, ...] = (1, 2, 3, 4)
@@ -66,14 +66,14 @@ class Options:
     steps: int = 12
     """Steps measured at each point."""
     out: Path | None = None
-    """Where the figures are written as JSON."""
+    """JSON file for the figures."""
     plot: Path | None = None
-    """Where they are drawn, as a PNG."""
+    """PNG file for the plot."""
 
 
 @dataclass
 class Cost:
-    """What steps of one configuration take."""
+    """Cost of a training step of one configuration."""
 
     reference_ms: float
     distillation_ms: float
@@ -84,7 +84,7 @@ class Cost:
 
 @dataclass
 class Point:
-    """What was measured at one value of one quantity."""
+    """Measurement at one value of one quantity."""
 
     quantity: str
     value: int
@@ -92,29 +92,29 @@ class Point:
 
 
 def set_views(config: Consistent4DTrainerConfig, value: int) -> None:
-    """So many views in every distillation step."""
+    """Use `value` views in every distillation step."""
     plan = config.pipeline.datamanager.plan
     plan.views = plan.clip_views = (value,)
 
 
 def set_side(config: Consistent4DTrainerConfig, value: int) -> None:
-    """Images of this side, one view per step."""
+    """Render images of this side, one view per step."""
     config.pipeline.datamanager.plan.image_sizes = (value,)
     config.pipeline.datamanager.dataparser.image_size = max(256, value)
     set_views(config, 1)
 
 
 def set_levels(config: Consistent4DTrainerConfig, value: int) -> None:
-    """The first levels of the largest cascade."""
+    """Keep the first `value` levels of the largest cascade."""
     config.pipeline.model.grid_resolutions = BIG_LEVELS[:value]
 
 
 def set_frames(config: Consistent4DTrainerConfig, value: int) -> None:
-    """Nothing: the data are others."""
+    """Leave the configuration as it is: the data are replaced instead."""
 
 
 def set_samples(config: Consistent4DTrainerConfig, value: int) -> None:
-    """So many samples along the diagonal."""
+    """Take `value` samples along the diagonal of the box."""
     config.pipeline.model.samples_per_ray = value
 
 
@@ -139,7 +139,7 @@ def first_stage(name: str) -> Consistent4DTrainerConfig:
 
 @contextmanager
 def repeated(data: Path, count: int) -> Iterator[Path]:
-    """A folder of `count` frames: those of `data`, over and over."""
+    """A folder of `count` frames: those of `data`, repeated cyclically."""
     config = first_stage("consistent4d-mini")
     config.pipeline.datamanager.dataparser.data = data
     files = config.pipeline.datamanager.dataparser.setup().get_dataparser_outputs("train").image_filenames
@@ -151,7 +151,7 @@ def repeated(data: Path, count: int) -> Iterator[Path]:
 
 
 def measure(config: Consistent4DTrainerConfig, data: Path, steps: int, networks: Zero123Networks | None) -> Cost:
-    """Time and memory of steps of one configuration; `networks` stay as they are."""
+    """Time and memory of steps of one configuration; `networks` are not modified."""
     # Guidance frees and replaces parts of the networks that it is given.
     pipeline = make_pipeline(config, data, copy.deepcopy(networks))
     optimizer = make_optimizer(config, pipeline)
@@ -168,7 +168,7 @@ def measure(config: Consistent4DTrainerConfig, data: Path, steps: int, networks:
 
 
 def stored_networks() -> Zero123Networks:
-    """Networks of full size in half precision on the CPU, from where they are copied for each point."""
+    """Full-size networks in half precision on the CPU, to be copied for each point."""
     networks = full_size_networks()
     for network in (networks.unet, networks.vae, networks.image_encoder, networks.projection):
         network.half().cpu()
@@ -176,7 +176,7 @@ def stored_networks() -> Zero123Networks:
 
 
 def sweep(options: Options, networks: Zero123Networks | None) -> Iterator[Point]:
-    """All quantities, one after the other; what is the same configuration is measured once."""
+    """All quantities, one after the other; identical configurations are measured once."""
     known: dict[str, Cost] = {}
     for quantity, (_, change) in QUANTITIES.items():
         for value in getattr(options, quantity):
@@ -190,7 +190,7 @@ def sweep(options: Options, networks: Zero123Networks | None) -> Iterator[Point]
 
 
 def plot(points: list[Point], path: Path) -> None:
-    """Time above, memory below, a column for each quantity."""
+    """Plot time (top) and memory (bottom), one column per quantity."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(QUANTITIES), 5.0), layout="constrained")
@@ -216,7 +216,7 @@ def plot(points: list[Point], path: Path) -> None:
 
 
 def main(options: Options) -> None:
-    """Measure, print, draw."""
+    """Measure, print and plot."""
     begin = time.perf_counter()
     networks = stored_networks() if options.random_prior else None
     print(f"{machine()}, {options.preset}, {options.steps} steps at each point")

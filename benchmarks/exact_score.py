@@ -1,9 +1,9 @@
-"""Does distillation reach unseen sides? Mini runs on the toy: no guidance against the exact score.
+"""Does distillation reconstruct unseen sides? Mini runs on the toy without guidance and with the exact score.
 
     python -m benchmarks.exact_score [--steps 600] [--size 64]
 
-Prints novel-view PSNR and SSIM (six evaluation views) of both runs. The exact score is that of a prior which knows the
-true image of every view and time: what it does not reach is lost in cameras, rendering or the field.
+Prints novel-view PSNR and SSIM (six evaluation views) of both runs. The exact score is that of an ideal prior, which
+knows the true image of every view and time: any remaining error is due to cameras, rendering or the field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from consistent4d_ns.toy import ToyTruth, write_sequence
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     steps: int = 600
     """Training steps of each run."""
@@ -54,7 +54,7 @@ def make_pipeline(data: Path, options: Options, guided: bool) -> Consistent4DPip
 
 
 def train(pipeline: Consistent4DPipeline, steps: int) -> None:
-    """Optimise as the trainer does."""
+    """Optimise in the same way as the trainer."""
     optimizer = (
         preset(consistent4d_mini).optimizers["field"]["optimizer"].setup(params=pipeline.get_param_groups()["field"])
     )

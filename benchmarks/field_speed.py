@@ -1,12 +1,12 @@
-"""Time of the field's queries and of their gradients, on samples as training meets them.
+"""Time of the field's queries and of their gradients, on samples like those of training.
 
     python -m benchmarks.field_speed
 
-Samples of one image of 256 pixels (one time) and of four images of 64 pixels (four times), a million at most. For both
-medians in milliseconds: densities, features, normals there and at shifted points, and gradients of a sum of all; the
-same with normals from finite differences, and with torch's own lookups and heads; the passes of the kernels alone, in
-several layouts, and how much these must move. Without CUDA a few samples show that it runs (with `TRITON_INTERPRET=1`
-the kernels too).
+Uses samples of one image of 256 pixels (one time) and of four images of 64 pixels (four times), at most a million.
+Reports median milliseconds of densities, features, normals there and at shifted points, and gradients of their sum; the
+same with normals from finite differences, and with torch's grid sampling and heads; and the passes of the kernels
+alone, in several layouts, with the memory traffic that each requires. Without CUDA a few samples serve as a smoke test
+(with `TRITON_INTERPRET=1` of the kernels too).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from consistent4d_ns.rendering.sampling import lattice_samples, step_size
 
 RESOLUTIONS = ((50, 50, 50, 8), (100, 100, 100, 16))
 TORCH_SHARE = 8
-"""Lookups of torch take so much memory that only this part of the samples is given to them."""
+"""torch's grid sampling needs so much memory that it only gets the first 1 / TORCH_SHARE of the samples."""
 RADIUS = 0.75
-"""Of the ball that is taken as occupied."""
+"""Radius of the ball that counts as occupied."""
 
 
 @dataclass
 class Options:
-    """What is timed."""
+    """Options of the benchmark."""
 
     samples: int = 1 << 20
-    """Samples at most."""
+    """Maximum number of samples."""
     channels: int = 16
     """Features per plane."""
     rounds: int = 10
-    """Times that each is run, after two that do not count."""
+    """Number of timed runs of each query, after two warm-up runs."""
     tf32: bool = False
     """Allow TF32 in torch's heads."""
     layouts: bool = True
@@ -80,13 +80,13 @@ def ray_samples(name: str, side: int, times: list[float], options: Options, devi
     samples = lattice_samples(origins, directions, step_size(256), jitter, occupied)
     of_rays = torch.tensor(times, device=device).repeat_interleave(side * side)
     some = slice(options.samples)
-    points, moments = samples.points[some], of_rays[samples.ray_indices[some]]
+    points, sample_times = samples.points[some], of_rays[samples.ray_indices[some]]
     noise = torch.randn(len(points), 3, generator=generator).to(device)
-    return Scene(f"{name}, {len(points)} samples", points, moments, points + 0.01 * noise)
+    return Scene(f"{name}, {len(points)} samples", points, sample_times, points + 0.01 * noise)
 
 
 def new_query(field: CascadeKPlanes, scene: Scene) -> Tensor:
-    """What a training step asks for."""
+    """The query of a training step."""
     results = field.with_normals(scene.points, scene.times)
     return sum((part.sum() for part in results), field.normals(scene.shifted, scene.times).sum())
 

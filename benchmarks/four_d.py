@@ -1,14 +1,14 @@
-"""4D against truth: trains variants of consistent4d-mini on sequences whose other views are known, and measures them.
+"""4D quality: trains variants of consistent4d-mini on sequences with ground-truth novel views and evaluates them.
 
     python -m benchmarks.four_d --data toy gt4d/Fox gt4d/Trex --out four_d.json --jobs 4 --perceptual stlpips*.whl
     python -m benchmarks.four_d --data gt4d/Fox --variants guidance+icl --out scan.json \\
         --scan pipeline.guidance.scale=1,2,3,5 pipeline.model.loss_weights.sds=0.03,0.1 --set max_num_iterations=500
 
-Run it in the root of the repository; nothing needs to be installed as a plugin. A sequence is a folder with `input/`,
-`eval_*/` and `meta.json`, as `consistent4d toy` makes it. All evaluation views are rendered at all times, at the size
-at which the preset keeps frames (128 pixels), and compared with the truth as they are. Every run is a process of its
-own; one that fails is named in the results and stops no other. The results file and, beside it, one contact sheet per
-sequence are written anew whenever a run ends; tables come last.
+Run it in the root of the repository; the plugin need not be installed. A sequence is a folder with `input/`, `eval_*/`
+and `meta.json`, as written by `consistent4d toy`. All evaluation views are rendered at all times, at the preset's frame
+size (128 pixels), and compared with the ground truth without alignment. Every run is a separate process; a failed run
+is recorded in the results and does not stop the others. The results file and, beside it, one contact sheet per sequence
+are updated after each run; tables are printed at the end.
 """
 
 from __future__ import annotations
@@ -66,30 +66,30 @@ COLUMNS = {
     "step_seconds": ("training, steps alone (s)", 1),
     "distillation_ms": ("distillation step, median (ms)", 1),
 }
-"""What the tables show of `measure` and `timing`: title and decimals."""
+"""Title and decimals of each score in the tables."""
 
 
 def without_guidance(config: Consistent4DTrainerConfig) -> None:
-    """Only the input view is fitted."""
+    """Fit the input view only."""
     config.pipeline.guidance.kind = config.pipeline.interpolation.kind = "none"
 
 
 def without_prior(config: Consistent4DTrainerConfig) -> None:
-    """The consistency loss alone judges novel views."""
+    """Supervise novel views with the consistency loss alone."""
     config.pipeline.guidance.kind = "none"
 
 
 def without_consistency(config: Consistent4DTrainerConfig) -> None:
-    """The prior alone judges novel views."""
+    """Supervise novel views with the prior alone."""
     config.pipeline.interpolation.kind = "none"
 
 
 def as_set(config: Consistent4DTrainerConfig) -> None:
-    """The preset with what `--set` changes."""
+    """Keep the preset with the changes of `--set`."""
 
 
 def one_level(config: Consistent4DTrainerConfig) -> None:
-    """The finest grid alone instead of the cascade."""
+    """Keep the finest level of the cascade only."""
     model, weights = config.pipeline.model, config.pipeline.model.loss_weights
     model.grid_resolutions, model.channels = model.grid_resolutions[-1:], model.channels[-1:]
     for term in ("rgb", "mask", "sds", "consistency"):
@@ -103,17 +103,17 @@ VARIANTS: dict[str, Callable[[Consistent4DTrainerConfig], None]] = {
     "guidance+icl": as_set,
     "one-level": one_level,
 }
-"""What can be compared; applied after `--set` and `--scan`."""
+"""Variants that can be compared; applied after `--set` and `--scan`."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: tuple[Path, ...]
     """Sequences with ground truth."""
     out: Path
-    """Results as JSON, a new file."""
+    """New JSON file for the results."""
     variants: tuple[str, ...] = ("none", "guidance", "guidance+icl", "one-level")
     """Names out of none (no prior, no consistency loss), icl (no prior), guidance (no consistency loss), guidance+icl
     (the preset) and one-level (the preset with its finest level only)."""
@@ -123,12 +123,12 @@ class Options:
     scan: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """PATH=VALUE,VALUE,...: every variant with each of the values; several scans give all combinations."""
     jobs: int = 1
-    """Runs at the same time; they share the CPU cores and the GPU, so times compare only with --jobs 1."""
+    """Concurrent runs; they share the CPU cores and the GPU, so times are comparable only with --jobs 1."""
     device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where everything runs."""
+    """Device type."""
     perceptual: Path | None = None
-    """Weights of the perceptual distance, which is left out without them: the wheel that
-    `pip download --no-deps stlpips-pytorch==0.0.2` stores, or the alex_shift_tolerant.pth in it."""
+    """Weights of the perceptual distance, which is omitted without them: the wheel downloaded by
+    `pip download --no-deps stlpips-pytorch==0.0.2`, or the alex_shift_tolerant.pth in it."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ class Clips:
     """Opacity in [0, 1]."""
 
 
-# What is run
+# Planning the runs
 
 
 def plan_jobs(options: Options) -> list[Job]:
-    """All runs, checked as far as that is possible without data.
+    """All runs, validated as far as possible without data.
 
     Raises:
-        InputError: an option names what there is not.
+        InputError: an option is invalid.
     """
     check(options)
     fixed = tuple(assignment for group in options.overrides for assignment in group)
@@ -212,10 +212,10 @@ def short(assignment: str) -> str:
 
 
 def configure(job: Job, folder: Path) -> Consistent4DTrainerConfig:
-    """The mini preset for one run, which writes below `folder` and neither logs nor evaluates on the way.
+    """The mini preset for one run, which writes below `folder`, without logging or evaluation during training.
 
     Raises:
-        InputError: an override names an option that there is not, or a value that it cannot take.
+        InputError: an override names an unknown option or has an invalid value.
     """
     config = mini_config(Path(job.data), folder)
     config.machine.device_type = cast(Literal["cuda", "cpu"], job.device)
@@ -232,7 +232,7 @@ def override(config: Consistent4DTrainerConfig, assignment: str) -> None:
     """Set one option, named by its path: "pipeline.guidance.scale=3".
 
     Raises:
-        InputError: there is no such option, or it does not take this value.
+        InputError: the option is unknown or the value invalid.
     """
     path, equals, value = assignment.partition("=")
     *parents, name = path.replace("-", "_").split(".")
@@ -252,10 +252,10 @@ def child(owner: Any, name: str) -> Any:
 
 
 def parse(kind: Any, value: str, assignment: str) -> Any:
-    """A value as ns-train reads it.
+    """Parse a value as ns-train does.
 
     Raises:
-        InputError: it is of another kind.
+        InputError: the value has another type.
     """
     name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -269,7 +269,7 @@ def parse(kind: Any, value: str, assignment: str) -> Any:
 
 
 def run_one(folder: Path) -> None:
-    """Do the job of `folder`/job.json: leaves result.json and pictures.npz there."""
+    """Run the job in `folder`/job.json; writes result.json and pictures.npz there."""
     show_input_errors_in_one_line()
     job = Job(**json.loads((folder / "job.json").read_text()))
     config = configure(job, folder / "run")
@@ -291,7 +291,7 @@ def run_one(folder: Path) -> None:
 
 
 def train(trainer: Trainer) -> dict[str, float]:
-    """Train as `ns-train` does; seconds of the whole and of its steps; with a prior, the median distillation in ms."""
+    """Train as `ns-train` does; total and step seconds and, with a prior, the median distillation step in ms."""
     spent: list[float] = []
     iteration, cuda = trainer.train_iteration, trainer.device.startswith("cuda")
 
@@ -316,7 +316,7 @@ def train(trainer: Trainer) -> dict[str, float]:
 
 
 def true_clips(pipeline: Consistent4DPipeline) -> tuple[list[View], Clips]:
-    """The evaluation views, and what they show.
+    """The evaluation views and their ground-truth frames.
 
     Raises:
         InputError: the sequence has none.
@@ -330,10 +330,10 @@ def true_clips(pipeline: Consistent4DPipeline) -> tuple[list[View], Clips]:
 
 
 def render_clips(pipeline: Consistent4DPipeline, views: Sequence[OrbitViews]) -> Clips:
-    """What the model shows of `views` at the times of all frames."""
+    """Render `views` at the times of all frames."""
     times = pipeline.datamanager.frame_times.times
     size = pipeline.datamanager.frames.shape[-1]
-    outputs = [render_image(pipeline.model, view, moment, size) for view in views for moment in times]
+    outputs = [render_image(pipeline.model, view, t, size) for view in views for t in times]
     rgb = torch.stack([output["rgb"].movedim(-1, 0) for output in outputs]).clamp(0.0, 1.0)
     alpha = torch.stack([output["accumulation"][..., 0] for output in outputs])
     shape = (len(views), len(times))
@@ -341,14 +341,14 @@ def render_clips(pipeline: Consistent4DPipeline, views: Sequence[OrbitViews]) ->
 
 
 def input_psnr(pipeline: Consistent4DPipeline) -> float:
-    """PSNR in dB of the view that was trained on, mean over its frames."""
+    """PSNR in dB of the input view, mean over its frames."""
     data = pipeline.datamanager
     rendered = render_clips(pipeline, [data.input_view])
     return float(measures.psnr(rendered.rgb[0], data.reference_images()).mean())
 
 
 def measure(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None) -> dict[str, list[float]]:
-    """Means of each view over its frames; foreground is what is more than half opaque in truth or rendering.
+    """Scores of each view, mean over its frames; pixels more than half opaque in truth or rendering are foreground.
 
     Temporal changes are mean squared differences of consecutive frames, in thousandths.
     """
@@ -369,7 +369,7 @@ def measure(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None
 
 
 def overall(by_view: dict[str, list[float]]) -> dict[str, float]:
-    """Means over the views of `measure`, and the flicker that follows from them."""
+    """Means of the scores over all views, and the flicker computed from them."""
     scores = {name: mean(values) for name, values in by_view.items()}
     return scores | {"flicker": scores["change"] / scores["true_change"]}
 
@@ -383,8 +383,8 @@ def strip_view(views: Sequence[OrbitViews], input_view: OrbitViews) -> int:
 def pictures(rgb: Float[Tensor, "views frames 3 size size"], strip: int) -> UInt8[np.ndarray, "pictures size size 3"]:
     """A row of the contact sheet: every view at the middle frame, then view `strip` at times from first to last."""
     frames = rgb.shape[1]
-    moments = torch.linspace(0, frames - 1, STRIP_FRAMES).round().long()
-    chosen = torch.cat((rgb[:, frames // 2], rgb[strip, moments.to(rgb.device)]))
+    indices = torch.linspace(0, frames - 1, STRIP_FRAMES).round().long()
+    chosen = torch.cat((rgb[:, frames // 2], rgb[strip, indices.to(rgb.device)]))
     return np.stack([to_bytes(image) for image in chosen.movedim(1, -1)])
 
 
@@ -409,7 +409,7 @@ def run_all(options: Options) -> None:
 
 
 def run_in_process(job: Job, folder: Path, jobs: int) -> dict[str, Any]:
-    """Do one job in a process of its own; its result, or under "error" the last lines that it printed."""
+    """Do one job in a process of its own; its result, or under "error" the last lines of its output."""
     folder.mkdir()
     (folder / "job.json").write_text(json.dumps(asdict(job)))
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs)), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -432,13 +432,13 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table for each measure that any run has: a row per sequence and one for their mean."""
+    """A Markdown table for each score that any run has: a row per sequence and one for their mean."""
     present = {name for result in results for name in result.get("scores", {})}
     return "\n\n".join(table(results, name) for name in COLUMNS if name in present)
 
 
 def table(results: Sequence[dict[str, Any]], name: str) -> str:
-    """One measure; what failed or has no such measure shows as a dash, also in the mean."""
+    """The table of one score; missing scores, and means over them, are shown as a dash."""
     title, decimals = COLUMNS[name]
     values = {(result["sequence"], result["label"]): result.get("scores", {}).get(name) for result in results}
     sequences, labels = (list(dict.fromkeys(key[i] for key in values)) for i in range(2))
@@ -467,7 +467,7 @@ def write_sheet(out: Path, jobs: Sequence[Job], folders: dict[Job, Path]) -> Non
 
 
 def written(text: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Words below each other on a white square."""
+    """The words of a text, one per line, on a white square."""
     image = Image.new("RGB", (size, size), "white")
     ImageDraw.Draw(image).multiline_text((2, 2), text.replace(" ", "\n"), fill="black")
     return np.asarray(image)

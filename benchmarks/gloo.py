@@ -1,4 +1,4 @@
-"""Nerfstudio's launcher for processes on the CPU, which the original refuses: distributed training without GPUs."""
+"""Nerfstudio's launcher for CPU processes, which the original does not support: distributed training without GPUs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class CPUDistributedDataParallel(DistributedDataParallel):
-    """What pipelines wrap their model in, where `device_ids` name no devices."""
+    """The wrapper that pipelines put around their model, ignoring `device_ids`."""
 
     def __init__(self, module: torch.nn.Module, device_ids: list[int], **options: Any) -> None:
         super().__init__(module, **options)
 
 
 def launch(main_func: Callable[..., None], processes: int, config: Any) -> None:
-    """Call `main_func` as `nerfstudio.scripts.train.launch` does, in processes that talk over gloo.
+    """Call `main_func` as `nerfstudio.scripts.train.launch` does, in processes that communicate over gloo.
 
     Args:
         main_func: Takes a process's local rank, the number of processes, `config` and its global rank.
-        processes: How many.
+        processes: Number of processes.
         config: Passed on.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""Time and memory of distillation and interpolation alone: eager, recorded, in other memory layouts, fused.
+"""Time and memory of distillation and interpolation alone: eager, CUDA graphs, channels-last and fused kernels.
 
     python -m benchmarks.guidance_speed [--kernels 15]
 
-A Zero123 of full size and a RIFE with random weights judge random images of the shapes that the stages of training
-have. Times are medians of the milliseconds from images to the images' gradient. Memory is in GiB: the peak of tensors,
-the peak of what torch held of the device, and what it goes on holding between steps, networks included. Gradients are
-compared with the eager ones. cuDNN chooses algorithms by trying them, as in ns-train.
+A full-size Zero123 and a RIFE, both with random weights, are evaluated on random images of the shapes used in training.
+Times are median milliseconds from images to the images' gradient. Memory is in GiB: peak allocated, peak reserved, and
+still reserved between steps, networks included. Gradients are compared with the eager ones. cuDNN benchmarks its
+algorithms, as in ns-train.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ LEVELS = 2
 STAGES = ((64, 4), (256, 1))
 """Side of the images in pixels and views of a distillation step, by stage of training."""
 CLIPS = ((64, 4), (256, 4))
-"""Side and views of the clips that are interpolated."""
+"""Side in pixels and views of the interpolated clips."""
 Step = Callable[[], Tensor]
-"""Computes the gradient in the images."""
+"""Computes the gradient with respect to the images."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     rounds: int = 20
-    """Calls that are timed."""
+    """Timed calls."""
     prior: Literal["full", "small"] = "full"
-    """Size of the prior; the small one is for trying this program out."""
+    """Size of the prior; `small` is for a quick test of this script."""
     cudnn_benchmark: bool = True
-    """Whether cuDNN chooses algorithms by trying them."""
+    """Whether cuDNN benchmarks its algorithms."""
     kernels: int = 0
-    """How many of the kernels that take longest are listed for each row."""
+    """Number of slowest kernels to list for each row."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ VARIANTS = (
 
 
 def build(variant: Variant, options: Options, device: str) -> Zero123Guidance:
-    """A prior of random weights, conditioned on two random frames."""
+    """A prior with random weights, conditioned on two random frames."""
     networks = random_networks(options.prior, device, 0)
     if variant.channels_last:
         for network in (networks.unet, networks.vae):
@@ -87,7 +87,7 @@ def build(variant: Variant, options: Options, device: str) -> Zero123Guidance:
 
 
 def distillation_step(guidance: Zero123Guidance, side: int, views: int) -> Step:
-    """One step's call of the prior."""
+    """A distillation step's evaluation of the prior."""
     generator = torch.Generator(guidance.device).manual_seed(0)
     like: dict[str, Any] = {"generator": generator, "device": guidance.device}
     images = torch.rand(LEVELS, views, 3, side, side, **like).requires_grad_()
@@ -125,7 +125,7 @@ class Meter:
         return gradient, f"{first:.1f} | {spent:.2f} | {self.memory()}"
 
     def memory(self) -> str:
-        """Peak of tensors, peak held, still held."""
+        """Peak allocated, peak reserved, still reserved."""
         if not self.cuda:
             return "- | - | -"
         peaks = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
@@ -133,7 +133,7 @@ class Meter:
         return " | ".join(f"{amount / 2**30:.2f}" for amount in (*peaks, torch.cuda.memory_reserved()))
 
     def list_kernels(self, step: Step) -> None:
-        """Print what takes longest in a call."""
+        """Print the slowest kernels of a call."""
         if not self.options.kernels:
             return
         kind = torch.profiler.ProfilerActivity.CUDA if self.cuda else torch.profiler.ProfilerActivity.CPU
@@ -156,7 +156,7 @@ def report(meter: Meter, name: str, step: Step, expected: Tensor | None) -> Tens
 
 
 def measure_prior(variant: Variant, meter: Meter, device: str, expected: dict[int, Tensor]) -> None:
-    """Rows of one variant at all stages; the first variant's gradients, by side, are what others are compared with."""
+    """Rows of one variant at all stages; gradients are compared with the first variant's, by side."""
     guidance = build(variant, meter.options, device)
     for side, views in STAGES:
         step = distillation_step(guidance, side, views)
@@ -182,14 +182,14 @@ def main(options: Options) -> None:
     torch.backends.cudnn.benchmark = options.cudnn_benchmark
     meter = Meter(device, options)
     print(machine())
-    print("| what | first call s | ms | peak of tensors | peak held | still held | difference |")
+    print("| what | first call s | ms | peak allocated | peak reserved | still reserved | difference |")
     print(f"{'|---' * 7}|")
     measure_interpolation(meter, device)
     expected: dict[int, Tensor] = {}
     for variant in VARIANTS:
         if variant.implementation == "torch" or device == "cuda":
             measure_prior(variant, meter, device, expected)
-            gc.collect()  # a guidance and its recordings refer to each other
+            gc.collect()  # reference cycle: guidance and its graphs
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Fits the mini preset to all views of a sequence with truth: an object as a prior that knows it would leave it.
+"""Fits the mini preset to all views of a sequence with ground truth, as an ideal prior would.
 
     python -m benchmarks.known_object toy gt4d/Fox gt4d/Trex --out runs
 
-A run without a prior is fog wherever the input does not look; what is measured on an object with a surface (meshes, for
-one) needs a field that has one. The runs are ordinary ones: `ns-viewer`, `consistent4d export` and so on open them.
-Evaluation views are part of the training here, so their PSNR says nothing about the method.
+Without a prior, the field is fog wherever the input view does not see it; benchmarks of surfaces (of meshes, for
+example) need a field with a well-defined one. The runs are ordinary ones: `ns-viewer`, `consistent4d export` and so on
+open them. The evaluation views are trained on, so their PSNR does not measure the method.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the script."""
 
     data: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Sequences with ground truth."""
@@ -68,7 +68,7 @@ def fit(data: Path, options: Options) -> Path:
 
 
 def all_views(pipeline: Consistent4DPipeline) -> tuple[list[OrbitViews], Float[Tensor, "views frames 4 size size"]]:
-    """The input and evaluation views, and what they show: premultiplied RGBA."""
+    """The input and evaluation views, and their frames as premultiplied RGBA."""
     data = pipeline.datamanager
     others, _ = true_clips(pipeline)
     unseen = data.eval_dataset.rgba.to(data.frames).unflatten(0, (len(others), -1))
@@ -95,7 +95,7 @@ def step_loss(
 
 
 def main(options: Options) -> None:
-    """Fit all sequences and say where the runs are and how well they agree with what they were shown."""
+    """Fit all sequences and print the folders of the runs."""
     for data in options.data:
         run = fit(data, options)
         print(run, flush=True)

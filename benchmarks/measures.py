@@ -1,4 +1,4 @@
-"""How well rendered images agree with true ones: pure functions of stacks of images.
+"""Image metrics between rendered images and ground truth: pure functions of stacks of images.
 
 Images are on white, in [0, 1], channels first. Values come per image, so that callers can average over any group of
 views and times; mean values of dB are means over images, as everywhere in this project.
@@ -22,7 +22,7 @@ def foreground_psnr(
     truth: Float[Tensor, "images 3 h w"],
     foreground: Bool[Tensor, "images h w"],
 ) -> Float[Tensor, " images"]:
-    """PSNR in dB over the pixels of `foreground`: a large background does not flatter. NaN where it is empty."""
+    """PSNR in dB over the pixels of `foreground`: independent of the size of the background. NaN where it is empty."""
     error = (images - truth).square().mean(dim=1)
     return decibels((error * foreground).flatten(1).sum(dim=1) / foreground.flatten(1).sum(dim=1))
 

@@ -1,4 +1,4 @@
-"""How much is lost from the field to the mesh: meshes seen from the evaluation views, against the volume render.
+"""Quality lost from the field to the mesh: meshes rendered from the evaluation views, compared with the volume.
 
     python -m benchmarks.mesh_quality RUN/config.yml RUN/config.yml
 
@@ -42,21 +42,21 @@ COLUMNS = ("iou", "volume_psnr", "vertex_psnr", "texture_psnr", "to_volume_psnr"
 
 @dataclass
 class Options:
-    """What is measured."""
+    """Options of the benchmark."""
 
     configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """config.yml of finished runs on sequences with ground truth."""
     frames: int = 4
-    """Frames of each sequence that are looked at, evenly spread from first to last."""
+    """Number of evaluated frames per sequence, evenly spread from first to last."""
     solid: Annotated[SolidOptions, tyro.conf.arg(name="")] = field(default_factory=SolidOptions)
-    """What counts as the object."""
+    """Which part of the volume counts as the object."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
-    """How the object is made into triangles."""
+    """How the object is meshed."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """Which point of a mesh every sample of an image sees."""
+    """The visible point of a mesh at every sample of an image."""
 
     triangle: Int64[Tensor, "side side"]
     """Nearest triangle; -1 where there is none."""
@@ -64,7 +64,7 @@ class Shot:
     """Barycentric coordinates in it, in space."""
 
     def at(self, corners: Float[Tensor, "triangles 3 channels"]) -> Float[Tensor, "side side channels"]:
-        """Values at the points that are seen, from those at the corners of all triangles."""
+        """Interpolate values at the corners of all triangles to the visible points."""
         return (corners[self.triangle.clamp(min=0)] * self.weights[..., None]).sum(dim=-2)
 
     def opacity(self) -> Float[Tensor, "size size"]:
@@ -78,7 +78,7 @@ class Shot:
 
 
 def shoot(mesh: Mesh, view: OrbitViews, size: int) -> Shot:
-    """Look at a mesh from a view, with `size` pixels a side."""
+    """Rasterise a mesh from a view at `size` x `size` pixels."""
     side = SAMPLES * size
     pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
     faces = torch.from_numpy(mesh.surface.faces).long()
@@ -86,7 +86,7 @@ def shoot(mesh: Mesh, view: OrbitViews, size: int) -> Shot:
     inverse = -1.0 / seen[:, 2]
     place = seen[:, :2] * torch.tensor((1.0, -1.0)) * inverse[:, None] * focal + 0.5 * side
     fragments = cover(place[faces], side, side)
-    # What is linear on the screen is the weight over the depth.
+    # Perspective correction: weights divided by depth are linear in screen space.
     weights = fragments.weights * inverse[faces][fragments.triangle]
     nearness = weights.sum(dim=1)
     nearest = torch.zeros(side * side).scatter_reduce_(0, fragments.pixel, nearness, reduce="amax")
@@ -162,7 +162,7 @@ def compare(
 
 
 def main(options: Options) -> None:
-    """Measure all runs, print a Markdown table."""
+    """Measure all runs and print a Markdown table."""
     rows = ["| run | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for config in options.configs:
         figures = measure(load_run(config), options)

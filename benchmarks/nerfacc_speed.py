@@ -1,4 +1,4 @@
-"""How much of compositing nerfacc can do without its CUDA extension: time with gradients, and the largest difference.
+"""Compositing with nerfacc's torch functions, without its CUDA extension: time with gradients and largest difference.
 
     python -m benchmarks.nerfacc_speed
 
@@ -30,12 +30,12 @@ Sums = tuple[Tensor, Tensor, Tensor]
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     sizes: tuple[tuple[int, int], ...] = ((64, 4), (256, 1))
     """Image side and number of views."""
     repeats: int = 10
-    """Times that each is measured."""
+    """Number of measurements."""
 
 
 def as_used(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
@@ -56,7 +56,7 @@ def torch_sums(density: Tensor, features: Tensor, samples: PackedSamples) -> Sum
 
 
 def nerfacc_dense(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
-    """Nerfacc's weights and sums, of all samples as a matrix with a row for each ray."""
+    """Nerfacc's weights and sums, with the samples padded to a matrix with one row per ray."""
     place = samples.ray_indices, torch.arange(len(samples)) - samples.offsets[samples.ray_indices]
     shape = len(density), samples.num_rays, int(samples.offsets.diff().max())
     sigmas = density.new_zeros(shape).index_put((torch.arange(len(density))[:, None], *place), density)
@@ -94,7 +94,7 @@ def main(options: Options) -> None:
 def milliseconds(
     way: Callable[[Tensor, Tensor, PackedSamples], Sums], density: Tensor, features: Tensor, samples: PackedSamples
 ) -> float:
-    """CPU time of both passes, which other programs of the machine do not lengthen."""
+    """CPU time of both passes, which is independent of other load on the machine."""
     begin = time.process_time()
     total = torch.stack([result.square().sum() for result in way(density, features, samples)]).sum()
     torch.autograd.grad(total, (density, features))

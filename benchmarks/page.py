@@ -1,10 +1,10 @@
-"""A page of the viewer without a browser: says where its camera is, and counts the frames that it is sent.
+"""A headless client of the viewer: sends its camera and logs the frames that it receives.
 
     python -m benchmarks.page PORT [--moving]
 
-Prints a line for each frame: seconds of `time.monotonic`, width and height. Speaks viser's protocol from a process of
-its own, as a browser does, so that what it does costs the viewer nothing. The camera goes round the object if told to,
-else it stays wherever the viewer puts it.
+Prints a line for each frame: seconds of `time.monotonic`, width and height. Speaks viser's protocol from a
+separate process, as a browser does, so that it takes no time of the viewer's process. With `--moving` the camera orbits
+the object, otherwise it stays where the viewer places it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from viser._messages import ViewerCameraMessage
 from websockets.sync.client import ClientConnection, connect
 
 MOVES_A_SECOND = 30
-"""How often a moving camera says where it is."""
+"""Camera updates per second of a moving camera."""
 SECONDS_A_ROUND = 10.0
-"""How long a moving camera takes to go round."""
+"""Seconds per orbit of a moving camera."""
 DISTANCE = 20.0
 """Distance of the camera from the object, in units of the viewer's scene."""
 
 
 def camera(angle: float) -> bytes:
-    """What a page with a square window says about a camera that looks at the object from `angle`, in radians."""
+    """The camera message of a client with a square window, looking at the object from azimuth `angle` in radians."""
     forward, down = -np.array([math.cos(angle), math.sin(angle), 0.0]), np.array([0.0, 0.0, -1.0])
     rotation = vtf.SO3.from_matrix(np.stack((np.cross(down, forward), down, forward), axis=-1))
     x, y, z = -DISTANCE * forward
@@ -41,7 +41,7 @@ def camera(angle: float) -> bytes:
 
 
 def receive(socket: ClientConnection, seconds: float | None) -> None:
-    """Tell of the frames that arrive within some seconds; None: until the viewer goes away."""
+    """Log the frames that arrive within some seconds; None: until the viewer disconnects."""
     end = math.inf if seconds is None else time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         try:
@@ -50,27 +50,27 @@ def receive(socket: ClientConnection, seconds: float | None) -> None:
             return
         for message in messages:
             if message["type"] == "BackgroundImageMessage":
-                tell(message)
+                log_frame(message)
 
 
-def tell(frame: dict[str, Any]) -> None:
-    """Print when a frame came and how large it is."""
+def log_frame(frame: dict[str, Any]) -> None:
+    """Print the arrival time and size of a frame."""
     with Image.open(io.BytesIO(frame["rgb_bytes"])) as image:
         print(time.monotonic(), *image.size, flush=True)
 
 
 @dataclass
 class Options:
-    """Which viewer."""
+    """Options of the client."""
 
     port: Annotated[int, tyro.conf.Positional]
-    """The port on localhost that it listens on."""
+    """Port of the viewer on localhost."""
     moving: bool = False
     """Whether the camera moves."""
 
 
 def main(options: Options) -> None:
-    """Open the page and stay."""
+    """Connect and stay connected."""
     with connect(f"ws://127.0.0.1:{options.port}", max_size=None, proxy=None) as socket:
         begin = time.monotonic()
         socket.send(camera(0.0))

@@ -1,11 +1,11 @@
 """Perceptual distance of images: shift-tolerant LPIPS with an AlexNet trunk, from published weights.
 
-LPIPS (Zhang et al. 2018) compares the channels of five layers of a network, each pixel's scaled to unit length: squared
-differences, weighted by a learned non-negative number per channel, are averaged over the image and added up over the
-layers. The shift-tolerant variant (Ghildyal and Liu 2022) learned those weights for an AlexNet whose strides are moved
-into blurs (Zhang 2019): a 3 x 3 binomial filter after the first convolution and after each pooling.
+LPIPS (Zhang et al. 2018) compares the activations of five layers of a network, normalised to unit length at each pixel:
+squared differences, weighted by a learned non-negative number per channel, are averaged over the image and summed over
+the layers. The shift-tolerant variant (Ghildyal and Liu 2022) learned those weights for an AlexNet with anti-aliased
+downsampling (Zhang 2019): a strided 3 x 3 binomial filter after the first convolution and after each max pooling.
 
-The weights (BSD-2-Clause) are in a package that need not be installed:
+The weights (BSD-2-Clause) come with a package that need not be installed:
 
     pip download --no-deps stlpips-pytorch==0.0.2
 """
@@ -30,7 +30,7 @@ WEIGHTS = "alex_shift_tolerant.pth"
 REMEDY = "give the wheel that `pip download --no-deps stlpips-pytorch==0.0.2` stores"
 LAYERS = 5
 BLUR_PADDING = 2
-"""Pixels that an image is reflected at each side before it is blurred."""
+"""Pixels of reflection padding at each side before blurring."""
 TINY = 1e-10
 """Added to the length of a feature before dividing by it."""
 
@@ -42,7 +42,7 @@ class PerceptualDistance:
     weights: dict[str, Tensor]
     """Parameters by their names in the weight file."""
     batch: int = 16
-    """Images that are looked at together."""
+    """Images evaluated together."""
 
     def to(self, device: torch.device | str) -> PerceptualDistance:
         """The same on another device."""
@@ -82,11 +82,11 @@ class PerceptualDistance:
         return F.conv2d(images, weight, bias, padding=padding)
 
     def pool(self, images: Tensor, name: str) -> Tensor:
-        """Anti-aliased pooling: the maximum of 3 x 3 pixels everywhere, blurred, every other pixel of it."""
+        """Anti-aliased max pooling: a 3 x 3 maximum with stride 1, then a blur with stride 2."""
         return self.blur(F.max_pool2d(images, kernel_size=3, stride=1), name)
 
     def blur(self, images: Tensor, name: str) -> Tensor:
-        """A filter per channel, of which every other pixel is kept; the image goes on as its mirror image."""
+        """A depthwise blur with stride 2 and reflection padding."""
         padded = F.pad(images, (BLUR_PADDING,) * 4, mode="reflect")
         return F.conv2d(padded, self.weights[f"net.{name}.filt"], stride=2, groups=images.shape[1])
 

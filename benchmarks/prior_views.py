@@ -1,11 +1,11 @@
-"""Novel views that a prior imagines of objects it never saw, against the truth and two simple answers.
+"""Novel views that a prior samples of held-out objects, compared with the ground truth and two simple baselines.
 
     python -m benchmarks.prior_views VIEWS/held-out.safetensors --training VIEWS/train-0-000.safetensors --out DIR
 
 The views come from `python -m training.views`. Each scene's first view is the input, all others are targets, sampled
-with DDIM, with each guidance scale and each temperature of the initial noise. The simple answers are the input view
+with DDIM, with each guidance scale and each temperature of the initial noise. The baselines are the input view
 itself and the mean of the training views. Writes DIR/prior_views.json and DIR/prior_views_SCALE_TEMPERATURE.png (input,
-then truth and sample by turns) and prints a table by azimuth distance.
+then truth and sample alternately) and prints a table by azimuth distance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from consistent4d_ns.media.pictures import contact_sheet, to_bytes
 from training.viewset import ViewSet, load_views
 
 BINS = ((0, 45), (45, 90), (90, 135), (135, 180), (45, 180))
-"""Azimuth distances in degrees that are averaged together; the last: all that shows another side."""
+"""Bins of azimuth distance in degrees; the last covers all views of another side."""
 BATCH = 512
 SHEET_ROWS = 16
 SHEET_PAIRS = 4
@@ -39,7 +39,7 @@ SHEET_PAIRS = 4
 
 @dataclass
 class Options:
-    """What is measured."""
+    """Options of the benchmark."""
 
     held_out: Annotated[Path, tyro.conf.Positional]
     """File of views of unseen objects."""
@@ -63,7 +63,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which views are shown, and which asked for."""
+    """Pairs of input and target views; the input is the first view of the scene."""
 
     scenes: Int64[Tensor, " pairs"]
     targets: Int64[Tensor, " pairs"]
@@ -93,7 +93,7 @@ def all_pairs(views: ViewSet) -> Pairs:
 def sample_pairs(
     guidance: Zero123Guidance, views: ViewSet, pairs: Pairs, scale: float, steps: int, temperature: float
 ) -> Float[Tensor, "pairs 3 size size"]:
-    """One sample of every target view; the noise follows from the pair's place in the list."""
+    """One sample of every target view; the noise depends on the pair's index only."""
     generator = torch.Generator(guidance.device).manual_seed(0)
     poses = views.poses(pairs.scenes, torch.zeros_like(pairs.targets), pairs.targets)
     samples = [

@@ -1,9 +1,9 @@
-"""A Zero123 of full size with random weights as a folder, so that whole runs can be timed without a download.
+"""Writes a full-size Zero123 with random weights, so that whole runs can be timed without a download.
 
     python -m benchmarks.random_prior random-zero123
     ns-train consistent4d --data DATA --pipeline.guidance.prior random-zero123 --vis tensorboard
 
-Such a run takes the time and memory of one with Zero123-XL and learns nothing about unseen sides. The folder takes
+Such a run takes as much time and memory as one with Zero123-XL, but learns nothing about unseen sides. The folder has
 2.5 GB.
 """
 
@@ -22,7 +22,7 @@ from consistent4d_ns.guidance.saving import save_folder
 
 @dataclass
 class Options:
-    """What is written."""
+    """Options of the script."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A new or empty folder."""

@@ -1,9 +1,9 @@
-"""Time and memory of sampling and compositing alone, with Triton kernels and without.
+"""Time and memory of sampling and compositing alone, with and without Triton kernels.
 
     python -m benchmarks.rendering_speed
 
-Rays of views around a ball of radius 0.6 with random densities, as many as a training step of the `consistent4d` preset
-has. Without a CUDA device there is nothing to compare: the plain functions are measured.
+Renders views of a ball of radius 0.6 with random densities, with as many rays as a training step of the `consistent4d`
+preset. Without a CUDA device only the torch functions are measured.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ LEVELS = 2
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     sizes: tuple[tuple[int, int], ...] = ((64, 4), (256, 1), (512, 1))
     """Image side and number of views."""
     repeats: int = 30
-    """Times that each part is measured."""
+    """Number of measurements of each part."""
 
 
 @dataclass
 class Scene:
-    """Rays and what they meet."""
+    """Rays and the occupancy grid that they traverse."""
 
     grid: OccupancyGrid
     origins: Tensor
@@ -51,7 +51,7 @@ class Scene:
 
 
 def ball(side: int, views: int, device: str) -> Scene:
-    """Views from all around of a ball."""
+    """A ball seen from all around."""
     grid = OccupancyGrid(32, step_size(256)).to(device)
     centres = (torch.cartesian_prod(*[torch.arange(32, device=device)] * 3) + 0.5) / 16 - 1
     grid.occupied = centres.norm(dim=-1) < 0.6

@@ -1,4 +1,4 @@
-"""How well RIFE predicts the middle frame of real clips, against averaging the outer two.
+"""How well RIFE predicts the middle frame of real clips, compared with averaging the outer two.
 
     python -m benchmarks.rife_psnr SEQUENCES_DIR
 
@@ -35,7 +35,7 @@ TRIPLES = (
 
 @dataclass
 class Options:
-    """What is measured."""
+    """Options of the benchmark."""
 
     sequences: Annotated[Path, tyro.conf.Positional]
     """Folder of the sequences."""

@@ -1,14 +1,14 @@
-"""Training on several GPUs against one: time per step, memory, and what comes out.
+"""Training on several GPUs compared with one: time per step, memory and quality.
 
     python -m benchmarks.several_gpus --data toy gt4d/Fox --out several_gpus.json --devices 1 2
 
-All runs go through Nerfstudio's own launcher, as `ns-train --machine.num-devices N` does, each in processes of its own.
+All runs use Nerfstudio's own launcher, as `ns-train --machine.num-devices N` does, each in its own processes.
 `speed` times steps at the beginning of every stage of a preset, with a Zero123 of random weights, on the first
-sequence. `quality` trains consistent4d-mini on every sequence and measures views that it has not seen, as
-benchmarks.four_d does: as many steps on several GPUs as on one, which then see as many more views, and as an option
-fewer. The results file is written anew whenever a run ends; one that fails is named there and stops no other.
+sequence. `quality` trains consistent4d-mini on every sequence and evaluates unseen views like benchmarks.four_d:
+with the same number of steps on several GPUs, which then see proportionally more views, and optionally with fewer.
+The results file is updated after each run; a failed run is recorded there and does not stop the others.
 
-Without GPUs, `--device cpu --preset consistent4d-mini --prior small --steps 2` tries everything over gloo.
+Without GPUs, `--device cpu --preset consistent4d-mini --prior small --steps 2` tests everything over gloo.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.schedules import Anneal
 
 WARMUP = 24
-"""Steps of each stage that are run but not counted: kernels are compiled in them and graphs recorded."""
+"""Warm-up steps of each stage, not counted: they compile kernels and capture graphs."""
 PATIENCE = timedelta(minutes=3)
 """How long a process waits for the others before the run fails."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: tuple[Path, ...]
-    """Sequences, for `quality` with ground truth."""
+    """Sequences; `quality` needs ground truth."""
     out: Path
-    """Results as JSON."""
+    """JSON file for the results."""
     what: tuple[Literal["speed", "quality"], ...] = ("speed", "quality")
     """What is measured."""
     devices: tuple[int, ...] = (1, 2)
-    """Numbers of GPUs; what the others are compared with comes first."""
+    """Numbers of GPUs; the first is the baseline."""
     preset: str = "consistent4d"
-    """Preset whose steps are timed."""
+    """Preset for `speed`."""
     prior: Literal["full", "small"] = "full"
-    """Size of the random prior of the timed steps."""
+    """Size of the random prior for `speed`."""
     steps: int = 150
     """Steps per stage that are timed."""
     length: float = 1.0
-    """Steps of `quality` as a multiple of the preset's; schedules are stretched alike."""
+    """Steps of `quality` as a multiple of the preset's; schedules are scaled accordingly."""
     shorter: tuple[float, ...] = ()
-    """Parts of that length which several GPUs train for, too: with 0.5 two of them see as many views as one does."""
+    """Fractions of that length for additional runs on several GPUs: at 0.5 two GPUs see as many views as one does."""
     variant: str = "guidance+icl"
-    """What `quality` trains: a variant of benchmarks.four_d."""
+    """Variant of benchmarks.four_d that `quality` trains."""
     overrides: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
     """Changes to both presets: PATH=VALUE, as in benchmarks.four_d."""
     device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where it runs."""
+    """Device type."""
 
     @property
     def assignments(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a configuration on a number of devices, and what is done with its trainer."""
+    """One training run: a configuration, the number of devices, and the function that uses its trainer."""
 
     sequence: str
     devices: int
@@ -93,17 +93,17 @@ class Run:
     """Column of the tables."""
     config: Consistent4DTrainerConfig
     work: Callable[[Trainer], dict[str, Any]]
-    """Called on every device, with a trainer that is set up; returns what can be written as JSON."""
+    """Called on every device with a trainer that is set up; returns JSON-serialisable results."""
 
 
-# What is run
+# Runs
 
 
 def plan_runs(options: Options, folder: Path) -> Iterator[Run]:
     """All runs in order, writing below `folder`.
 
     Raises:
-        InputError: an override that there is not.
+        InputError: an override names an unknown option.
     """
     if "speed" in options.what:
         work = partial(time_stages, prior=options.prior, steps=options.steps)
@@ -117,7 +117,7 @@ def plan_runs(options: Options, folder: Path) -> Iterator[Run]:
 
 
 def quality_run(options: Options, data: Path, devices: int, part: float, folder: Path) -> Run:
-    """Training for a part of the steps."""
+    """Training for a fraction of the steps."""
     job = four_d.Job(str(data.resolve()), options.variant, options.assignments, "", options.device, None)
     config = four_d.configure(job, folder)
     stretch(config, options.length * part)
@@ -125,7 +125,7 @@ def quality_run(options: Options, data: Path, devices: int, part: float, folder:
 
 
 def named(devices: int) -> str:
-    """A number of devices in words."""
+    """Label of a number of devices."""
     return f"{devices} GPU{'s' if devices > 1 else ''}"
 
 
@@ -234,11 +234,11 @@ def train_and_measure(trainer: Trainer) -> dict[str, Any]:
     return {"scores": scores | {"input_psnr": four_d.input_psnr(pipeline)} | times}
 
 
-# What came out
+# Results
 
 
 def speed_table(results: Sequence[dict[str, Any]]) -> str:
-    """A row for every number of devices, stage and kind of step; ratios are to the first run's mean."""
+    """A row for every number of devices, stage and kind of step; ratios are relative to the first run's mean."""
     titles = ("GPUs", "pixels", "step", "median ms", "mean ms", "to the first", "samples per ray", "GiB of each GPU")
     rows, first = [titles, ("---",) * len(titles)], dict[tuple[int, str], float]()
     for result in results:
@@ -255,7 +255,7 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
-    """Those of all runs that did not fail."""
+    """Tables of all runs that did not fail."""
     done = [result for result in results if "ranks" in result]
     timed = [result for result in done if "stages" in result["ranks"][0]]
     scored = [result | {"scores": result["ranks"][0]["scores"]} for result in done if result not in timed]
@@ -263,7 +263,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(options: Options) -> None:
-    """Do all runs, one after the other; print and write what came out."""
+    """Do all runs, one after the other; print and write the results."""
     show_input_errors_in_one_line()
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +278,7 @@ def main(options: Options) -> None:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """What `perform` returns, by name, or under "error" what it failed of."""
+    """The results of `perform` under "ranks", or the cause of its failure under "error"."""
     known = {"sequence": run.sequence, "devices": run.devices, "label": run.label}
     try:
         ranks = perform(run)

@@ -1,4 +1,4 @@
-"""Training steps as the trainer takes them, run and timed outside of it."""
+"""Runs and times training steps as the trainer performs them, without the trainer."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ PRESETS = {
         method_configs.consistent4d_mini,
     )
 }
-"""What can be measured."""
+"""Presets that can be measured, by method name."""
 UNDIVIDED = ("occupancy",)
-"""Phases that what is inside them belongs to."""
+"""Phases whose nested phases are not timed separately."""
 FIELD_METHODS = ("forward", "with_normals", "normals", "density")
-"""What the model asks of the field."""
+"""Methods of the field that the model calls."""
 
 
 def machine() -> str:
@@ -55,9 +55,9 @@ def machine() -> str:
 def make_pipeline(
     config: Consistent4DTrainerConfig, data: Path, networks: Zero123Networks | None = None
 ) -> Consistent4DPipeline:
-    """The pipeline of a configuration on its device; `networks` take the place of the prior that it names.
+    """The pipeline of a configuration on its device; `networks`, if given, replace the configured prior.
 
-    As in ns-train, cuDNN chooses its algorithms by trying them and memory grows where it is.
+    As in ns-train, cuDNN benchmarks its algorithms and the allocator extends existing segments.
     """
     use_device(config.machine.device_type)
     torch.backends.cudnn.benchmark = True
@@ -72,7 +72,7 @@ def make_pipeline(
 
 
 def attach_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> None:
-    """Let a pipeline without a prior distil from these networks."""
+    """Make these networks the prior of a pipeline that has none."""
     prior = Zero123Guidance(networks, pipeline.config.guidance, str(pipeline.device), 0.0)
     prior.prepare(pipeline.datamanager.reference_images())
     pipeline.guidance = prior
@@ -89,9 +89,9 @@ def make_optimizer(config: Consistent4DTrainerConfig, pipeline: Consistent4DPipe
 
 
 class PhaseTimer:
-    """Milliseconds of named phases, each without those inside it; on CUDA between events, so that nothing waits.
+    """Exclusive milliseconds of named phases; on CUDA measured with events, which need no synchronisation.
 
-    What is inside an `UNDIVIDED` phase belongs to it.
+    Phases nested in an `UNDIVIDED` phase count towards it.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -100,7 +100,7 @@ class PhaseTimer:
         self.inside: int | None = None
 
     def now(self) -> Any:
-        """A point in time."""
+        """A time stamp: a CUDA event or the host clock."""
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -108,16 +108,16 @@ class PhaseTimer:
         return event
 
     def between(self, begin: Any, end: Any) -> float:
-        """Milliseconds between two points in time; on CUDA, after the device has come to the end."""
+        """Milliseconds between two time stamps; on CUDA, the device must have reached the second."""
         return begin.elapsed_time(end) if self.cuda else 1e3 * (end - begin)
 
     def wait(self) -> None:
-        """Until the device has done everything."""
+        """Synchronise with the device."""
         if self.cuda:
             torch.cuda.synchronize()
 
     def once(self, action: Callable[[], object]) -> float:
-        """Milliseconds of an action that begins when the device has nothing else to do."""
+        """Milliseconds of an action that starts on an idle device."""
         self.wait()
         begin = self.now()
         action()
@@ -127,7 +127,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times what is done inside."""
+        """Time the enclosed block as a phase."""
         if self.inside is not None and self.marks[self.inside][0] in UNDIVIDED:
             yield
             return
@@ -152,7 +152,7 @@ class PhaseTimer:
 
     @contextmanager
     def watching(self, parts: list[tuple[str, Any, str]]) -> Iterator[None]:
-        """Times calls of functions, given as (phase, owner, name of the function there)."""
+        """Time calls of functions, given as (phase, owner, attribute name)."""
         with ExitStack() as stack:
             for phase, owner, name in parts:
                 stack.enter_context(mock.patch.object(owner, name, self._timed(phase, getattr(owner, name))))
@@ -168,7 +168,7 @@ class PhaseTimer:
 
 
 def milliseconds(action: Callable[[], object], rounds: int, device: torch.device | str) -> float:
-    """Median time of an action, after three calls that are not counted."""
+    """Median time of an action, after three warm-up calls."""
     timer = PhaseTimer(device)
     for _ in range(3):
         action()
@@ -176,15 +176,15 @@ def milliseconds(action: Callable[[], object], rounds: int, device: torch.device
 
 
 def rendering_parts(model: model_module.Consistent4DModel) -> list[tuple[str, Any, str]]:
-    """The phases of rendering and the functions they are in."""
+    """The phases of rendering and the functions that each is measured in."""
     field_parts = [("field", model.field, name) for name in FIELD_METHODS if hasattr(model.field, name)]
     return [("sampling", model, "sample"), ("compositing", model_module, "composite"), *field_parts]
 
 
 def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
-    """The phases of a training step and the functions they are in.
+    """The phases of a training step and the functions that each is measured in.
 
-    VAE and UNet are told apart where the prior calls them from Python; a CUDA graph of both is `guidance` as a whole.
+    VAE and UNet are timed separately where the prior calls them from Python; a CUDA graph of both counts as `guidance`.
     """
     parts = [
         ("draws", pipeline, "draw"),
@@ -218,7 +218,7 @@ def train_step(
 
 @dataclass
 class StepFigures:
-    """What some steps of one kind took."""
+    """Measurements of steps of one kind."""
 
     ms: list[float] = field(default_factory=list)
     """Milliseconds of each step."""
@@ -227,13 +227,13 @@ class StepFigures:
     rays: list[int] = field(default_factory=list)
     """Rays of each step."""
     phases: list[dict[str, float]] = field(default_factory=list)
-    """Milliseconds by phase, of other steps."""
+    """Milliseconds by phase, measured on separate steps."""
 
 
 def run_steps(
     pipeline: Consistent4DPipeline, optimizer: torch.optim.Optimizer, begin: int, count: int, warmup: int
 ) -> dict[str, StepFigures]:
-    """Train `warmup + count` steps from `begin` on without waiting in between; figures of the last `count`, by kind."""
+    """Train `warmup + count` steps from `begin` on without synchronising; figures of the last `count`, by kind."""
     timer, kinds, losses = PhaseTimer(pipeline.device), dict[str, StepFigures](), []
     points = [timer.now()]
     taken: list[StepFigures | None] = []
@@ -263,7 +263,7 @@ def run_phases(
     count: int,
     into: dict[str, StepFigures],
 ) -> None:
-    """Train `count` more steps and add what their phases took to the figures."""
+    """Train `count` more steps and add their phase times to the figures."""
     timer = PhaseTimer(pipeline.device)
     with timer.watching(step_parts(pipeline)):
         for step in range(begin, begin + count):
@@ -278,23 +278,23 @@ def kind(pipeline: Consistent4DPipeline, step: int) -> str:
 
 
 def limit_memory(gib: float | None) -> None:
-    """Let torch take no more of the GPU than this, as on a smaller one."""
+    """Limit torch's share of GPU memory to this, to emulate a smaller GPU."""
     if gib is not None and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
 
 
 def reset_peak_memory() -> None:
-    """Count from now on, without what is only kept for later."""
+    """Release the allocator's cache and restart the peak statistics."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> float:
-    """GiB that torch held of the GPU at most since the last reset; on the CPU, that the process ever took.
+    """Peak GiB of GPU memory reserved by torch since the last reset; on the CPU, the peak resident set size.
 
-    What is held includes memory of CUDA graphs, which does not count as allocated, and what is kept for later.
+    Reserved memory includes that of CUDA graphs, which does not count as allocated, and the allocator's cache.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 2**30

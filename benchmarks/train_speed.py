@@ -2,10 +2,10 @@
 
     python -m benchmarks.train_speed DATA --random-prior [--methods consistent4d consistent4d-big] [--out out.json]
 
-Runs each preset for a number of steps at the beginning of every stage. Medians and means are of steps that nothing
-waits for; what their phases take is measured on some more steps afterwards, each phase without those inside it. With
-`--random-prior` a Zero123 of full size with random weights stands in for the real one: same time and memory, no
-download. Losses and parameters are checked to be finite.
+Runs each preset for a number of steps at the beginning of every stage. Medians and means are of steps without
+synchronisation; exclusive times of their phases are measured on additional steps afterwards. With `--random-prior`
+a full-size Zero123 with random weights replaces the real one: same time and memory, no download. Losses and parameters
+are checked to be finite.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from benchmarks.steps import (
 from consistent4d_ns.method_configs import preset
 
 WARMUP = 24
-"""Steps of each stage that are run but not counted: kernels are compiled in them and graphs recorded."""
+"""Warm-up steps of each stage, not counted: they compile kernels and capture graphs."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Frames to train on."""
@@ -54,16 +54,16 @@ class Options:
     random_prior: bool = False
     """Use a full-size Zero123 with random weights."""
     graphs: bool = True
-    """Record the priors as CUDA graphs, as training does; without them VAE and UNet are told apart."""
+    """Capture the priors in CUDA graphs, as in training; without them VAE and UNet are timed separately."""
     limit_gib: float | None = None
-    """GiB that torch may take of the GPU, to see what fits on a smaller one."""
+    """Limit of GPU memory in GiB, to find out what fits on a smaller GPU."""
     out: Path | None = None
-    """Where the figures are written as JSON."""
+    """JSON file for the figures."""
 
 
 @dataclass
 class Figures:
-    """What was measured at one stage of one preset."""
+    """Measurements of one stage of one preset."""
 
     method: str
     image_size: int
@@ -75,7 +75,7 @@ class Figures:
 
     @property
     def minutes(self) -> float:
-        """What the whole stage takes at the mean of its kinds of steps."""
+        """Duration of the whole stage, from the mean times of its kinds of steps."""
         return self.stage_steps * mean(mean(kind.ms) for kind in self.kinds.values()) / 60e3
 
 
@@ -109,7 +109,7 @@ def table(figures: Figures) -> str:
 
 
 def phases(kind: StepFigures) -> str:
-    """Medians over the steps that have a phase, the longest first."""
+    """Median time of each phase over the steps that have it, longest first."""
     names = {name for spent in kind.phases for name in spent}
     # A phase that not every step has (ICL, occupancy) is given where it occurs; an empty call takes no time.
     occurred = {name: [spent[name] for spent in kind.phases if spent.get(name, 0.0) > 0.02] for name in names}
@@ -130,7 +130,7 @@ def main(options: Options) -> None:
         print("\n".join(map(table, stages)), flush=True)
         minutes = " + ".join(f"{figures.minutes:.1f}" for figures in stages)
         print(f"\n{method}: {sum(f.stage_steps for f in stages)} steps take {minutes} minutes\n", flush=True)
-        gc.collect()  # a pipeline and its panel refer to each other, a guidance and its recordings too
+        gc.collect()  # reference cycles: pipeline and panel, guidance and its graphs
     if options.out:
         stages = [asdict(figures) | {"minutes": figures.minutes} for figures in results]
         options.out.write_text(json.dumps({"machine": machine(), "stages": stages}))

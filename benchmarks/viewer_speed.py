@@ -1,10 +1,10 @@
-"""Frames per second of the viewer while training is paused, and where a frame's time goes.
+"""Frames per second of the viewer while training is paused, with a breakdown of the frame time.
 
     python -m benchmarks.viewer_speed [DATA] [--out viewer.json]
 
-Fits the input view (of the toy where no DATA are given) for some steps, so that the occupancy grid has thinned, then
-renders cameras around the object as the viewer does: rays, all outputs of all levels, and the picture brought to the
-CPU. Once with the viewer's outputs, once without normals, and in smaller chunks of rays.
+Fits the input view (of the toy unless DATA is given) for some steps, so that the occupancy grid becomes sparse, then
+renders cameras around the object as the viewer does: ray generation, all outputs of all levels, and the copy of the
+image to the CPU. Modes: the viewer's outputs, no normals, and smaller chunks of rays.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.toy import write_sequence
 
 WARMUP = 5
-"""Frames that are rendered but not counted."""
+"""Warm-up frames, not counted."""
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """Frames to fit; the toy if none are given."""
     preset: str = "consistent4d"
-    """Whose field is fitted."""
+    """Preset of the field."""
     steps: int = 300
     """Steps of fitting."""
     size: int = 512
@@ -60,18 +60,18 @@ class Options:
     frames: int = 40
     """Frames measured."""
     out: Path | None = None
-    """Where the figures are written as JSON."""
+    """JSON file for the figures."""
 
 
 @dataclass
 class Figures:
-    """What was measured in one mode."""
+    """Measurements of one mode."""
 
     mode: str
     ms: list[float] = field(default_factory=list)
-    """Milliseconds of each frame, until its picture is on the CPU."""
+    """Milliseconds of each frame, until its image is on the CPU."""
     phases: list[dict[str, float]] = field(default_factory=list)
-    """Milliseconds by phase, of other frames."""
+    """Milliseconds by phase, measured on separate frames."""
     peak_gib: float = 0.0
 
     def row(self) -> str:
@@ -85,7 +85,7 @@ class Figures:
 
 @contextmanager
 def frames_of(data: Path | None) -> Iterator[Path]:
-    """The data, or a toy written for the occasion."""
+    """The data, or a temporary toy sequence."""
     if data is not None:
         yield data
         return
@@ -105,7 +105,7 @@ def fitted(data: Path, options: Options) -> Consistent4DPipeline:
 
 
 def cameras(pipeline: Consistent4DPipeline, options: Options) -> Iterator[Cameras]:
-    """Places around the object, at moments all over the sequence."""
+    """Cameras around the object, at times throughout the sequence."""
     view, device = pipeline.datamanager.input_view, pipeline.device
     count = WARMUP + options.frames
     for index in range(count):
@@ -117,12 +117,12 @@ def cameras(pipeline: Consistent4DPipeline, options: Options) -> Iterator[Camera
 
 
 def frame(model: Consistent4DModel, camera: Cameras) -> None:
-    """What the viewer does for one picture."""
+    """Render one frame as the viewer does."""
     model.get_outputs_for_camera(camera)["rgb"].clamp(0.0, 1.0).mul(255.0).byte().cpu()
 
 
 def measure(pipeline: Consistent4DPipeline, options: Options, mode: str) -> Figures:
-    """All frames, and again with phases."""
+    """Time all frames, then again by phase."""
     figures, timer = Figures(mode), PhaseTimer(pipeline.device)
     reset_peak_memory()
     for camera in cameras(pipeline, options):

@@ -1,11 +1,11 @@
-"""How fast training goes while somebody watches it, and how many frames they see.
+"""Training speed and frame rate while somebody watches training in the viewer.
 
     python -m benchmarks.watching [DATA] --random-prior [--out watching.json]
 
-Trains with the trainer and the viewer of ns-train, on the toy where no DATA are given. A page (see `benchmarks.page`)
-is opened again and again: to look at the object, to play the video, to move the camera all the time. Each time some
-seconds are measured, and as many before and after without a page, which training is compared with. Then the page plays
-and moves while training is paused.
+Trains with the trainer and the viewer of ns-train, on the toy unless DATA is given. A client (see `benchmarks.page`) is
+connected repeatedly: to look at the object, to play the video, to move the camera continuously. Each is measured for
+some seconds, and compared with equally long intervals without a client before and after. Then the client plays the
+video and moves the camera while training is paused.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from consistent4d_ns.trainer import Consistent4DTrainer
 SETTLE = 3.0
 """Seconds between a change and the measurement."""
 PATIENCE = 120.0
-"""Seconds to wait for a page's first frame."""
+"""Seconds to wait for a client's first frame."""
 ENDLESS = 10**9
-"""Steps of training, which is stopped when everything is measured."""
+"""Training steps; training is stopped when all measurements are done."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What somebody does."""
+    """Activity of the viewer's user."""
 
     name: str
     page: bool = True
@@ -72,16 +72,16 @@ MODES = (
 
 @dataclass
 class Options:
-    """What is run."""
+    """Options of the benchmark."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """Frames to train on; the toy if none are given."""
     preset: str = "consistent4d"
-    """Whose training is watched."""
+    """Preset to train."""
     random_prior: bool = False
-    """Distil from a full-size Zero123 with random weights; else from none."""
+    """Distil from a full-size Zero123 with random weights; otherwise train without a prior."""
     start: int = 0
-    """Step at which training begins, as if resumed there: for a later stage."""
+    """Step at which training begins, as if resumed there; selects a later stage."""
     steps: int = 400
     """Steps of training before anything is measured."""
     seconds: float = 10.0
@@ -89,12 +89,12 @@ class Options:
     size: int = 512
     """Side of the viewer's picture in pixels."""
     out: Path | None = None
-    """Where the figures are written as JSON."""
+    """JSON file for the figures."""
 
 
 @dataclass
 class Figures:
-    """What was measured while somebody did something."""
+    """Measurements of one mode."""
 
     mode: str
     steps_per_second: float
@@ -114,7 +114,7 @@ def row(mode: Mode, figures: Figures, neighbours: list[Figures]) -> str:
 
 
 def make_trainer(data: Path, folder: Path, options: Options) -> Consistent4DTrainer:
-    """What ns-train sets up, with nothing but steps and the viewer to spend time on."""
+    """The trainer as ns-train sets it up, with everything but training steps and the viewer disabled."""
     torch.backends.cudnn.benchmark = True
     config = preset(PRESETS[options.preset])
     config.data = config.pipeline.datamanager.data = data
@@ -136,25 +136,25 @@ def make_trainer(data: Path, folder: Path, options: Options) -> Consistent4DTrai
 
 
 def pipeline_of(trainer: Consistent4DTrainer) -> Consistent4DPipeline:
-    """What the trainer trains."""
+    """The trainer's pipeline, with its type."""
     return cast(Consistent4DPipeline, trainer.pipeline)
 
 
 @dataclass(frozen=True)
 class Page:
-    """An open page."""
+    """A connected client of the viewer."""
 
     process: subprocess.Popen[bytes]
     log: Path
-    """A line for each frame that it was sent: when, width and height."""
+    """A line for each received frame: time, width and height."""
 
     def heights(self, begin: float, end: float = math.inf) -> list[int]:
-        """Of the frames that it was sent between two moments."""
+        """Heights of the frames received between two times."""
         frames = [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()]
         return [int(height) for moment, _, height in frames if begin <= moment < end]
 
     def wait_for_frame(self, begin: float) -> None:
-        """Return when it has been sent something since `begin`."""
+        """Wait until a frame has been received after `begin`."""
         end = time.monotonic() + PATIENCE
         while not self.heights(begin):
             assert self.process.poll() is None, "the page has failed"
@@ -164,7 +164,7 @@ class Page:
 
 @contextmanager
 def opened(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[Page | None]:
-    """A page that has been sent its first frame, if the mode wants one."""
+    """A client that has received its first frame, if the mode has one."""
     if not mode.page:
         yield None
         return
@@ -183,7 +183,7 @@ def opened(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[Page | None]:
 
 @contextmanager
 def happening(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[None]:
-    """Training paused and the video played, as the mode wants it."""
+    """Pause training and play the video as the mode requires."""
     player = pipeline_of(trainer).panel.playback
     if mode.paused:
         trainer.training_state = "paused"
@@ -197,7 +197,7 @@ def happening(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[None]:
 
 
 def measure(trainer: Consistent4DTrainer, training: Future[None], mode: Mode, seconds: float) -> Figures:
-    """Let somebody do something for a while, and until there is a frame where there is a page."""
+    """Measure a mode for some seconds; with a client, at least until a frame has arrived."""
     with opened(trainer, mode) as page, happening(trainer, mode):
         time.sleep(SETTLE)
         begin, first = time.monotonic(), trainer.step
@@ -221,7 +221,7 @@ def watch(trainer: Consistent4DTrainer, training: Future[None], options: Options
 
 
 def main(options: Options) -> None:
-    """Train, watch, print."""
+    """Train, measure all modes and print the table."""
     with frames_of(options.data) as data, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
         trainer = make_trainer(data, Path(folder), options)
         training = pool.submit(trainer.train)

@@ -1,1 +1,1 @@
-"""How the bundled prior was made: objects, their renders, the autoencoder, the denoiser. Not part of the wheel."""
+"""Training of the bundled prior: objects, their renders, the autoencoder, the denoiser. Not part of the wheel."""

@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 2 -m training.autoencoder VIEWS OUT --steps 3000
 
-reads VIEWS/train-*.safetensors, goes on from OUT/autoencoder.pt if there is one, writes it now and then, and at the
-end OUT/vae in diffusers' layout. OUT/autoencoder.jsonl is the training curve. A third of the images are blurred, faded
-or mixed: training a 4D object shows the encoder such images too.
+reads VIEWS/train-*.safetensors, resumes from OUT/autoencoder.pt if there is one, writes it periodically, and at the end
+writes OUT/vae in diffusers' layout. OUT/autoencoder.jsonl is the training curve. A third of the images are blurred,
+faded or blended, because the encoder sees such images while a 4D object is trained.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COOL_DOWN = 0.5
 REPORT_EVERY = 100
 """Steps between two lines of the training curve."""
 FOREGROUND = 4.0
-"""How much more an opaque pixel's error counts than a transparent one's; most of an image is white."""
+"""Additional weight of an opaque pixel's error over a transparent one's; most of an image is white background."""
 EDGES = 0.5
 """Weight of the error of the differences between neighbouring pixels."""
 DIVERGENCE = 3e-4
@@ -98,12 +98,12 @@ class Reconstruction(nn.Module):
         mean, logvar = vae.quant_conv(vae.encoder(wanted)).float().chunk(2, dim=1)
         logvar = logvar.clamp(-20.0, 5.0)
         latents = mean + torch.exp(0.5 * logvar) * noise
-        made = vae.decoder(vae.post_quant_conv(latents.to(images.dtype))).float()
-        difference = (1 + FOREGROUND * alpha) * (made - wanted)
+        decoded = vae.decoder(vae.post_quant_conv(latents.to(images.dtype))).float()
+        difference = (1 + FOREGROUND * alpha) * (decoded - wanted)
         edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         loss = difference.abs().mean() + EDGES * edges + DIVERGENCE * divergence
-        return loss, (0.5 * (made - wanted)).square().mean(), divergence
+        return loss, (0.5 * (decoded - wanted)).square().mean(), divergence
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def main(
         steps: Training steps.
         batch: Images per step and process.
         shards: Files of views to use.
-        compile: Compile the network; off where the time does not pay.
+        compile: Compile the network; turn it off for short runs.
     """
     device, rank = parallel.start()
     prepare_for_speed()

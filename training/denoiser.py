@@ -66,7 +66,7 @@ class LatentViews:
     std: Float[Tensor, "scenes views c h w"]
     """Its standard deviation."""
     scale: float
-    """What latents are multiplied by before diffusion."""
+    """Factor applied to latents before diffusion."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ def noise_errors(denoiser: Callable[..., Tensor], batch: Batch, dtype: torch.dty
 
 
 class Balance:
-    """Makes all noise levels count the same.
+    """Weights all noise levels equally in the loss.
 
-    The noise of a hardly noisy image is hard to predict and has nothing to do with the input view; that of a very
-    noisy one is easy, but for what depends on the input view. Left alone, the former would be 300 times the latter.
+    At low noise levels the noise is hard to predict and almost independent of the input view; at high ones it is easy
+    except for what depends on the input view. Unweighted, the loss of the former would be 300 times that of the latter.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -143,9 +143,9 @@ class Balance:
         """Running mean of the error of each range of timesteps."""
 
     def loss(self, errors: Float[Tensor, " batch"], timesteps: Int64[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Mean of the errors, each divided by what is usual for its timestep; takes them into account."""
+        """Mean of the errors, each divided by the running mean of its range of timesteps, which is then updated."""
         bins = timesteps * BINS // TIMESTEPS
-        # Not bincount, which waits for the GPU.
+        # Not bincount, which synchronises with the GPU.
         seen = torch.zeros_like(self.errors).index_add_(0, bins, torch.ones_like(errors))
         means = torch.zeros_like(self.errors).index_add_(0, bins, errors.detach()) / seen.clamp_min(1.0)
         self.errors = torch.where(seen > 0, torch.lerp(self.errors, means, 0.05), self.errors)
@@ -153,7 +153,7 @@ class Balance:
 
 
 def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
-    """Stands for data where only shapes matter."""
+    """Placeholder data for uses where only shapes matter."""
     device = generator.device
     images = torch.zeros(scenes, VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8, device=device)
     latents = torch.randn(scenes, VIEWS, *LATENT, generator=generator, device=device).half()
@@ -161,12 +161,12 @@ def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
 
 
 class Course:
-    """What a step of the training needs from one step to the next."""
+    """State of the training that is kept between steps."""
 
     def __init__(self, networks: Zero123Networks, batch: int, compile: bool, device: torch.device) -> None:
         """
         Args:
-            networks: What to begin with; the autoencoder is not used.
+            networks: Initial networks; the autoencoder is not used.
             batch: Samples per step and process.
             compile: Compile the network.
             device: Where to train.
@@ -181,24 +181,24 @@ class Course:
         self.balance = Balance(device)
 
     def step(self, data: LatentViews, rate: float) -> Float[Tensor, ""]:
-        """One training step; the norm of its gradient."""
+        """Perform one training step; returns the norm of its gradient."""
         batch = draw_batch(data, self.batch, self.alphas, self.generator)
         self.balance.loss(noise_errors(self.denoiser, batch, self.dtype), batch.timesteps).backward()
         return self.optimiser.step(rate)
 
     def rehearse(self) -> None:
-        """Two steps on random numbers that change nothing: they fill the compiler's cache."""
+        """Run two steps on random data with learning rate 0, to fill the compiler's cache."""
         data = random_views(8, self.generator)
         for _ in range(2):
             self.step(data, 0.0)
 
     def draw_exam(self, data: LatentViews) -> Batch:
-        """A batch that is the same in every slice of the training."""
+        """A fixed evaluation batch, the same in every slice of the training."""
         return draw_batch(data, self.batch, self.alphas, torch.Generator(self.alphas.device).manual_seed(0))
 
     def errors(self, exam: Batch) -> dict[str, Tensor]:
-        """Errors of the predicted noise in training and in the exam, in three ranges of timesteps."""
-        # With gradients, though unused: without them the network would be compiled anew.
+        """Errors of the predicted noise in training and on the evaluation batch, in three ranges of timesteps."""
+        # With gradients, though unused: under no_grad the network would be recompiled.
         errors = noise_errors(self.denoiser, exam, self.dtype).detach()
         figures = {}
         for i, level in enumerate(("low", "middle", "high")):
@@ -217,7 +217,7 @@ class Schedule:
     minutes: float
     """Length of this slice, compilation included."""
     finish: bool
-    """Whether the training ends with this slice, however many steps are left."""
+    """Whether the training ends with this slice, even if steps are left."""
 
     def rate(self, step: int, seconds: float) -> float:
         """Learning rate of a step, so many seconds after the slice began."""
@@ -236,7 +236,7 @@ def train(course: Course, schedule: Schedule, data: LatentViews, held_out: Laten
     optimiser, exam = course.optimiser, course.draw_exam(held_out)
     course.generator = parallel.generator(course.alphas.device, rank, optimiser.steps)
     journal = Journal(out / "denoiser.jsonl", rank == 0)
-    # All processes go by the same clock, which is read now and then: their learning rates must not differ.
+    # All processes share one clock, which is read periodically: their learning rates must not differ.
     seconds = 0.0
     while not schedule.over(optimiser.steps, seconds):
         norm = course.step(data, schedule.rate(optimiser.steps, seconds))
@@ -266,13 +266,13 @@ def main(
 
     Args:
         views: Folder of rendered views.
-        out: Folder for the result; has the autoencoder in it.
+        out: Folder for the result; contains the autoencoder.
         steps: Training steps of all slices together.
         minutes: Length of this slice, compilation included.
         finish: Lower the learning rate so that the training is finished when the minutes are over.
         batch: Samples per step and process.
-        start_from: An exported prior to begin with, where there is no state to go on from; its autoencoder must be
-            the one in OUT.
+        start_from: An exported prior to start from if there is no checkpoint to resume; its autoencoder must be the
+            one in OUT.
         compile: Compile the network.
         compile_only: Train two steps on random numbers and stop, without reading or writing anything.
     """

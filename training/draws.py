@@ -17,11 +17,11 @@ class Draw:
     count: int
     """Number of objects."""
     generator: torch.Generator
-    """Source of the numbers; they live on its device."""
+    """Source of the numbers, which are on its device."""
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers live."""
+        """Device of the numbers."""
         return self.generator.device
 
     def uniform(self, low: float, high: float, *shape: int) -> Float[Tensor, "objects ..."]:
@@ -29,11 +29,11 @@ class Draw:
         return low + (high - low) * torch.rand(self.count, *shape, generator=self.generator, device=self.device)
 
     def skewed(self, low: float, high: float, *shape: int) -> Float[Tensor, "objects ..."]:
-        """In [low, high), small values more often than great ones."""
+        """In [low, high), small values more often than large ones."""
         return low + (high - low) * self.uniform(0, 1, *shape).square()
 
     def normal(self, scale: float, *shape: int) -> Float[Tensor, "objects ..."]:
-        """Normal around 0 with standard deviation `scale`, cut at 2.5 of them."""
+        """Normal around 0 with standard deviation `scale`, clamped to 2.5 standard deviations."""
         noise = torch.randn(self.count, *shape, generator=self.generator, device=self.device)
         return scale * noise.clamp(-2.5, 2.5)
 

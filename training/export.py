@@ -1,4 +1,4 @@
-"""Stage 4: write the trained networks as a prior that `guidance.prior` takes.
+"""Stage 4: export the trained networks as a prior for `guidance.prior`.
 
 python -m training.export OUT FOLDER
 """
@@ -43,7 +43,7 @@ def main(
     Args:
         out: Folder of the training.
         folder: Where to write the prior.
-        overwrite: Replace a prior that is there.
+        overwrite: Replace an existing prior.
     """
     save_folder(trained_networks(out), folder, overwrite=overwrite)
 

@@ -17,7 +17,7 @@ from training.patterns import ACCENT, EXTRA, HEAD, INK, LIMB, MUZZLE, WHITE, Col
 from training.primitives import FINE, FORM, MEDIUM, SMALL, Form, Number, Parts, join_parts
 
 X, Y, Z = range(3)
-"""Axes to turn about."""
+"""Axes of rotation."""
 ROUND = Form()
 TUBE = Form(profile=3.5)
 CYLINDER = Form(profile=20.0)
@@ -61,7 +61,7 @@ def vectors(like: Tensor, *values: Number) -> Float[Tensor, "objects n"]:
 
 
 def column(like: Tensor, value: Number) -> Float[Tensor, " objects"]:
-    """A value for each object, on the device of `like`; one value for all is written there, not copied there."""
+    """A value for each object, on the device of `like`; a shared value is created there rather than copied."""
     return value.to(like).expand(len(like)) if isinstance(value, Tensor) else like.new_full((len(like),), value)
 
 

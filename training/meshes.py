@@ -3,8 +3,8 @@
     python -m training.meshes FOLDER... OUT.xz
 
 takes every .glb and .gltf below the folders. A model is kept as vertices, their bones and one matrix per bone and pose,
-so that the poses of an animated model cost little more than one; poses are made when the file is loaded. An unanimated
-model has one pose, and a mesh without a skin has one bone: its node.
+so that an animated model in many poses takes little more space than in one; poses are skinned when the file is loaded.
+A static model has one pose, and a mesh without a skin has one bone: its node.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from training.gltf import (
 from training.soup import Soups, cumulated, members
 
 EVALUATION_CHARACTERS = ("barbarian", "clownfish", "fox", "george", "shibainu", "trex")
-"""Objects that the whole method is evaluated on; no model whose name has one of these in it is ever taken."""
+"""Objects that the method is evaluated on; models whose name contains one of these are always excluded."""
 MAX_TRIANGLES = 12000
 MIN_THICKNESS = 0.03
-"""Least extent over greatest extent; what is thinner (floor tiles, leaves) vanishes from most views."""
+"""Minimum ratio of smallest to largest extent; thinner objects (floor tiles, leaves) vanish from most views."""
 MAX_CLIP_POSES, MAX_POSES = 6, 40
 HELD_OUT = 0.06
 """Share of the models that is kept for validation."""
@@ -113,7 +113,7 @@ def read_model(path: Path) -> Model:
     """The model of a glTF file in some poses: each clip's poses share one scale and centre.
 
     Raises:
-        UnsuitableError: it is not to be used.
+        UnsuitableError: the model is excluded.
         InputError: the file is broken.
     """
     if any(name in re.sub("[^a-z]", "", path.name.lower()) for name in EVALUATION_CHARACTERS):
@@ -294,7 +294,7 @@ def pack(models: Mapping[str, Model]) -> bytes:
 
 def _quantised(mesh: Mesh) -> dict[str, np.ndarray]:
     """Integers that stand for a mesh: equal vertices are one, in the order in which faces first need them, and a corner
-    is told as the number of vertices seen before less its index: 0 for a new vertex, small for a recent one."""
+    is encoded as the number of vertices seen before minus its index: 0 for a new vertex, small for a recent one."""
     columns = {
         "positions": np.rint(mesh.positions * POSITION_STEPS).astype(np.int16),
         "normals": np.rint(mesh.normals * NORMAL_STEPS).astype(np.int8),

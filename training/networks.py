@@ -1,4 +1,4 @@
-"""The bundled prior's networks before training: Zero123 in small, for images of 64 pixels."""
+"""The bundled prior's networks before training: a small Zero123 for images of 64 pixels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNET: dict[str, Any] = {
     "up_block_types": ("CrossAttnUpBlock2D",) * 2,
     "transformer_layers_per_block": (1, 2),
     "cross_attention_dim": CONTEXT,
-    # The number of heads, whatever the name says; each is 32 wide.
+    # The number of heads, despite its name; each has 32 channels.
     "attention_head_dim": (5, 7),
 }
 """15.6 M parameters, 3.4 GFLOP a sample. Most of it is attention: what a view shows moves far between two views."""
@@ -82,7 +82,7 @@ def new_autoencoder(seed: int, scaling_factor: float = 1.0) -> AutoencoderKL:
 
     Args:
         seed: Seed of the weights; the caller's random state is kept.
-        scaling_factor: What its latents are multiplied by before diffusion.
+        scaling_factor: Factor applied to its latents before diffusion.
     """
     from diffusers import AutoencoderKL
 

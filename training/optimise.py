@@ -1,4 +1,4 @@
-"""Training a network in half precision with masters in full precision, in slices that can be resumed."""
+"""Training a network in half precision with float32 master weights, in slices that can be resumed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from consistent4d_ns.errors import InputError
 from training.parallel import average
 
 SAVE_EVERY = 1000
-"""Steps after which the state of a training is written."""
+"""Steps between checkpoints."""
 LARGEST_NORM = 1.0
-"""Gradients with a greater norm are scaled down to it."""
+"""Norm that gradients are clipped to."""
 
 
 def learning_rate(step: int, peak: float, warm_up: int, left: float, cool_down: float) -> float:
@@ -26,9 +26,9 @@ def learning_rate(step: int, peak: float, warm_up: int, left: float, cool_down: 
 
     Args:
         step: Training step, 0-based.
-        peak: Greatest rate.
+        peak: Maximum rate.
         warm_up: Steps of the rise.
-        left: Share of the training that is still to come, 1 to 0.
+        left: Remaining fraction of the training, from 1 to 0.
         cool_down: Share of the training over which the rate falls, above 0.
     """
     return peak * min(1.0, (step + 1) / max(warm_up, 1), max(0.0, left) / cool_down)
@@ -50,7 +50,7 @@ def on_device(network: Network, device: torch.device) -> Network:
 
 
 def prepare_for_speed() -> None:
-    """Settings of this process that training gains from (figures in README.md)."""
+    """Enable process-wide settings that speed up training (figures in README.md)."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
 
@@ -58,7 +58,7 @@ def prepare_for_speed() -> None:
 class Optimiser:
     """AdamW on float32 copies of a network's parameters, and a running average of them.
 
-    The network itself keeps whatever precision it has; after each step it is given the copies.
+    The network keeps its own precision; after each step the copies are written back to it.
     """
 
     def __init__(self, network: nn.Module, weight_decay: float, decay: float) -> None:
@@ -66,7 +66,7 @@ class Optimiser:
         Args:
             network: On its device, in its precision.
             weight_decay: AdamW's, for weight matrices and kernels.
-            decay: How slowly the average moves; it moves faster at first.
+            decay: Decay of the running average; lower during the first steps.
         """
         self.network = network
         self.decay = decay
@@ -82,7 +82,7 @@ class Optimiser:
         self.adam = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.99), fused=fused)
 
     def step(self, rate: float) -> Tensor:
-        """One step with the gradients that lie in the network, which are then dropped.
+        """Perform one step with the network's gradients, which are then cleared.
 
         Args:
             rate: Learning rate.
@@ -94,7 +94,7 @@ class Optimiser:
         gradients = [gradient for _, gradient in trained]
         average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients).float()
-        # No `if`, which would wait for the GPU.
+        # No `if`, which would synchronise with the GPU.
         scale = torch.where(norm.isfinite(), (LARGEST_NORM / norm).clamp(max=1.0), torch.zeros_like(norm))
         for master, gradient in trained:
             master.grad = torch.nan_to_num(gradient.float(), 0.0, 0.0, 0.0) * scale
@@ -108,7 +108,7 @@ class Optimiser:
         return norm
 
     def use_averages(self) -> None:
-        """Give the network the averaged parameters, for good."""
+        """Replace the network's parameters by their averages, permanently."""
         self._hand_over(self.averages)
 
     @torch.no_grad()
@@ -116,14 +116,14 @@ class Optimiser:
         torch._foreach_copy_(self.parameters, values)
 
     def save(self, path: Path) -> None:
-        """Write all that is needed to go on, in one step."""
+        """Write a checkpoint, atomically."""
         state = {"steps": self.steps, "masters": self.masters, "averages": self.averages}
         unfinished = path.with_suffix(".part")
         torch.save(state | {"adam": self.adam.state_dict()}, unfinished)
         unfinished.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on where `save` left off.
+        """Resume from a checkpoint written by `save`.
 
         Raises:
             InputError: The file is missing or damaged, or belongs to another network.

@@ -24,7 +24,7 @@ def start() -> tuple[torch.device, int]:
 
 
 def generator(device: torch.device, rank: int, steps: int) -> torch.Generator:
-    """Random numbers of one process from a step on: each process has others, and has others after each resumption."""
+    """Random generator of one process from a step on, seeded differently in each process and after each resumption."""
     return torch.Generator(device).manual_seed(1000 * steps + rank)
 
 

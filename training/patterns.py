@@ -1,4 +1,4 @@
-"""Colours of the procedural objects: palettes, and patterns as functions of where a point lies on its part.
+"""Colours of the procedural objects: palettes, and patterns as functions of a point's position on its part.
 
 Every object has a small table of styles, one for each role that a part can play (fur, clothes, eyes, ...). A style is
 a colour with two layers over it; parts that share a role share its style, and mirror images are painted alike.
@@ -27,7 +27,7 @@ FRONT, SIDE, UP, AXIS = range(4)
 """What a layer runs along: an axis of the object, or the part's own z."""
 
 SHARES = (0.38, 0.13, 0.11, 0.06, 0.04, 0.09, 0.09, 0.07, 0.03)
-"""How often each kind of layer is chosen."""
+"""Probability of each kind of layer."""
 MOODS = (
     # least and greatest saturation, least and greatest value, share of the palettes
     (0.20, 0.55, 0.25, 0.75, 0.26),
@@ -58,7 +58,7 @@ SKIN = ((0.98, 0.84, 0.72), (0.92, 0.74, 0.58), (0.78, 0.56, 0.40), (0.55, 0.37,
 
 @dataclass(frozen=True)
 class Layers:
-    """What lies over the ground colour, two layers for each style, the second on top."""
+    """The layers over the ground colour, two for each style, the second on top."""
 
     kind: Int64[Tensor, "styles 2"]
     """PLAIN, where the layer does not show, or one of `RULES`."""
@@ -112,7 +112,7 @@ def hsv_to_rgb(
 
 
 def draw_palettes(draw: Draw, colours: int) -> Float[Tensor, "objects colours 3"]:
-    """Colours that go together, for each object: mostly of one mood, with related hues, or of earth or toys."""
+    """Matching colours for each object: mostly of one mood, with related hues, or of earth or toys."""
     moods = torch.tensor(MOODS, device=draw.device)
     mood = draw.index(moods[:, 4].tolist(), 1).expand(-1, colours)
     mood = torch.where(draw.chance(0.4, colours), draw.index(moods[:, 4].tolist(), colours), mood)

@@ -1,4 +1,4 @@
-"""Which triangle every sample of an image sees: all images of a batch at once.
+"""Rasterisation: the visible triangle at every sample, for all images of a batch at once.
 
 Every image has a list of triangles of its own. On CUDA one Triton kernel goes through them for square tiles of samples,
 skipping blocks of triangles that miss the tile; elsewhere torch does the same in plain arithmetic (slow; for tests).
@@ -18,7 +18,7 @@ from consistent4d_ns.device.kernels import launch
 TILE = 32
 """Samples along each side of a tile."""
 BLOCK = 16
-"""Triangles that a program looks at together."""
+"""Triangles that a program tests together."""
 NONE = -1
 """Index of no triangle."""
 
@@ -30,7 +30,7 @@ class ScreenTriangles:
     planes: Float[Tensor, "triangles 3 3"]
     """(a, b, c) of the first two barycentric coordinates on the screen and of the inverse depth."""
     bounds: Float[Tensor, "triangles 4"]
-    """Least x, greatest x, least y, greatest y."""
+    """Minimum x, maximum x, minimum y, maximum y."""
 
 
 def screen_triangles(
@@ -82,7 +82,7 @@ def nearest_triangles(
         side: Samples along each side of the square images, a multiple of `TILE`.
     """
     if side % TILE:
-        raise ValueError(f"side {side} is no multiple of {TILE}.")
+        raise ValueError(f"side {side} is not a multiple of {TILE}.")
     search = _search_with_triton if triangles.planes.is_cuda else _search_with_torch
     return search(triangles, starts, side)
 

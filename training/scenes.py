@@ -50,14 +50,14 @@ class Cameras:
 
 @dataclass(frozen=True)
 class Scenes:
-    """What is seen: one object each, changed in ways that keep it an object."""
+    """Scenes of one object each, with a random transform, recolouring and light."""
 
     objects: Int64[Tensor, " scenes"]
     """Index of the object."""
     linear: Float[Tensor, "scenes 3 3"]
     """Maps the object's coordinates to the world: size and stretch along its axes."""
     shift: Float[Tensor, "scenes 3"]
-    """Where its centre goes, in world units."""
+    """Position of its centre in world units."""
     recolour: Float[Tensor, "scenes 3 3"]
     """Maps its RGB values; the result is clamped to [0, 1]."""
     light: Float[Tensor, "scenes 3"]
@@ -91,7 +91,7 @@ def draw_scenes(objects: Int64[Tensor, " scenes"], generator: torch.Generator) -
 
 
 def _draw_recolouring(draw: Draw) -> Float[Tensor, "objects 3 3"]:
-    """Half of them as they are, up to brightness; half with exchanged channels and another saturation."""
+    """Half of them change the brightness only; half also permute channels and change the saturation."""
     exchanged = F.one_hot(draw.uniform(0.0, 1.0, 3).argsort(-1), 3).float()
     saturation = draw.uniform(0.5, 1.3, 1, 1)
     changed = saturation * exchanged + (1 - saturation) / 3
@@ -119,7 +119,7 @@ def render(
     Args:
         soups: The objects.
         scenes: What to show of them.
-        cameras: From where.
+        cameras: The views to render.
         size: Width and height in pixels.
     """
     views = cameras.azimuth.shape[1]
@@ -177,7 +177,7 @@ def _shade(
     colour = torch.einsum("sc,sck->sk", weights, soups.colours[source])
     colour = torch.einsum("sij,sj->si", scenes.recolour[scene], colour).clamp(0.0, 1.0)
     normal = torch.einsum("sc,sck->sk", weights, soups.normals[source])
-    # Normals go with the inverse of what stretches the object.
+    # Normals transform with the inverse scale of the object.
     normal = F.normalize(normal / torch.diagonal(scenes.linear, dim1=1, dim2=2)[scene], dim=-1)
     to_camera = poses[image, :, 3]
     normal = torch.where((normal * to_camera).sum(-1, keepdim=True) < 0, -normal, normal)

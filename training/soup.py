@@ -1,4 +1,4 @@
-"""Coloured triangles of many objects in flat tensors: what object sources make and the renderer takes."""
+"""Coloured triangles of many objects in flat tensors: the interface between object sources and the renderer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Soups:
     positions: Float[Tensor, "triangles 3 3"]
     """Corners in world units."""
     normals: Float[Tensor, "triangles 3 3"]
-    """Unit normals at the corners; smooth or flat, as the object wants to be shaded."""
+    """Unit normals at the corners; smooth or flat, depending on the object's shading."""
     colours: Float[Tensor, "triangles 3 3"]
     """RGB in [0, 1] at the corners."""
     starts: Int64[Tensor, " objects+1"]
@@ -98,7 +98,7 @@ def centred(soups: Soups, radius: float | Float[Tensor, " objects"] = 0.5) -> So
 def _per_object(
     corners: Float[Tensor, "triangles 3 n"], owners: Int64[Tensor, " triangles"], count: int, reduce: str
 ) -> Float[Tensor, "objects n"]:
-    """Least or greatest value over all corners of each object."""
+    """Minimum or maximum over all corners of each object."""
     result = corners.new_zeros(count, corners.shape[-1])
     index = owners[:, None].expand(-1, corners.shape[-1])
     return result.scatter_reduce(0, index, getattr(corners, reduce)(1), reduce, include_self=False)

@@ -3,8 +3,8 @@
     python -m training.views OUT --meshes library.xz --scenes 60000 --seed 0
 
 writes OUT/train-SEED-000.safetensors and so on; `--held-out` writes OUT/held-out.safetensors, of objects that no
-training file shows. Runs with other seeds may go on beside it, one for each GPU. Files that exist are kept, so that
-an interrupted run goes on where it was.
+training file shows. Runs with other seeds may run in parallel, one per GPU. Existing files are kept, so that
+an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def write_views(
     seed: int,
     device: torch.device | str,
 ) -> None:
-    """Write a file of views of objects that `draw` makes; where it exists, it stays."""
+    """Write a file of views of objects drawn by `draw`; an existing file is kept."""
     if not path.exists():
         generator = torch.Generator(device).manual_seed(seed)
         save_views(render_views(*draw(generator), generator), path)
@@ -119,7 +119,7 @@ def main(
     Args:
         out: Folder for the files.
         meshes: Library written by `python -m training.meshes`.
-        scenes: How many scenes.
+        scenes: Number of scenes.
         seed: Seed of everything drawn; no two runs that render into OUT may share one.
         held_out: Render the held-out objects instead.
         device: Where to render.

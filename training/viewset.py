@@ -77,7 +77,7 @@ def load_views(paths: Sequence[Path], device: torch.device | str) -> ViewSet:
 
 
 def save_views(views: ViewSet, path: Path) -> None:
-    """Write a file in one step."""
+    """Write a file atomically."""
     from safetensors.torch import save_file
 
     unfinished = path.with_suffix(".part")

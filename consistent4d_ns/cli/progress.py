@@ -1,4 +1,4 @@
-"""What a command shows while it works, on the error stream: results alone go to standard output."""
+"""Progress output of commands, on standard error: standard output has the results only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`consistent4d toy`: something to try everything else on."""
+"""`consistent4d toy`: a synthetic data set for trying out everything else."""
 
 from __future__ import annotations
 

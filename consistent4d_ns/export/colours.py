@@ -1,4 +1,4 @@
-"""Colours of a surface in a density field: what a ray sees that meets it at a right angle."""
+"""Colours of a surface in a density field: rendered along rays perpendicular to the surface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the exports; nothing slow is imported here, so that help texts come at once."""
+"""Options of the exports; imports nothing slow, so that help is shown immediately."""
 
 from __future__ import annotations
 

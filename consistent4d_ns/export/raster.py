@@ -1,4 +1,4 @@
-"""Which pixels triangles cover: pure functions."""
+"""Rasterisation of triangles: pure functions."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ class Solid:
     model: Consistent4DModel
     """The trained field."""
     lattice: Lattice
-    """Where it is looked at."""
+    """Points at which it is evaluated."""
     directions: Float[Tensor, "directions 3"]
     """Lines of sight that must be opaque."""
     threshold: Threshold
@@ -227,7 +227,7 @@ def silhouettes(
     views: OrbitViews,
     time: float,
 ) -> Silhouettes:
-    """Render views at a time in [0, 1] and look up what decides about inside and outside."""
+    """Render views at a time in [0, 1] and look up the quantities that the threshold applies to."""
     times = torch.full((len(views),), time, device=model.device)
     rays = view_rays(views.to(model.device), times, CALIBRATION_SIZE)
     samples = model.sample(rays, None)

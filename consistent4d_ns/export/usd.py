@@ -6,7 +6,7 @@ frame is a textured mesh of its own, scaled to zero while it is not shown, as in
 """
 
 # pyright: reportAttributeAccessIssue=false
-# (USD's modules are filled when they are imported.)
+# (USD's modules are populated at import.)
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _set_shape(
     normals: Float[np.ndarray, "vertices 3"],
     *time: float,
 ) -> None:
-    """Points, faces, normals and bounds of a mesh, at a time code or for ever."""
+    """Points, faces, normals and bounds of a mesh, at a time code, or static."""
     from pxr import UsdGeom, Vt
 
     prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)

@@ -1,4 +1,4 @@
-"""The interface between training and a guidance, whatever its network."""
+"""The interface between training and a guidance, independent of its network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Guidance(Protocol):
     num_timesteps: int
     """Length of the noise schedule."""
     undefined_predictions: Int64[Tensor, ""]
-    """Noise predictions so far that were not finite, and from which nothing was learned."""
+    """Number of non-finite noise predictions so far; their gradients were discarded."""
 
     def loss(
         self,

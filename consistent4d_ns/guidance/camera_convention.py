@@ -1,4 +1,4 @@
-"""Which camera vector a Zero123 prior was trained with: what its files say, else the name it was published under."""
+"""The camera vector that a Zero123 prior was trained with, from its files or else from its published name."""
 
 from __future__ import annotations
 

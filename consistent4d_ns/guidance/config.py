@@ -24,9 +24,9 @@ class PriorConfig:
     """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
     Conditions and losses are always fp32."""
     cuda_graphs: bool = True
-    """On CUDA, record a distillation step once per image shape and replay it from then on: one launch instead of
-    thousands. The working memory of a recording is reserved for it. Previews are not recorded: they are rare, of other
-    shapes, and run while training continues."""
+    """On CUDA, capture a distillation step once per image shape and replay it from then on: one launch instead of
+    thousands. Each graph reserves its own memory pool. Previews are not captured: they are rare, of other shapes, and
+    run while training continues."""
     implementation: Implementation = "auto"
     """Implementation of UNet and VAE encoder. "fused", on CUDA with Triton only: residual blocks with fewer passes over
     memory and a third of the activation memory. "auto": fused where possible, else torch."""
@@ -48,13 +48,13 @@ class GuidanceConfig(PriorConfig):
     scale: float = 5.0
     """Classifier-free guidance scale (method.md section 5.3)."""
     min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
-    """Least noise level drawn, as a fraction of the noise schedule's length."""
+    """Minimum noise level drawn, as a fraction of the noise schedule's length."""
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
-    """Greatest noise level drawn, as a fraction of the noise schedule's length."""
+    """Maximum noise level drawn, as a fraction of the noise schedule's length."""
 
 
 def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tuple[int, int]:
-    """Least and greatest timestep, both inclusive, of a range of noise levels (method.md section 5.3).
+    """Minimum and maximum timestep, both inclusive, of a range of noise levels (method.md section 5.3).
 
     The fractions are cut to whole timesteps. A product such as 1000 * 0.2 that floating point leaves just below a
     whole number counts as that number: the original drew from 199 there (quirk 21).

@@ -1,4 +1,4 @@
-"""Guidance by a prior that knows the true object, to test everything around the diffusion model.
+"""Guidance by an ideal prior that knows the true object, to test everything except the diffusion model.
 
 Zero123 considers many images of a view possible; this prior only one, the true image z* of that view and frame. Its
 score is exact: for x_t = sqrt(ac) z + sqrt(1 - ac) eps it predicts the noise (x_t - sqrt(ac) z*) / sqrt(1 - ac). If

@@ -1,4 +1,4 @@
-"""Fetching priors from the Hugging Face hub, or saying in one line why that cannot be done."""
+"""Fetching priors from the Hugging Face hub, with one-line errors if that fails."""
 
 from __future__ import annotations
 

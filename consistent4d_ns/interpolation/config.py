@@ -21,7 +21,7 @@ class InterpolationConfig:
     """Resolution of flow estimation relative to the images': 0.25, 0.5, 1, 2 or 4. The original uses 1; at 64 pixels 2
     interpolates better (by 1.3 dB in benchmarks/rife_psnr.py)."""
     cuda_graphs: bool = True
-    """On CUDA, record the network once per shape of the clip and replay it from then on: one launch instead of
+    """On CUDA, capture the network once per shape of the clip and replay it from then on: one launch instead of
     hundreds. Not used with `grad_through_rife`."""
     grad_through_rife: bool = False
     """Whether the first and last image also receive gradients, through RIFE. False, the original's `mid_no_grad: True`:

@@ -1,4 +1,4 @@
-"""Camera paths: the course of the camera, with a time for each frame; pure functions.
+"""Camera paths: a camera pose and a time for each frame; pure functions.
 
 A path is stored as the viewer and `ns-render camera-path` keep it, a JSON object with one pose, field of view and
 `render_time` per frame.

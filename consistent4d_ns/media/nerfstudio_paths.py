@@ -1,4 +1,4 @@
-"""Times for camera paths that Nerfstudio makes without any."""
+"""Times for camera paths that Nerfstudio creates without any."""
 
 from __future__ import annotations
 

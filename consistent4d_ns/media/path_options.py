@@ -1,4 +1,4 @@
-"""What can be chosen about a camera path; imports nothing slow, so that help texts come at once."""
+"""Options of camera paths; imports nothing slow, so that help is shown immediately."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ while time passes; the four views of the paper's evaluation, one after the other
 
 @dataclass(frozen=True)
 class PathOptions:
-    """The course of a camera path, its length and its image size."""
+    """The trajectory of a camera path, its length and its image size."""
 
     frames: int | None = None
     """Frames of one orbit or one passage of time; default: as many as the video takes at `fps`."""

@@ -173,7 +173,7 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
 
 
 def input_video(data: Consistent4DDataManager) -> InputVideo:
-    """What camera paths need to know of a run's input."""
+    """The properties of a run's input that camera paths depend on."""
     view = data.input_view
     camera = {name: float(value[0]) for name, value in vars(view).items()}
     return InputVideo(data.num_frames, data.fps, camera, data.frames.shape[-1])

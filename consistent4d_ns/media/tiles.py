@@ -1,4 +1,4 @@
-"""What a rendered image shows from left to right; imports nothing slow, so that names are checked before all else."""
+"""The tiles of a rendered image from left to right; imports nothing slow, so that names are validated first."""
 
 from __future__ import annotations
 

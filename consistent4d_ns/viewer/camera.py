@@ -14,7 +14,7 @@ from torch import Tensor
 from consistent4d_ns.data.cameras import OrbitViews, view_from
 
 MAX_ELEVATION = 89.9
-"""Greatest elevation in degrees: straight above, the camera's up direction is undefined."""
+"""Maximum elevation in degrees: straight above, the camera's up direction is undefined."""
 
 
 def look_from(client: viser.ClientHandle, view: OrbitViews) -> None:

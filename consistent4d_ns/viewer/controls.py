@@ -12,7 +12,7 @@ from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Button, Checkbox, Slider, install
 
 USUAL_SCALES = 20.0
-"""Greatest guidance scale that the slider offers, unless twice the configured one is greater."""
+"""Maximum of the guidance scale slider, unless twice the configured scale is greater."""
 
 
 class Controls:

@@ -26,7 +26,7 @@ class UserInput(ViewerParameter[Any]):
         self.gui_handle.on_update(self._changed)
 
     def _changed(self, event: viser.GuiEvent[Any]) -> None:
-        # A page accepts typing into the number field of a disabled slider.
+        # The browser accepts input in the number field of a disabled slider.
         if event.client is not None and not self.disabled:
             self.cb_hook(self)
 
@@ -74,7 +74,7 @@ class Button(ViewerButton):
 
 
 class Readout(UserInput, ViewerText):
-    """One line that the program keeps writing, so that typing into it has no effect.
+    """One read-only line of text; input by a user is overwritten.
 
     It is not disabled, because a disabled one is hard to read.
     """

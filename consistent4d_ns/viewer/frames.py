@@ -15,11 +15,11 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
 
 REST_POLL = 0.01
-"""Seconds between two checks whether to go on resting."""
+"""Seconds between two checks whether to keep waiting."""
 
 
 def rest(seconds: float, train_util: float, pages: int) -> float:
-    """Seconds to rest after a frame that took `seconds`; infinite if training is to have all of the time.
+    """Seconds to wait after a frame that took `seconds`; infinite if training is to have all of the time.
 
     The frames of all pages together then take a share 1 - `train_util` of the time.
     """

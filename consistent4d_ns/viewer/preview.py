@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def unavailable(pipeline: TrainingState) -> str:
-    """Why the prior cannot be sampled; empty if it can."""
+    """Reason why the prior cannot be sampled; empty if it can."""
     if pipeline.guidance is None:
         return "No prior is loaded: train with `--pipeline.guidance.kind zero123`."
     if not (pipeline.guidance_config.previews and isinstance(pipeline.guidance, ViewSampler)):

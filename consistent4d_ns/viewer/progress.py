@@ -11,7 +11,7 @@ from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
 
 INTERVAL = 0.5
-"""Minimum seconds between updates: faster ones cannot be read, and each is sent to every open page."""
+"""Minimum seconds between updates: faster ones would be unreadable, and each is sent to every connected client."""
 
 
 class Progress:
