@@ -49,10 +49,17 @@ def test_our_commands_end_in_one_line(
     assert capsys.readouterr().err == f"{line}\n"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize(("error", "line", "code"), ENDINGS)
 def test_the_line_is_not_glued_to_a_progress_bar(
-    error: BaseException, line: str, code: int, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    line: str,
+    code: int,
+    terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with pytest.raises(SystemExit) as end, one_line_endings():
         render_half(error)
     assert end.value.code == code
