@@ -6,6 +6,8 @@ import re
 from pathlib import Path, PurePath
 from typing import Literal, get_args
 
+from consistent4d_ns.guidance import bundled_prior
+
 CameraConvention = Literal["zero123", "stable-zero123"]
 """What the fourth entry of the camera vector is: the difference of distances, or Stable-Zero123's polar angle of the
 input camera."""
@@ -30,6 +32,8 @@ def resolve_convention(
         return asked, "as set by guidance.camera-convention"
     if stored is not None:
         return stored, "as the prior's files say"
+    if prior == bundled_prior.NAME:
+        return bundled_prior.CONVENTION, "the one it was trained with"
     for name in _names(prior):
         if (convention := _convention_of(name)) is not None:
             return convention, f"from the name {name}"

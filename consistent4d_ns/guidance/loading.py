@@ -53,9 +53,14 @@ def build_guidance(
     if config.kind == "none":
         return None
     if is_main_process():
-        CONSOLE.print(f"Loading the prior {config.prior} ...", markup=False)
+        CONSOLE.print(f"Loading the {_described(config.prior)} ...", markup=False)
     guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
     if is_main_process():
         convention, reason = guidance.camera_convention, guidance.convention_reason
-        CONSOLE.print(f"Prior {config.prior}: camera convention {convention} ({reason}).", markup=False)
+        CONSOLE.print(f"Camera convention of the {_described(config.prior)}: {convention} ({reason}).", markup=False)
     return guidance
+
+
+def _described(prior: str) -> str:
+    """The prior in words, for messages."""
+    return "bundled prior" if prior == bundled_prior.NAME else f"prior {prior}"

@@ -54,6 +54,14 @@ def test_files_overrule_names_and_the_user_overrules_both() -> None:
     assert "guidance.camera-convention" in reason
 
 
+def test_the_bundled_prior_has_a_known_convention(capsys: pytest.CaptureFixture[str]) -> None:
+    guidance = build_guidance(GuidanceConfig(prior="bundled"), 0.0, "cpu")
+    assert guidance is not None
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Loading the bundled prior ..." in printed
+    assert "Camera convention of the bundled prior: zero123 (the one it was trained with)." in printed
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     folder = tmp_path / "models--kxic--stable-zero123" / SNAPSHOT
     folder.mkdir(parents=True)
@@ -70,7 +78,8 @@ def test_the_convention_is_saved_loaded_and_printed(tmp_path: Path, capsys: pyte
     assert guidance is not None
     assert guidance.camera_convention == "stable-zero123"
     printed = " ".join(capsys.readouterr().out.split())
-    assert "camera convention stable-zero123 (as the prior's files say)." in printed
+    assert f"Loading the prior {tmp_path / 'prior'} ..." in printed
+    assert ": stable-zero123 (as the prior's files say)." in printed
 
 
 @pytest.mark.parametrize("stored", ["stable", 3, ["zero123"]])
