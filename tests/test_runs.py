@@ -203,7 +203,7 @@ def test_what_is_saved_opens_on_every_system(finished: Path):
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: 1", "{", "!!python/object:pathlib.Path {}", "\x00"])
 def test_other_files_are_no_configuration(tmp_path: Path, text: str):
     (tmp_path / "config.yml").write_text(text)
-    assert "config.yml that ns-train saved" in message(tmp_path)
+    assert "give a run's folder or its config.yml" in message(tmp_path)
 
 
 def test_another_method_s_configuration(tmp_path: Path):
@@ -215,7 +215,7 @@ def test_a_checkpoint_without_its_configuration(run: Path):
     (run / "config.yml").unlink()
     assert "config.yml does not exist" in message(run)
     checkpoint = run / "nerfstudio_models" / "step-000000003.ckpt"
-    assert "is a checkpoint: give the config.yml" in message(checkpoint)
+    assert "is a checkpoint: give a run's folder" in message(checkpoint)
 
 
 def test_a_configuration_without_its_checkpoint(run: Path, finished: Path):

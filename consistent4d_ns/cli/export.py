@@ -174,8 +174,8 @@ def usd(
 ) -> None:
     """USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
 
-    .usd, .usda and .usdc hold one mesh with a colour per vertex, z up and the front towards +x, where the input camera
-    stands. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
+    Files named .usd, .usda or .usdc hold one mesh with a colour per vertex, z up and the front towards +x, where the
+    input camera stands. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
 
     Args:
         config: The run's config.yml, or its folder.

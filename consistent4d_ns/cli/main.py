@@ -1,4 +1,4 @@
-"""The `consistent4d` command: everything beside `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`."""
+"""The `consistent4d` command: everything besides `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from consistent4d_ns import __version__
 from consistent4d_ns.errors import hide_nerfstudio_warnings, one_line_endings
 
-DESCRIPTION = """Everything beside `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
+DESCRIPTION = """Everything besides `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
 
-`consistent4d COMMAND --help` explains a command; `consistent4d --version` prints the version."""
+For a command's options, use `consistent4d COMMAND --help`; for the version, `consistent4d --version`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

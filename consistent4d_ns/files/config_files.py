@@ -6,7 +6,7 @@ from pathlib import Path
 
 from consistent4d_ns.errors import InputError
 
-REMEDY = "give the config.yml that ns-train saved in the run's folder"
+REMEDY = "give a run's folder or its config.yml"
 """What to do where a file is no configuration."""
 
 

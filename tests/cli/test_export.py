@@ -274,7 +274,7 @@ def test_configurations_of_others_and_lost_checkpoints(run: Path, tmp_path: Path
     other.write_text(yaml.dump(TrainerConfig(method_name="nerfacto")))
     assert "is a configuration of nerfacto" in message("mesh", other, tmp_path / "a.glb")
     (checkpoint,) = (run / "nerfstudio_models").iterdir()
-    assert "is a checkpoint: give the config.yml" in message("points", checkpoint, tmp_path / "points")
+    assert "is a checkpoint: give a run's folder" in message("points", checkpoint, tmp_path / "points")
     assert names(tmp_path) == ["config.yml"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ assert not (slow := set({SLOW}) & set(sys.modules)), slow
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("usage: consistent4d") == 1 + len(COMMANDS)
     assert result.stderr == ""
+    assert "beside " not in result.stdout
+    lines = [line.strip(" │") for line in result.stdout.splitlines()]
+    assert not [line for line, following in pairwise(lines) if line == following == ""], result.stdout
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,7 +250,7 @@ def test_other_runs(run: Path, tmp_path: Path):
     assert "is a configuration of nerfacto, not of consistent4d" in refusal(other, tmp_path / "a.mp4")
     shutil.copytree(run / "nerfstudio_models", tmp_path / "nerfstudio_models")
     (checkpoint,) = (tmp_path / "nerfstudio_models").iterdir()
-    assert "is a checkpoint: give the config.yml" in refusal(checkpoint, tmp_path / "a.mp4")
+    assert "is a checkpoint: give a run's folder" in refusal(checkpoint, tmp_path / "a.mp4")
     assert "config.yml does not exist" in refusal(tmp_path, tmp_path / "a.mp4")
 
 
