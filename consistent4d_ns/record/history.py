@@ -24,6 +24,8 @@ Row = dict[str, float | None]
 """Terms of one step, unweighted, by name as in the loss dictionary; and "step". None stands for what is not finite."""
 Series = tuple[np.ndarray, np.ndarray]
 """Steps and values of a term."""
+ROW_BEGIN = b'{"step": '
+"""How every line of a history begins."""
 COLUMNS = 3
 """Terms side by side in a plot."""
 SMOOTHING = 40
@@ -94,7 +96,7 @@ def read_history(file: Path) -> list[Row]:
     A damaged last line is left out: that of a run that was killed, or whose machine lost power, while it wrote.
 
     Raises:
-        InputError: another line is no row, or the file cannot be read.
+        InputError: another line is no row, the file is something else altogether, or it cannot be read.
     """
     if not file.exists():
         return []
@@ -110,9 +112,14 @@ def read_history(file: Path) -> list[Row]:
         try:
             rows.append(parse_row(line))
         except (ValueError, OverflowError, RecursionError) as error:
-            if number < len(lines):
+            if number < len(lines) or not (rows or _was_a_row(line)):
                 raise InputError(refusal.format(f"line {number}: {error}")) from error
     return rows
+
+
+def _was_a_row(line: bytes) -> bool:
+    """Whether the only line of a file may be what is left of a row, and not somebody else's file."""
+    return line.startswith(ROW_BEGIN) or not line.strip(b"\0")
 
 
 def parse_row(line: bytes) -> Row:

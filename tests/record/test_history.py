@@ -47,6 +47,12 @@ def test_a_damaged_last_line_never_blocks_and_another_is_named(tmp_path: Path, d
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("only", [b'{"step": 0, "rgb', b"\0" * 64])
+def test_what_is_left_of_the_only_row_does_not_block(tmp_path: Path, only: bytes):
+    (tmp_path / "losses.jsonl").write_bytes(only)
+    assert read_history(tmp_path / "losses.jsonl") == []
+
+
 def test_an_infinite_value_is_read_as_not_finite(tmp_path: Path):
     (tmp_path / "losses.jsonl").write_text('{"step": 0, "rgb_0": 1e999}\n')
     assert read_history(tmp_path / "losses.jsonl") == [{"step": 0, "rgb_0": None}]
