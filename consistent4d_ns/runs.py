@@ -136,7 +136,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
         node: Any = loader.get_single_node()
         own = f"{PYTHON_TAG}object:{Consistent4DTrainerConfig.__module__}.{Consistent4DTrainerConfig.__qualname__}"
         if node is None or node.tag != own:
-            raise InputError(f"{path} {_what_it_is(node)}: {REMEDY}.")
+            raise InputError(f"{path} {_what_it_is(node)}.")
         config = loader.construct_document(node)
         check_config(config)
     except InputError:
@@ -149,10 +149,16 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
 
 
 def _what_it_is(node: Any) -> str:
-    """Describes a YAML file that is not a configuration of this method."""
+    """Describes a YAML file that is not a configuration of this version of this method, and says what to do."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     method = next((value.value for key, value in pairs if key.value == "method_name"), None)
-    return f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"
+    own = node is not None and node.tag.startswith(f"{PYTHON_TAG}object:{__package__}.")
+    if own or str(method).partition("-")[0] == "consistent4d":
+        return "is a configuration of another version of consistent4d: open the run with the version that trained it"
+    description = (
+        f"is a configuration of {method}, not of consistent4d" if method else "is not a configuration of a run"
+    )
+    return f"{description}: {REMEDY}"
 
 
 def load_run(path: Path, step: int | None = None, data: Path | None = None, device: str | None = None) -> Run:
@@ -170,7 +176,7 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     config = read_config(path)
     if data is not None:
         config.use_data(data.expanduser())
-    frames = config.data or config.pipeline.datamanager.data
+    frames = config.frames_path
     if data is None and frames is not None and not frames.exists():
         raise InputError(f"the frames of this run are no longer at {frames}: say with --data where they are.")
     state = read_checkpoint(choose_checkpoint(config.get_checkpoint_dir(), step))

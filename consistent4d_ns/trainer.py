@@ -18,11 +18,12 @@ from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
 from consistent4d_ns.files.checkpoints import (
     checkpoint_path,
-    list_checkpoints,
+    newest_whole,
     read_checkpoint,
     resumed_checkpoint,
     write_checkpoint,
 )
+from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.record.report import TrainingReport
@@ -50,14 +51,18 @@ class Consistent4DTrainer(Trainer):
         """Whether Ctrl-C asked for an end after the current step."""
         self.unsaved: InputError | None = None
         """Error of the latest checkpoint, if it could not be saved."""
+        self.folder_lock: TrainingLock | None = None
+        """Keeps other trainings out of the run's folder, from `setup` to the end of `train`."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build the pipeline, load the checkpoint to resume from, open the logs; in the main process also the report.
 
         Raises:
-            InputError: something that the configuration names cannot be used.
+            InputError: something that the configuration names cannot be used, or another process trains in the folder.
         """
         close_logs()
+        if is_main_process():
+            self.folder_lock = TrainingLock(self.base_dir)
         with end_on_interrupt("stopped before the first step."):
             super().setup(test_mode)
         set_total_steps(self._start_step + self.config.max_num_iterations)
@@ -127,6 +132,9 @@ class Consistent4DTrainer(Trainer):
                 super().train()
             except KeyboardInterrupt:
                 self.end_at_once()
+            finally:
+                if self.folder_lock is not None:
+                    self.folder_lock.release()
         if self.unsaved is not None:
             raise self.unsaved
 
@@ -183,9 +191,9 @@ class Consistent4DTrainer(Trainer):
 
 
 def kept(folder: Path) -> str:
-    """A sentence that names the last checkpoint of a run."""
-    saved = list_checkpoints(folder)
-    return f"The last checkpoint is {saved[max(saved)]}." if saved else "There is no checkpoint yet."
+    """A sentence that names the last checkpoint of a run that is whole."""
+    last = newest_whole(folder)
+    return f"The last checkpoint is {last}." if last else "There is no checkpoint yet."
 
 
 @contextmanager

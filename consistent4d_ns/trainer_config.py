@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.checks.options import check_options
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint
+from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.guidance.config import check_noise_levels
@@ -82,7 +84,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Called when a YAML file is read, also by Nerfstudio's commands, and when a configuration is copied.
 
         Raises:
-            InputError: it holds something that does not belong there, or the run that is opened has no checkpoint.
+            InputError: it holds something that does not belong there, or the run that is opened has no checkpoint or
+                no frames.
         """
         show_input_errors_in_one_line()
         vars(self).update(state)
@@ -90,6 +93,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         file = config_being_opened()
         if file is not None:
             self.open_in(file.parent)
+            self.check_frames()
             self.load_step = int(choose_checkpoint(self.get_checkpoint_dir()).stem.partition("-")[2])
 
     def set_timestamp(self) -> None:
@@ -114,8 +118,10 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.prepare()
         folder = self.claim_folder()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
+        saved = copy.copy(self)
+        saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
-            file.write_text(yaml.dump(self, Dumper=ConfigDumper), encoding="utf-8")
+            file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
 
     def prepare(self) -> None:
         """Check the options, make paths absolute, and find the checkpoint to resume from.
@@ -168,9 +174,11 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Use a folder that exists; unless its run is resumed, `overwrite` deletes its checkpoints and losses.
 
         Raises:
-            InputError: neither is the run in it resumed nor may it be overwritten.
+            InputError: neither is the run in it resumed nor may it be overwritten, or it is being trained right now.
         """
         self.check_earlier_run(folder)
+        if self.machine.machine_rank == 0:  # The first machine may be training in it for this run.
+            TrainingLock(folder).release()
         if self.reuses_folder:
             return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
@@ -197,7 +205,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
         self.opened_in = folder = folder.expanduser().absolute()
-        data = self.data or self.pipeline.datamanager.data
+        data = self.frames_path
         if data is None or data.exists():
             return
         places = [folder / data.name]
@@ -208,6 +216,21 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 warn(f"{data} does not exist any more; using the frames in {place}.")
                 self.use_data(place)
                 return
+
+    @property
+    def frames_path(self) -> Path | None:
+        """Where the frames are, if the configuration says so."""
+        return self.data or self.pipeline.datamanager.data
+
+    def check_frames(self) -> None:
+        """Raises: InputError: the frames of a run that one of Nerfstudio's commands opens are gone."""
+        frames = self.frames_path
+        if frames is not None and not frames.exists():
+            raise InputError(
+                f"the frames of this run are no longer at {frames}: put them beside {CONFIG_FILE} as "
+                f"{self.get_base_dir() / frames.name}, or use `consistent4d render`, `consistent4d view` or "
+                f"`consistent4d export` with --data."
+            )
 
     def use_data(self, data: Path) -> None:
         """Take the frames from `data`."""

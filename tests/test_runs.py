@@ -211,6 +211,12 @@ def test_another_method_s_configuration(tmp_path: Path):
     assert "is a configuration of nerfacto, not of consistent4d" in message(tmp_path / "config.yml")
 
 
+@pytest.mark.parametrize("tag", ["!!python/object:consistent4d_ns.method_configs.Consistent4DTrainerConfig", "!!map"])
+def test_a_configuration_of_another_version(tmp_path: Path, tag: str):
+    (tmp_path / "config.yml").write_text(f"{tag}\nmethod_name: consistent4d-mini\n")
+    assert "is a configuration of another version of consistent4d: open the run" in message(tmp_path)
+
+
 def test_a_checkpoint_without_its_configuration(run: Path):
     (run / "config.yml").unlink()
     assert "config.yml does not exist" in message(run)
@@ -290,3 +296,13 @@ class TestNerfstudiosCommands:
         config.write_text(config.read_text().replace("- out\n", "- never\n"))
         with pytest.raises(InputError, match="holds no checkpoint"):
             eval_setup(config, test_mode="inference")
+
+    def test_frames_that_are_gone(self, run: Path):
+        """What these commands can do about it is named: they have no --data."""
+        config, frames = run / "config.yml", read_config(run / "config.yml").data
+        assert frames is not None
+        config.write_text(config.read_text().replace(f"- {frames.name}\n", "- gone\n"))
+        expected = rf"no longer at .*gone: put them beside config.yml as {run / 'gone'}, or use `consistent4d render`"
+        with pytest.raises(InputError, match=expected) as raised:
+            eval_setup(config, test_mode="inference")
+        assert "\n" not in str(raised.value)

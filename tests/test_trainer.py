@@ -18,7 +18,8 @@ from nerfstudio.scripts import train as nerfstudio_train
 from consistent4d_ns import trainer as trainer_module
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint
+from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint, write_checkpoint
+from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder
@@ -127,6 +128,41 @@ def test_a_run_is_not_trained_over(config: Consistent4DTrainerConfig, tmp_path: 
     assert list(list_checkpoints(folder / "nerfstudio_models")) == [1]
     assert [row["step"] for row in read_history(folder / "losses.jsonl")] == [0, 1]
     assert not yaml.load((folder / "config.yml").read_text(), yaml.Loader).overwrite
+
+
+def test_a_resumed_run_is_not_trained_over_with_its_configuration(config: Consistent4DTrainerConfig):
+    """Its config.yml does not say that it was resumed, hence it does not reuse its folder a second time."""
+    config.load_dir = train(deepcopy(config)).config.get_base_dir()
+    folder = train(config).config.get_base_dir()
+    assert folder == config.get_base_dir()
+    assert config.load_checkpoint is not None
+    again = yaml.load((folder / "config.yml").read_text(), yaml.Loader)
+    assert again.load_checkpoint is None
+    for start in (again.set_timestamp, again.save_config):
+        with pytest.raises(InputError, match="exists already: leave out --timestamp"):
+            start()
+
+
+def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(config: Consistent4DTrainerConfig):
+    folder = train(deepcopy(config)).config.get_base_dir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    held = TrainingLock(folder)
+    for change in ({"load_dir": folder}, {"overwrite": True}):
+        other = deepcopy(config)
+        vars(other).update(change)
+        with pytest.raises(InputError, match="another process is training in"):
+            other.save_config()
+    with pytest.raises(InputError, match="another process is training in"):
+        config.setup(local_rank=0, world_size=1).setup()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    held.release()
+
+
+def test_the_checkpoint_that_is_named_at_the_end_is_whole(tmp_path: Path):
+    (tmp_path / "step-000000009.ckpt").write_bytes(b"half")
+    assert trainer_module.kept(tmp_path) == "There is no checkpoint yet."
+    write_checkpoint(tmp_path / "step-000000004.ckpt", {"step": 4})
+    assert trainer_module.kept(tmp_path).endswith("step-000000004.ckpt.")
 
 
 def test_trainings_that_start_in_the_same_second(config: Consistent4DTrainerConfig, tmp_path: Path):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import re
+import secrets
 import zipfile
 import zlib
 from pathlib import Path
@@ -37,12 +38,19 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is a complete archive in which every checksum is right."""
+    """Whether a checkpoint is a regular file, a complete archive that holds something, and every checksum is right."""
     try:
+        if not path.is_file():  # Opening a named pipe would block.
+            return False
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            return bool(archive.namelist()) and archive.testzip() is None
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
         return False
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint of the latest step that is whole, if there is one."""
+    return next((path for _, path in sorted(list_checkpoints(folder).items(), reverse=True) if is_whole(path)), None)
 
 
 def choose_checkpoint(folder: Path, step: int | None = None) -> Path:
@@ -143,7 +151,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         InputError: it cannot be written; what was at `path` stays.
     """
     folder = path.parent.resolve()  # A link to another disk is followed, so that the file can be renamed.
-    partial = folder.parent / f".{folder.name}.partial"
+    partial = partial_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(state, partial)
@@ -158,6 +166,11 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def partial_path(folder: Path) -> Path:
+    """Where a checkpoint for `folder` is written first: a new name each time, so that no two writers share it."""
+    return folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.partial"
 
 
 def _why_not(folder: Path) -> str:

@@ -24,7 +24,7 @@ Row = dict[str, float | None]
 """Terms of one step, unweighted, by name as in the loss dictionary; and "step". None stands for what is not finite."""
 Series = tuple[np.ndarray, np.ndarray]
 """Steps and values of a term."""
-ROW_BEGIN = '{"step": '
+ROW_BEGIN = b'{"step": '
 """How every line of a history begins."""
 COLUMNS = 3
 """Terms side by side in a plot."""
@@ -93,26 +93,51 @@ def shortest_decimals(values: Float32[Tensor, " values"]) -> list[float]:
 def read_history(file: Path) -> list[Row]:
     """The rows of a history; none if there is no such file.
 
-    A last line that was cut off, when a run was killed while it wrote, is left out.
+    A damaged last line is left out: that of a run that was killed, or whose machine lost power, while it wrote.
 
     Raises:
-        InputError: it is something else.
+        InputError: another line is no row, the file is something else altogether, or it cannot be read.
     """
     if not file.exists():
         return []
+    refusal = f"{file} is not a loss history ({{}}): move it away to train in its folder."
+    if not file.is_file():
+        raise InputError(refusal.format("not a regular file"))
     try:
-        *lines, rest = file.read_text(encoding="utf-8").split("\n")
-        if is_cut_off(rest):
-            rest = ""
-        rows = [json.loads(line) for line in (*lines, rest) if line]
-        return [{**row, "step": int(row["step"])} for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not a loss history ({error}): move it away to train in its folder.") from error
+        lines = [line for line in file.read_bytes().split(b"\n") if line]
+    except OSError as error:
+        raise InputError(refusal.format(error)) from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(parse_row(line))
+        except (ValueError, OverflowError, RecursionError) as error:
+            if number < len(lines) or not (rows or _was_a_row(line)):
+                raise InputError(refusal.format(f"line {number}: {error}")) from error
+    return rows
 
 
-def is_cut_off(line: str) -> bool:
-    """Whether a line is the beginning of a row, and not a whole one."""
-    return line[: len(ROW_BEGIN)] == ROW_BEGIN[: len(line)] and not line.endswith("}")
+def _was_a_row(line: bytes) -> bool:
+    """Whether the only line of a file may be what is left of a row, and not somebody else's file."""
+    return line.startswith(ROW_BEGIN) or not line.strip(b"\0")
+
+
+def parse_row(line: bytes) -> Row:
+    """A line of a history; numbers that are not finite become None.
+
+    Raises:
+        ValueError: it is no JSON object with a step and numbers.
+        OverflowError: a number is out of range.
+        RecursionError: it is nested too deeply.
+    """
+    row = json.loads(line.decode("utf-8"))
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        raise ValueError("no step")
+    for name, value in row.items():
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"{name} is not a number")
+    finite = {name: value if value is not None and math.isfinite(value) else None for name, value in row.items()}
+    return {**finite, "step": row["step"]}
 
 
 def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> None:

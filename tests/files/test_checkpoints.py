@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +80,37 @@ def test_a_real_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What PyTorch raises on `/dev/full` is understood."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    (tmp_path / ".models.partial").symlink_to("/dev/full")
+    link = tmp_path / "partial"
+    link.symlink_to("/dev/full")
+    monkeypatch.setattr(checkpoints, "partial_path", lambda folder: link)
     with pytest.raises(InputError, match="cannot write"):
         write_checkpoint(tmp_path / "models" / "step-000000001.ckpt", {"step": 1, "pipeline": torch.zeros(1 << 20)})
     assert names(tmp_path) == []
+
+
+def test_writers_of_the_same_folder_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two processes that resume one run; here one writes while the other is half way."""
+    path, save, started = tmp_path / "models" / "step-000000001.ckpt", torch.save, []
+
+    def save_slowly(state: Any, partial: Path) -> None:
+        save(state, partial)
+        if not started:
+            started.append(partial)
+            with ThreadPoolExecutor() as pool:
+                pool.submit(write_checkpoint, path, {**STATE, "step": 2}).result()
+
+    monkeypatch.setattr(torch, "save", save_slowly)
+    write_checkpoint(path, STATE)
+    assert read_checkpoint(path)["step"] == 7
+    assert names(tmp_path) == [path.name]
+
+
+def test_what_is_no_regular_file_or_empty_is_not_whole(tmp_path: Path):
+    zipfile.ZipFile(tmp_path / "step-000000001.ckpt", "w").close()
+    assert not is_whole(tmp_path / "step-000000001.ckpt")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "step-000000002.ckpt")
+        assert not is_whole(tmp_path / "step-000000002.ckpt")  # And does not wait for a writer.
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
