@@ -67,7 +67,7 @@ def find_series(folder: str, names: Sequence[str]) -> Series:
     parsed = _majority_template(folder, _parse_all(names))
     if dates := _date_times(folder, parsed):
         return _stamped_series(folder, parsed, dates)
-    if decimals := _decimal_seconds(parsed):
+    if decimals := _decimal_seconds(folder, parsed):
         seconds, resolution = decimals
         return _stamped_series(folder, parsed, seconds, resolution)
     parsed, column = _counting_column(folder, parsed, len(names))
@@ -117,7 +117,7 @@ def _counting_column(folder: str, parsed: list[Name], available: int) -> tuple[l
 def _count_on(parsed: list[Name], majority: list[Name], counting: int) -> bool:
     """Whether the names outside the majority count on within it or without a gap: then they belong to the series."""
     numbers = sorted(int(name.numbers[counting]) for name in parsed)
-    if all(b - a == 1 for a, b in pairwise(numbers)):
+    if _is_consecutive(numbers):
         return len(majority) < len(parsed)
     kept = {int(name.numbers[counting]) for name in majority}
     others = [int(name.numbers[counting]) for name in parsed if name not in majority]
@@ -148,9 +148,11 @@ def _date_times(folder: str, parsed: list[Name]) -> dict[Name, float] | None:
     if len(around) > 1 and len(set(times.values())) == 1:
         return None
     if len(around) > 1 and len(set(times.values())) < len(parsed):
-        if any(len(set(column)) == len(parsed) for column in _columns(parsed)):
+        if any(_is_consecutive([int(part) for part in column]) for column in _columns(parsed)):
             return None
         raise _several_per_time(folder, sorted(parsed, key=times.__getitem__), times)
+    instants = [(match.groups()[:6], match[7] or "") for match in matches.values() if match]
+    _check_restarts(folder, parsed, instants)
     begin = min(times.values())
     return {name: (time - begin) / 1e9 for name, time in times.items()}
 
@@ -190,7 +192,7 @@ def _nanoseconds(match: re.Match[str]) -> int | None:
     return (moment - datetime.min) // timedelta(seconds=1) * 10**9 + int((decimals or "").ljust(9, "0"))
 
 
-def _decimal_seconds(parsed: list[Name]) -> tuple[dict[Name, float], float] | None:
+def _decimal_seconds(folder: str, parsed: list[Name]) -> tuple[dict[Name, float], float] | None:
     """Seconds, from the first, of names that hold a decimal number, and the last decimal's unit; None for all others.
 
     A decimal number in another order than a number that is different in every name is no time (`0001_score0.87`).
@@ -209,6 +211,7 @@ def _decimal_seconds(parsed: list[Name]) -> tuple[dict[Name, float], float] | No
     others = columns[:place] + columns[place + 2 :]
     if not _agree_in_order(units, others):
         return None
+    _check_restarts(folder, parsed, [((whole,), part) for whole, part in zip(wholes, decimals, strict=True)])
     return {name: (unit - min(units)) / 10**width for name, unit in zip(parsed, units, strict=True)}, 10.0**-width
 
 
@@ -237,6 +240,28 @@ def _agree_in_order(units: Sequence[int], others: Sequence[Sequence[str]]) -> bo
 def _columns(parsed: list[Name]) -> list[tuple[str, ...]]:
     """The first numbers of all names, the second ones, and so on."""
     return list(zip(*(name.numbers for name in parsed), strict=True))
+
+
+def _check_restarts(folder: str, parsed: list[Name], parts: Sequence[tuple[tuple[str, ...], str]]) -> None:
+    """Raises: InputError: decimals count up by one from 0 or 1 again and again, as frames of several shots do."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for whole, decimals in parts:
+        groups.setdefault(whole, []).append(decimals)
+    runs = [group for group in groups.values() if len(group) > 1]
+    if not all(all(group) for group in groups.values()) or len(runs) < 2:
+        return
+    counted = [[int(part) for part in group] for group in groups.values()]
+    if not all(_is_consecutive(numbers) and min(numbers) <= 1 for numbers in counted):
+        return
+    # All the decimals there are, but in the last second, are times at a constant rate.
+    filled = sum(max(group) == "9" * len(group[0]) for group in groups.values())
+    if filled < len(groups) - 1:
+        raise _several_series(folder, [name.name for name in parsed[:3]])
+
+
+def _is_consecutive(numbers: Sequence[int]) -> bool:
+    """Whether numbers are different and have no gap."""
+    return len(set(numbers)) == len(numbers) == max(numbers) - min(numbers) + 1
 
 
 def _counts_by_one(numbers: Sequence[int]) -> bool:

@@ -232,3 +232,19 @@ def test_a_counter_continues_where_another_number_changes() -> None:
 def test_rounded_decimals_are_even() -> None:
     """30 frames per second in milliseconds."""
     assert series("0.000.png", "0.033.png", "0.067.png", "0.100.png").spacing.positions == Spacing.even(4).positions
+
+
+@pytest.mark.parametrize("pattern", ["cam{}.{}.png", "shot{}.{:04d}.png", "20240101_12000{}_{:03d}.png"])
+def test_several_shots_are_not_decimals(pattern: str) -> None:
+    names = [pattern.format(shot, i) for shot in (1, 2) for i in (1, 2, 3)]
+    assert "no single series" in refusal(*names)
+
+
+def test_decimals_at_a_constant_rate() -> None:
+    names = tuple(f"t{i / 10:.1f}.png" for i in range(24))
+    assert series(*names[::-1]) == Series(names, Spacing.even(24, pytest.approx(10.0)))
+
+
+def test_a_counter_with_a_gap_beside_times_is_refused() -> None:
+    names = ("1_20240101_120000.png", "2_20240101_120000.png", "4_20240101_120001.png")
+    assert "several frames of the same time" in refusal(*names)
