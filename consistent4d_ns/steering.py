@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.loss_weights import LossWeights, split_level
@@ -23,8 +25,8 @@ SCALE_LIMITS = (0.0, 100.0)
 class Steering:
     """Changes to the configuration; by default there are none.
 
-    Values may come from any page that reaches the viewer: numbers are clamped to their limits, and a number that is not
-    finite leaves the configured value.
+    Values may come from any page that reaches the viewer: numbers are clamped to their limits, and what is not a
+    finite number leaves the configured value.
     """
 
     guidance_scale: float | None = None
@@ -96,16 +98,18 @@ def resolve_settings(
     )
 
 
-def _limited(value: float | None, limits: tuple[float, float], otherwise: float | None) -> float | None:
+def _limited(value: object, limits: tuple[float, float], otherwise: float | None) -> float | None:
     """`value` within `limits`; `otherwise` where there is no finite value."""
-    if value is None or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:  # an integer beyond the range of a float
         return otherwise
-    return min(max(float(value), limits[0]), limits[1])
+    return min(max(number, limits[0]), limits[1]) if math.isfinite(number) else otherwise
 
 
-def _limited_range(noise_range: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Noise levels within their limits and in order; None where one of them is not a finite number."""
-    if noise_range is None:
+def _limited_range(noise_range: object) -> tuple[float, float] | None:
+    """Noise levels within their limits and in order; None where they are not two finite numbers."""
+    if not isinstance(noise_range, Sequence) or len(noise_range) != 2:
         return None
     low, high = (_limited(value, NOISE_LIMITS, None) for value in noise_range)
     return None if low is None or high is None else (min(low, high), max(low, high))

@@ -162,3 +162,16 @@ def test_whatever_the_viewer_is_sent_stays_within_the_limits(pipeline, asked, ex
     _, losses, _ = pipeline.get_train_loss_dict(step)
     assert pipeline.steering == Steering(**expected)
     assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("value", ["a", "2", 10**400, float("nan"), [1.0], object(), 1j])
+def test_what_is_no_finite_number_leaves_the_configured_value(value: Any) -> None:
+    unchanged = Steering()
+    assert Steering(sds=value, rgb=value, guidance_scale=value) == unchanged
+    assert Steering(noise_range=value) == unchanged
+    assert Steering(noise_range=(0.1, value)) == unchanged
+
+
+@pytest.mark.parametrize("noise_range", [(0.1,), (0.1, 0.2, 0.3), (), 0.5])
+def test_a_noise_range_that_is_no_pair_leaves_the_configured_one(noise_range: Any) -> None:
+    assert Steering(noise_range=noise_range).noise_range is None

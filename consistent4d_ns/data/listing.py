@@ -80,13 +80,21 @@ def list_frames(
 def _folder_frames(folder: Path) -> tuple[tuple[str, ...], Spacing, tuple[str, ...]]:
     """Names of the frames of a folder in order of time, their spacing, and the names of all else in it."""
     with reading(folder):
-        entries = natsorted(entry.name for entry in folder.iterdir())
-    images = [name for name in entries if name.lower().endswith(STILL_TYPES) and not name.startswith(".")]
+        kinds = {entry.name: _may_be_frame(entry) for entry in folder.iterdir()}
+    entries = natsorted(kinds)
+    images = [name for name in entries if kinds[name]]
     if not images:
         raise InputError(f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data")
     series = find_series(str(folder), images)
     frames = set(series.names)
     return series.names, series.spacing, tuple(name for name in entries if name not in frames)
+
+
+def _may_be_frame(entry: Path) -> bool:
+    """Whether an entry is an image file by its name, or a link to one; a broken link is reported when it is read."""
+    if entry.name.startswith(".") or not entry.name.lower().endswith(STILL_TYPES):
+        return False
+    return entry.is_file() or (entry.is_symlink() and not entry.exists())
 
 
 def _file_spacing(path: Path) -> Spacing:

@@ -37,14 +37,16 @@ class Spacing:
         return cls(tuple(float(i) for i in range(count)), rate)
 
     @classmethod
-    def from_stamps(cls, stamps: Sequence[float], rate: float | None = None) -> Spacing:
-        """From increasing times in any unit; `rate` in frames per second."""
+    def from_stamps(cls, stamps: Sequence[float], rate: float | None = None, resolution: float = math.inf) -> Spacing:
+        """From increasing times in any unit, rounded to `resolution` where known; `rate` in frames per second."""
         last = len(stamps) - 1
         if last < 1:
             return cls.even(len(stamps), rate)
         step = (stamps[-1] - stamps[0]) / last
         positions = tuple((stamp - stamps[0]) / step for stamp in stamps)
-        if max(abs(position - i) for i, position in enumerate(positions)) <= EVEN_TOLERANCE:
+        # Two rounded times are off by at most one unit; the slack is for binary fractions.
+        tolerance = min(EVEN_TOLERANCE, 1.01 * resolution / step)
+        if max(abs(position - i) for i, position in enumerate(positions)) <= tolerance:
             return cls.even(len(stamps), rate)
         return cls(positions, rate)
 

@@ -119,3 +119,18 @@ def test_a_stray_image_does_not_hide_a_gap(tmp_path: Path) -> None:
 def test_a_folder_that_loops(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
     assert f"{tmp_path / 'a.png'} is damaged or cut short" in message(tmp_path)
+
+
+def test_folders_named_like_frames_are_ignored_and_named(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    (tmp_path / "3.png").mkdir()
+    (tmp_path / "4.png").symlink_to(tmp_path / "3.png")
+    frames = list_frames(tmp_path)
+    assert frames.names == ("0.png", "1.png", "2.png")
+    assert frames.ignored == ("3.png", "4.png")
+
+
+def test_links_to_files_are_frames(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    (tmp_path / "3.png").symlink_to(tmp_path / "0.png")
+    assert len(list_frames(tmp_path)) == 4

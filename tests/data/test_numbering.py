@@ -145,3 +145,106 @@ def test_numbers_that_look_like_time_stamps_are_counted(pattern: str) -> None:
 
 def test_one_image_needs_no_number() -> None:
     assert series("rose.png") == Series(("rose.png",), Spacing.even(1))
+
+
+@pytest.mark.parametrize(
+    ("names", "positions"),
+    [
+        (("20240101_235959.png", "20240102_000000.png", "20240102_000001.png"), (0, 1, 2)),
+        (("20240101_120000.png", "20240101_120001.png", "20240101_120003.png"), (0, 2 / 3, 2)),
+        (("IMG_20240101_120058.png", "IMG_20240101_120059.png", "IMG_20240101_120100.png"), (0, 1, 2)),
+        (("2024-01-01T12.59.59.png", "2024-01-01T13.00.00.png", "2024-01-01T13.00.01.png"), (0, 1, 2)),
+        (("20240101_120000_998.png", "20240101_120000_999.png", "20240101_120001_000.png"), (0, 1, 2)),
+        (("20240101_120059_7.png", "20240101_120100_9.png", "20240101_120101_7.png"), (0, 1, 2)),
+    ],
+)
+def test_dates_one_step_apart(names: tuple[str, ...], positions: tuple[float, ...]) -> None:
+    """Across a second, minute, hour and day, digits do not count up by one, but the times do."""
+    found = series(*names[::-1])
+    assert found.names == names
+    assert found.spacing.positions == pytest.approx(positions)
+
+
+def test_dates_with_a_pause() -> None:
+    names = [f"IMG_20240101_{time}.png" for time in ("120000", "120001", "120002", "120100", "120101")]
+    found = series(*names)
+    assert found.names == tuple(names)
+    assert found.spacing.positions == pytest.approx([4 * second / 61 for second in (0, 1, 2, 60, 61)])
+
+
+def test_several_frames_of_one_time_are_refused() -> None:
+    text = refusal("20240101_120000_1.png", "20240101_120000_2.png", "20240101_120001_1.png")
+    assert "several frames of the same time (20240101_120000_1.png, 20240101_120000_2.png)" in text
+
+
+def test_a_counter_beside_a_date_counts() -> None:
+    names = ("1_20240101_120000.png", "2_20240101_120000.png", "3_20240101_120001.png")
+    assert series(*names[::-1]) == Series(names, Spacing.even(3))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("0.0", "0.1", "0.2", "0.9", "1.0"),
+        ("0.1", "0.2", "0.9"),
+        ("1.5", "2.25", "3.125"),
+        ("0.0", "0.05", "0.1", "0.15", "0.25"),
+        ("9.5", "10.0", "10.25"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["t{}.png", "{}.png", "t{}_v2.png"])
+def test_decimal_numbers_are_seconds(pattern: str, times: tuple[str, ...]) -> None:
+    names = tuple(pattern.format(time) for time in times)
+    seconds = [float(time) for time in times]
+    step = (seconds[-1] - seconds[0]) / (len(times) - 1)
+    found = series(*sorted(names, reverse=True))
+    assert found.names == names
+    assert found.spacing.positions == pytest.approx([(second - seconds[0]) / step for second in seconds])
+    assert found.spacing.rate == pytest.approx(1 / step)
+
+
+def test_unpadded_frame_numbers_after_a_point() -> None:
+    frames = numbered("cam1.{}.png", range(1, 13))
+    assert series(*frames) == Series(tuple(frames), Spacing.even(12))
+    assert "lacks frame 10" in refusal(*frames[:9], *frames[10:])
+
+
+@pytest.mark.parametrize("names", [("0_s0.9.png", "1_s0.25.png", "2_s0.7.png"), ("v0.2.0.png", "v0.2.1.png")])
+def test_other_decimal_numbers_are_no_times(names: tuple[str, ...]) -> None:
+    assert series(*names[::-1]) == Series(names, Spacing.even(len(names)))
+
+
+def test_a_constant_decimal_number_is_no_time() -> None:
+    names = ("s0.5_0.png", "s0.5_1.png", "s0.5_2.png")
+    assert series(*names) == Series(names, Spacing.even(3))
+
+
+def test_frames_counted_in_one_second_of_a_date() -> None:
+    names = tuple(numbered("20240101_120000_{}.png", range(1, 5)))
+    assert series(*names[::-1]) == Series(names, Spacing.even(4))
+
+
+def test_a_counter_continues_where_another_number_changes() -> None:
+    names = ("1_score87.png", "2_score87.png", "3_score87.png", "4_score12.png")
+    assert series(*names[::-1]).names == names
+
+
+def test_rounded_decimals_are_even() -> None:
+    """30 frames per second in milliseconds."""
+    assert series("0.000.png", "0.033.png", "0.067.png", "0.100.png").spacing.positions == Spacing.even(4).positions
+
+
+@pytest.mark.parametrize("pattern", ["cam{}.{}.png", "shot{}.{:04d}.png", "20240101_12000{}_{:03d}.png"])
+def test_several_shots_are_not_decimals(pattern: str) -> None:
+    names = [pattern.format(shot, i) for shot in (1, 2) for i in (1, 2, 3)]
+    assert "no single series" in refusal(*names)
+
+
+def test_decimals_at_a_constant_rate() -> None:
+    names = tuple(f"t{i / 10:.1f}.png" for i in range(24))
+    assert series(*names[::-1]) == Series(names, Spacing.even(24, pytest.approx(10.0)))
+
+
+def test_a_counter_with_a_gap_beside_times_is_refused() -> None:
+    names = ("1_20240101_120000.png", "2_20240101_120000.png", "4_20240101_120001.png")
+    assert "several frames of the same time" in refusal(*names)

@@ -34,6 +34,8 @@ SNAPSHOT = "snapshots/2dd4a4ff0bf6f2a2b1d4ea2d4ba1b2d2b5a3a2c1"
         # The most specific name decides.
         ("/models/stable-zero123/zero123-xl.ckpt", "zero123"),
         ("/models/zero123/stable-zero123.ckpt", "stable-zero123"),
+        ("/x/stable-zero123/zero123-xl", "zero123"),
+        ("/x/zero123-xl/stable-zero123.bak", "stable-zero123"),
         # Names that merely contain the word.
         ("/models/stable/zero123-xl.ckpt", "zero123"),
         ("/models/stable/model.ckpt", "zero123"),
