@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from consistent4d_ns.data.numbering import Series, find_series
@@ -242,7 +244,8 @@ def test_several_shots_are_not_decimals(pattern: str) -> None:
 
 def test_decimals_at_a_constant_rate() -> None:
     names = tuple(f"t{i / 10:.1f}.png" for i in range(24))
-    assert series(*names[::-1]) == Series(names, Spacing.even(24, pytest.approx(10.0)))
+    rate: Any = pytest.approx(10.0)
+    assert series(*names[::-1]) == Series(names, Spacing.even(24, rate))
 
 
 def test_a_counter_with_a_gap_beside_times_is_refused() -> None:
