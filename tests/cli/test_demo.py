@@ -66,6 +66,6 @@ def test_every_phase_is_announced_before_it_begins(tmp_path, monkeypatch, capsys
     shown = capsys.readouterr()
     phases = [line.split(":")[0] for line in shown.err.splitlines() if line.startswith("Step")]
     assert phases == ["Step 1 of 4", "Step 2 of 4", "Step 3 of 4"]
-    assert "Rendering the toy: 100%" in shown.err
+    assert "Rendering the toy: 14/14" in shown.err
     assert "weights of rife" in shown.out
     assert (tmp_path / "out" / "toy" / "meta.json").exists()
