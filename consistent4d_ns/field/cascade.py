@@ -209,9 +209,9 @@ class CascadeKPlanes(nn.Module):
         Its factor in the gradient of the density, sigmoid(raw), cancels in the normalisation and so has no gradient. It
         is kept because it makes the normal 0 where the density underflows.
         """
-        of_heads = running_sums(cast(Tensor, level.gradient) for level in values)
+        head_gradient = running_sums(cast(Tensor, level.gradient) for level in values)
         inside = points.abs() <= 1.0
-        gradient = of_heads + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside
+        gradient = head_gradient + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside
         return F.normalize(-torch.sigmoid(raw.detach())[..., None] * gradient, dim=-1)
 
 

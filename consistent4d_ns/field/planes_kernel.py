@@ -1,7 +1,9 @@
 """The query of a K-planes level as Triton kernels: all six planes at once, values, spatial derivatives and gradients.
 
-The planes of a level are copied into one list of grid values, [values, channels], so that the channels of a corner lie
-side by side: first xy, xz, yz, then xt, yt, zt. The backward pass looks the corners up again instead of keeping them.
+The planes of a level are packed into one array of grid values, [values, channels], so that the channels of a grid point
+are contiguous: first xy, xz, yz, then xt, yt, zt. The backward pass looks the corners up again instead of storing them.
+
+Names that begin with `grad_` are gradients of the loss.
 """
 
 # Called from Python, a `triton.jit` function never returns; called from another it does, which pyright does not know.
@@ -38,12 +40,12 @@ class LaunchConfig:
     space_copies: int = 16
     """Copies of the gradients of xy, xz and yz over which programs are spread, to reduce contention of atomic adds."""
     time_copies: int = 128
-    """The same for xt, yt and zt, of which all samples of an image see the same two rows."""
+    """The same for xt, yt and zt, of which all samples of an image use the same two rows."""
     copies_bytes: int = 1 << 25
-    """Most memory for the copies of either kind: large planes have fewer copies, but at least one."""
+    """Maximum memory for the copies of either kind: large planes have fewer copies, but at least one."""
 
     def copies(self, space: int, time: int, width: int) -> tuple[int, int]:
-        """Copies of `space` and of `time` grid values with `width` channels."""
+        """Number of copies for `space` and for `time` grid values with `width` channels."""
         fit = self.copies_bytes // (4 * width)
         return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // time))
 
@@ -72,6 +74,7 @@ def _query(planes: Planes, coordinates: Tensor, reduction: PlaneReduction, with_
 
 
 def _packed(planes: Planes) -> Float[Tensor, "values channels"]:
+    """Grid values of xy, xz, yz, xt, yt, zt, in this order."""
     in_order = sorted(zip(AXIS_PAIRS, planes, strict=True), key=lambda pair: TIME_AXIS in pair[0])
     return torch.cat([plane[0].permute(1, 2, 0).flatten(0, 1) for _, plane in in_order])
 
@@ -98,18 +101,11 @@ class _Query(torch.autograd.Function):
         count, width = len(coordinates), packed.shape[1]
         features = packed.new_empty(count, width)
         jacobian = packed.new_empty((count, 3, width) if with_jacobian else 0)
-        launch(
+        _launch(
             plane_forward,
-            (ceil_div(count, LAUNCH.forward_block),),
-            packed,
-            coordinates,
-            features,
-            jacobian,
-            count,
-            *resolution,
-            width=width,
-            lanes=triton.next_power_of_2(width),
-            block=LAUNCH.forward_block,
+            LAUNCH.forward_block,
+            (packed, coordinates, features, jacobian),
+            resolution,
             product=product,
             with_jacobian=with_jacobian,
             num_warps=LAUNCH.forward_warps,
@@ -119,65 +115,77 @@ class _Query(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         packed, coordinates = ctx.saved_tensors
-        of_features, of_jacobian = (*gradients, None)[:2]
-        if of_features is None and of_jacobian is None:
+        grad_features, grad_jacobian = (*gradients, None)[:2]
+        if grad_features is None and grad_jacobian is None:
             return None, None, None, None, None
-        gradient = _gradient(packed, coordinates, of_features, of_jacobian, ctx.resolution, ctx.product)
+        gradient = _gradient(packed, coordinates, grad_features, grad_jacobian, ctx.resolution, ctx.product)
         return gradient, None, None, None, None
 
 
 def _gradient(
     packed: Float[Tensor, "values channels"],
     coordinates: Float[Tensor, "points 4"],
-    of_features: Float[Tensor, "points channels"] | None,
-    of_jacobian: Float[Tensor, "points 3 channels"] | None,
+    grad_features: Float[Tensor, "points channels"] | None,
+    grad_jacobian: Float[Tensor, "points 3 channels"] | None,
     resolution: Sequence[int],
     product: bool,
 ) -> Float[Tensor, "values channels"]:
+    """Gradient of the packed planes; at least one of `grad_features` and `grad_jacobian` is given."""
     nx, ny, nz, _ = resolution
-    count, width = len(coordinates), packed.shape[1]
+    width = packed.shape[1]
     space = nx * ny + nx * nz + ny * nz
     time = len(packed) - space
     space_copies, time_copies = LAUNCH.copies(space, time, width)
     copies = packed.new_zeros(space_copies * space + time_copies * time, width)
-    launch(
+    # The kernel does not read a gradient that is not given; any tensor may stand in for it.
+    gradients = (packed if gradient is None else gradient.contiguous() for gradient in (grad_features, grad_jacobian))
+    _launch(
         plane_backward,
-        (ceil_div(count, LAUNCH.backward_block),),
-        packed,
-        coordinates,
-        packed if of_features is None else of_features.contiguous(),
-        packed if of_jacobian is None else of_jacobian.contiguous(),
-        copies,
-        count,
-        *resolution,
-        width=width,
-        lanes=triton.next_power_of_2(width),
-        block=LAUNCH.backward_block,
+        LAUNCH.backward_block,
+        (packed, coordinates, *gradients, copies),
+        resolution,
         product=product,
-        from_features=of_features is not None,
-        from_jacobian=of_jacobian is not None,
+        from_features=grad_features is not None,
+        from_jacobian=grad_jacobian is not None,
         space_copies=space_copies,
         time_copies=time_copies,
         num_warps=LAUNCH.backward_warps,
     )
-    of_space, of_time = copies.split((space_copies * space, time_copies * time))
-    return torch.cat((of_space.view(-1, space, width).sum(dim=0), of_time.view(-1, time, width).sum(dim=0)))
+    grad_space, grad_time = copies.split((space_copies * space, time_copies * time))
+    return torch.cat((grad_space.view(-1, space, width).sum(dim=0), grad_time.view(-1, time, width).sum(dim=0)))
+
+
+def _launch(kernel: Any, block: int, tensors: Sequence[Tensor], resolution: Sequence[int], **options: Any) -> None:
+    """Launch a kernel with one program per `block` samples.
+
+    Args:
+        kernel: `plane_forward` or `plane_backward`.
+        block: Samples per program.
+        tensors: The kernel's tensors: packed planes, coordinates, and its own.
+        resolution: Grid size along x, y, z, t.
+        options: Its other arguments by name, and launch options.
+    """
+    packed, coordinates = tensors[:2]
+    count, width = len(coordinates), packed.shape[1]
+    sizes = {"width": width, "lanes": triton.next_power_of_2(width), "block": block}
+    launch(kernel, (ceil_div(count, block),), packed, *tensors[1:], count, *resolution, **sizes, **options)
 
 
 @triton.jit
 def locate(coordinates, sample, inside, axis: tl.constexpr, size):
-    """Where the samples lie along one axis of the grid.
+    """Grid cells of the samples along one axis.
 
-    Returns the grid lines before and after each sample, [block], the fraction of the cell between them that lies before
-    it, and the derivative of that place in the coordinate, which is 0 outside the box, [block, 1].
+    Returns the indices of the grid lines before and after each sample, [block]; its fractional position between them,
+    [block, 1]; and the derivative of its position with respect to the coordinate, [block, 1], which is 0 outside the
+    box.
     """
     coordinate = tl.load(coordinates + sample * 4 + axis, mask=inside, other=0.0)
-    place = (coordinate + 1.0) / 2.0 * (size - 1)
-    place = tl.minimum(tl.maximum(place, 0.0), (size - 1) * 1.0)
-    before = tl.maximum(tl.minimum(place.to(tl.int32), size - 2), 0)
+    position = (coordinate + 1.0) / 2.0 * (size - 1)
+    position = tl.minimum(tl.maximum(position, 0.0), (size - 1) * 1.0)
+    before = tl.maximum(tl.minimum(position.to(tl.int32), size - 2), 0)
     after = tl.minimum(before + 1, size - 1)
     slope = tl.where(tl.abs(coordinate) <= 1.0, 0.5 * (size - 1), 0.0)
-    return before, after, (place - before)[:, None], slope[:, None]
+    return before, after, (position - before)[:, None], slope[:, None]
 
 
 @triton.jit
@@ -192,7 +200,7 @@ def locate_samples(coordinates, sample, inside, nx, ny, nz, nt):
 
 @triton.jit
 def space_offsets(nx, ny, nz, width: tl.constexpr):
-    """Where xz and yz begin behind xy in a list of grid values, and where the three end."""
+    """Offsets of xz and yz in the packed spatial planes, which begin with xy, and the size of all three."""
     xz = nx * ny * width
     yz = xz + nx * nz * width
     return xz, yz, yz + ny * nz * width
@@ -200,7 +208,7 @@ def space_offsets(nx, ny, nz, width: tl.constexpr):
 
 @triton.jit
 def time_offsets(nx, ny, nz, nt, width: tl.constexpr):
-    """Where yt and zt begin behind xt in a list of grid values, and where the three end."""
+    """Offsets of yt and zt in the packed time planes, which begin with xt, and the size of all three."""
     yt = nx * nt * width
     zt = yt + ny * nt * width
     return yt, zt, zt + nz * nt * width
@@ -208,7 +216,7 @@ def time_offsets(nx, ny, nz, nt, width: tl.constexpr):
 
 @triton.jit
 def corner_offsets(columns, column, row, width: tl.constexpr, lane):
-    """Places of the four corners in a plane: top left, top right, bottom left, bottom right, [block, lanes]."""
+    """Offsets of the four corners in a plane: top left, top right, bottom left, bottom right, [block, lanes]."""
     left, right, _, _ = column
     top, bottom, _, _ = row
     return (
@@ -221,15 +229,17 @@ def corner_offsets(columns, column, row, width: tl.constexpr, lane):
 
 @triton.jit
 def interpolate(plane, columns, column, row, width: tl.constexpr, lane, mask):
-    """Bilinear values of a plane and their derivatives along the axes of its columns and its rows, [block, lanes].
+    """Bilinearly interpolated values of a plane and their derivatives along its two axes, columns then rows.
+
+    All three are [block, lanes].
 
     Args:
         plane: [rows, columns, width] float32.
         columns: Number of columns.
-        column, row: Where the samples lie along these two axes (see `locate`).
+        column, row: Grid cells of the samples along these two axes (see `locate`).
         width: Channels.
-        lane: Channels that are read, [1, lanes].
-        mask: Which of [block, lanes] there are.
+        lane: Indices of the channels, [1, lanes].
+        mask: Which entries of [block, lanes] exist.
     """
     _, _, across, across_slope = column
     _, _, down, down_slope = row
@@ -266,7 +276,7 @@ def interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width: tl.constexpr, 
 def add_to_corners(
     plane, columns, column, row, value, across_derivative, down_derivative, width: tl.constexpr, lane, mask
 ):
-    """The transpose of `interpolate`: adds to the gradients of the corners those that come from its results.
+    """The transpose of `interpolate`: accumulates the gradients of the corners, given those of its results.
 
     Args:
         plane: [rows, columns, width] float32, gradients of a plane.
@@ -294,22 +304,22 @@ def plane_forward(
     packed, coordinates, features, jacobian, count, nx, ny, nz, nt,
     width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr, with_jacobian: tl.constexpr,
 ):  # fmt: skip
-    """Writes the features of a block of samples, and their derivatives along x, y, z.
+    """Write the features of a block of samples, and their derivatives along x, y, z.
 
     Args:
         packed: [values, width] float32, the planes (see `_packed`).
         coordinates: [count, 4] float32.
-        features: [count, width] float32, a result.
-        jacobian: [count, 3, width] float32, a result.
-        count: Samples.
+        features: [count, width] float32, output.
+        jacobian: [count, 3, width] float32, output; not written unless `with_jacobian`.
+        count: Number of samples.
         nx, ny, nz, nt: Resolution.
         width: Channels.
-        lanes: The next power of two.
+        lanes: `width` rounded up to a power of two.
         block: Samples per program.
         product: Whether all six planes are multiplied.
-        with_jacobian: Whether derivatives are wanted.
+        with_jacobian: Whether to compute derivatives.
     """
-    # 64-bit indices: the results may have more than 2^31 elements. Planes are smaller.
+    # 64-bit indices: the outputs may have more than 2^31 elements. Planes are smaller.
     sample = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     lane = tl.arange(0, lanes)[None, :]
     inside = sample < count
@@ -344,44 +354,45 @@ def plane_forward(
 @triton.jit
 def dual_product(first, second):
     """Product of two dual numbers (v, s), which stand for v + s e with e e = 0."""
-    value, tangent = first
-    other, other_tangent = second
-    return value * other, value * other_tangent + tangent * other
+    first_value, first_tangent = first
+    second_value, second_tangent = second
+    return first_value * second_value, first_value * second_tangent + first_tangent * second_value
 
 
 @triton.jit
-def times_other_planes(one, other, time, product: tl.constexpr):
-    """What a plane of space is multiplied by: `time`, and the two other planes where all six are multiplied."""
+def cofactor(first, second, time, product: tl.constexpr):
+    """Cofactor of a spatial plane: `time`, the product of the time planes, times the two other spatial planes if all
+    six planes are multiplied."""
     factor = time
     if product:
-        factor = dual_product(dual_product(one, other), time)
+        factor = dual_product(dual_product(first, second), time)
     return factor
 
 
 @triton.jit
 def load_gradients(
-    of_features, of_jacobian, sample, width: tl.constexpr, lane, mask,
+    grad_features, grad_jacobian, sample, width: tl.constexpr, lane, mask,
     from_features: tl.constexpr, from_jacobian: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the features and of their derivatives along x, y, z, [block, lanes]; 0 where they are not given."""
+    """Gradients of the features and of their derivatives along x, y, z, [block, lanes]; 0 if they are not given."""
     zero = tl.zeros(mask.shape, dtype=tl.float32)
     f = zero
     if from_features:
-        f = tl.load(of_features + sample[:, None] * width + lane, mask=mask, other=0.0)
+        f = tl.load(grad_features + sample[:, None] * width + lane, mask=mask, other=0.0)
     gx = zero
     gy = zero
     gz = zero
     if from_jacobian:
         entry = sample[:, None] * (3 * width) + lane
-        gx = tl.load(of_jacobian + entry, mask=mask, other=0.0)
-        gy = tl.load(of_jacobian + entry + width, mask=mask, other=0.0)
-        gz = tl.load(of_jacobian + entry + 2 * width, mask=mask, other=0.0)
+        gx = tl.load(grad_jacobian + entry, mask=mask, other=0.0)
+        gy = tl.load(grad_jacobian + entry + width, mask=mask, other=0.0)
+        gz = tl.load(grad_jacobian + entry + 2 * width, mask=mask, other=0.0)
     return f, gx, gy, gz
 
 
 @triton.jit
 def plane_duals(planes, gx, gy, gz):
-    """The values of xy, xz, yz, xt, yt, zt as dual numbers, whose tangents are their derivatives along (gx, gy, gz)."""
+    """Values of xy, xz, yz, xt, yt, zt as dual numbers, whose tangents are the derivatives along (gx, gy, gz)."""
     xy, xy_x, xy_y = planes[0]
     xz, xz_x, xz_z = planes[1]
     yz, yz_y, yz_z = planes[2]
@@ -400,30 +411,31 @@ def plane_duals(planes, gx, gy, gz):
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
 def plane_backward(
-    packed, coordinates, of_features, of_jacobian, copies, count, nx, ny, nz, nt,
+    packed, coordinates, grad_features, grad_jacobian, copies, count, nx, ny, nz, nt,
     width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr,
     from_features: tl.constexpr, from_jacobian: tl.constexpr, space_copies: tl.constexpr, time_copies: tl.constexpr,
 ):  # fmt: skip
-    """Adds the gradients of a block of samples to one of the copies of the planes' gradients.
+    """Add the gradients of a block of samples to one of the copies of the planes' gradients.
 
-    For one sample and channel, let F(v_1, ..., v_6) be the feature of the six planes' values, J its derivatives along
-    x, y, z, and f and g = (g_x, g_y, g_z) the gradients of the loss in F and J. The loss sees the planes through
-    f F + g . J, and g . J is the derivative of F along the direction g. That is what dual numbers compute: with
-    v_i + s_i e in place of v_i, where s_i = g . grad v_i and e e = 0, F becomes F + (g . J) e.
+    For one sample and channel, let F(v_1, ..., v_6) be the feature as a function of the six planes' values, J its
+    derivatives along x, y, z, and f and g = (g_x, g_y, g_z) the gradients of the loss with respect to F and J. The loss
+    depends on the planes through f F + g . J, and g . J is the derivative of F along the direction g. Dual numbers
+    compute it: with v_i + s_i e in place of v_i, where s_i = g . grad v_i and e e = 0, F becomes F + (g . J) e.
 
     F is linear in every v_i, so F = v_i E_i + terms without v_i, where the cofactor E_i is the product of the other
-    planes (in the hybrid reduction of a plane of space, of the planes of time alone). Evaluated in dual numbers it is
-    E_i + T_i e, so that f F + g . J depends on plane i through f v_i E_i + v_i T_i + s_i E_i. Hence the gradient in
-    v_i is f E_i + T_i, and that in its derivative along an axis a is g_a E_i.
+    planes (for a spatial plane in the hybrid reduction, of the time planes alone). In dual numbers it is E_i + T_i e,
+    so f F + g . J depends on plane i through f v_i E_i + v_i T_i + s_i E_i. Hence the gradient with respect to v_i is
+    f E_i + T_i, and that with respect to its derivative along an axis a is g_a E_i.
 
-    All samples of an image share their time and so two rows of xt, yt and zt. If all programs added there, most of the
-    time would go into waiting for each other: each adds to a copy of its own, or nearly (see `LaunchConfig`).
+    All samples of an image have the same time, hence use the same two rows of xt, yt and zt. If all programs added to
+    these, they would spend most of their time waiting for each other. Therefore programs are spread over copies of the
+    gradients (see `LaunchConfig`).
 
     Args:
         packed, coordinates, count, nx, ny, nz, nt, width, lanes, block, product: As for `plane_forward`.
-        of_features: [count, width] float32, gradients of the features.
-        of_jacobian: [count, 3, width] float32, gradients of the Jacobian.
-        copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, the result.
+        grad_features: [count, width] float32, gradients of the features.
+        grad_jacobian: [count, 3, width] float32, gradients of the Jacobian.
+        copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, output.
         from_features, from_jacobian: Whether these gradients are given.
         space_copies, time_copies: See `LaunchConfig.copies`.
     """
@@ -433,7 +445,9 @@ def plane_backward(
     inside = sample < count
     mask = inside[:, None] & (lane < width)
     x, y, z, t = locate_samples(coordinates, sample, inside, nx, ny, nz, nt)
-    f, gx, gy, gz = load_gradients(of_features, of_jacobian, sample, width, lane, mask, from_features, from_jacobian)
+    f, gx, gy, gz = load_gradients(
+        grad_features, grad_jacobian, sample, width, lane, mask, from_features, from_jacobian
+    )
     planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
     xy, xz, yz, xt, yt, zt = plane_duals(planes, gx, gy, gz)
     time = dual_product(dual_product(xt, yt), zt)
@@ -441,14 +455,14 @@ def plane_backward(
     if product:
         space = dual_product(dual_product(xy, xz), yz)
 
-    # The cofactor of a plane, then its gradients, one plane after the other: all six at once take more registers.
+    # The cofactor of a plane, then its gradients, one plane after the other: all six at once need more registers.
     xz_start, yz_start, space_size = space_offsets(nx, ny, nz, width)
     gradients = copies + (program % space_copies) * space_size
-    e, tangent = times_other_planes(xz, yz, time, product)
+    e, tangent = cofactor(xz, yz, time, product)
     add_to_corners(gradients, nx, x, y, f * e + tangent, gx * e, gy * e, width, lane, mask)
-    e, tangent = times_other_planes(xy, yz, time, product)
+    e, tangent = cofactor(xy, yz, time, product)
     add_to_corners(gradients + xz_start, nx, x, z, f * e + tangent, gx * e, gz * e, width, lane, mask)
-    e, tangent = times_other_planes(xy, xz, time, product)
+    e, tangent = cofactor(xy, xz, time, product)
     add_to_corners(gradients + yz_start, ny, y, z, f * e + tangent, gy * e, gz * e, width, lane, mask)
 
     yt_start, zt_start, time_size = time_offsets(nx, ny, nz, nt, width)

@@ -1,14 +1,14 @@
 """Compositing of packed samples as a pair of Triton kernels: `compositing.composite` with its gradient.
 
 Each thread marches along one ray at one level. The forward pass accumulates the optical depth in front of the sample.
-The backward pass marches from far to near and accumulates what lies behind: with weights w, transmittance T, colours c,
-distances t and
+The backward pass marches from far to near and accumulates the contribution of the samples behind. With weights w,
+transmittance T, colours c, distances t and
 
     q = dL/dw + dL/d accumulation + dL/d colour . c + dL/d expected depth * t,
 
-the gradient with respect to the optical depth of sample i is q_i T_(i+1) - sum over j > i of q_j w_j, where T_(i+1) is
-the transmittance behind the last sample plus the weights in between. So of the results only the weights and the final
-transmittance are saved for the backward pass.
+the gradient with respect to the optical depth of sample i is q_i T_(i+1) - sum over j > i of q_j w_j. T_(i+1) is the
+transmittance behind the last sample plus the weights of the samples j > i, so the backward pass needs only the weights
+and that final transmittance from the forward pass.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _absorbed(optical):
 
 @triton.jit(do_not_specialize=["samples"])
 def _forward(
-    density, features, starts, offsets, weights, accumulation, colour, depth, behind, rays, samples, step,
+    density, features, starts, offsets, weights, accumulation, colour, depth, final_transmittance, rays, samples, step,
     block: tl.constexpr,
 ):  # fmt: skip
-    """Weights of samples, and per ray and level their sums and the transmittance behind the last sample."""
+    """Weights of the samples, their sums per ray and level, and the transmittance behind the last sample."""
     ray = tl.program_id(0) * block + tl.arange(0, block)
-    there = ray < rays
-    begin = tl.load(offsets + ray, mask=there, other=0)
-    end = tl.load(offsets + ray + 1, mask=there, other=0)
+    valid = ray < rays
+    begin = tl.load(offsets + ray, mask=valid, other=0)
+    end = tl.load(offsets + ray + 1, mask=valid, other=0)
     level = tl.program_id(1).to(tl.int64)
     before = tl.zeros((block,), dtype=tl.float32)
     total = tl.zeros((block,), dtype=tl.float32)
@@ -54,8 +54,8 @@ def _forward(
     green = tl.zeros((block,), dtype=tl.float32)
     blue = tl.zeros((block,), dtype=tl.float32)
     distance = tl.zeros((block,), dtype=tl.float32)
-    for place in range(tl.max(end - begin, axis=0)):
-        sample = begin + place
+    for i in range(tl.max(end - begin, axis=0)):
+        sample = begin + i
         inside = sample < end
         entry = level * samples + sample
         optical = tl.load(density + entry, mask=inside, other=0.0) * step
@@ -68,51 +68,51 @@ def _forward(
         distance += weight * (tl.load(starts + sample, mask=inside, other=0.0) + 0.5 * step)
         tl.store(weights + entry, weight, mask=inside)
     entry = level * rays + ray
-    tl.store(accumulation + entry, total, mask=there)
-    tl.store(colour + 3 * entry, red, mask=there)
-    tl.store(colour + 3 * entry + 1, green, mask=there)
-    tl.store(colour + 3 * entry + 2, blue, mask=there)
-    tl.store(depth + entry, distance, mask=there)
-    tl.store(behind + entry, tl.exp(-before), mask=there)
+    tl.store(accumulation + entry, total, mask=valid)
+    tl.store(colour + 3 * entry, red, mask=valid)
+    tl.store(colour + 3 * entry + 1, green, mask=valid)
+    tl.store(colour + 3 * entry + 2, blue, mask=valid)
+    tl.store(depth + entry, distance, mask=valid)
+    tl.store(final_transmittance + entry, tl.exp(-before), mask=valid)
 
 
 @triton.jit(do_not_specialize=["samples"])
 def _backward(
-    features, starts, offsets, weights, behind, of_weights, of_accumulation, of_colour, of_depth, of_density,
-    of_features, rays, samples, step, block: tl.constexpr,
+    features, starts, offsets, weights, final_transmittance, grad_weights, grad_accumulation, grad_colour, grad_depth,
+    grad_density, grad_features, rays, samples, step, block: tl.constexpr,
 ):  # fmt: skip
-    """Gradients `of_density` and `of_features` from those of the results; `of_weights` may be None."""
+    """Gradients of density and features, given those of the forward pass' results; `grad_weights` may be None."""
     ray = tl.program_id(0) * block + tl.arange(0, block)
-    there = ray < rays
-    begin = tl.load(offsets + ray, mask=there, other=0)
-    end = tl.load(offsets + ray + 1, mask=there, other=0)
+    valid = ray < rays
+    begin = tl.load(offsets + ray, mask=valid, other=0)
+    end = tl.load(offsets + ray + 1, mask=valid, other=0)
     level = tl.program_id(1).to(tl.int64)
     entry = level * rays + ray
-    transmittance = tl.load(behind + entry, mask=there, other=0.0)
-    of_total = tl.load(of_accumulation + entry, mask=there, other=0.0)
-    of_red = tl.load(of_colour + 3 * entry, mask=there, other=0.0)
-    of_green = tl.load(of_colour + 3 * entry + 1, mask=there, other=0.0)
-    of_blue = tl.load(of_colour + 3 * entry + 2, mask=there, other=0.0)
-    of_distance = tl.load(of_depth + entry, mask=there, other=0.0)
+    transmittance = tl.load(final_transmittance + entry, mask=valid, other=0.0)
+    grad_total = tl.load(grad_accumulation + entry, mask=valid, other=0.0)
+    grad_red = tl.load(grad_colour + 3 * entry, mask=valid, other=0.0)
+    grad_green = tl.load(grad_colour + 3 * entry + 1, mask=valid, other=0.0)
+    grad_blue = tl.load(grad_colour + 3 * entry + 2, mask=valid, other=0.0)
+    grad_distance = tl.load(grad_depth + entry, mask=valid, other=0.0)
     later = tl.zeros((block,), dtype=tl.float32)
-    for place in range(tl.max(end - begin, axis=0)):
-        sample = end - 1 - place
+    for i in range(tl.max(end - begin, axis=0)):
+        sample = end - 1 - i
         inside = sample >= begin
         entry = level * samples + sample
         weight = tl.load(weights + entry, mask=inside, other=0.0)
         red = tl.sigmoid(tl.load(features + 3 * entry, mask=inside, other=0.0))
         green = tl.sigmoid(tl.load(features + 3 * entry + 1, mask=inside, other=0.0))
         blue = tl.sigmoid(tl.load(features + 3 * entry + 2, mask=inside, other=0.0))
-        of_weight = of_total + of_red * red + of_green * green + of_blue * blue
-        of_weight += of_distance * (tl.load(starts + sample, mask=inside, other=0.0) + 0.5 * step)
-        if of_weights is not None:
-            of_weight += tl.load(of_weights + entry, mask=inside, other=0.0)
-        tl.store(of_density + entry, (of_weight * transmittance - later) * step, mask=inside)
-        tl.store(of_features + 3 * entry, weight * of_red * red * (1.0 - red), mask=inside)
-        tl.store(of_features + 3 * entry + 1, weight * of_green * green * (1.0 - green), mask=inside)
-        tl.store(of_features + 3 * entry + 2, weight * of_blue * blue * (1.0 - blue), mask=inside)
+        grad_weight = grad_total + grad_red * red + grad_green * green + grad_blue * blue
+        grad_weight += grad_distance * (tl.load(starts + sample, mask=inside, other=0.0) + 0.5 * step)
+        if grad_weights is not None:
+            grad_weight += tl.load(grad_weights + entry, mask=inside, other=0.0)
+        tl.store(grad_density + entry, (grad_weight * transmittance - later) * step, mask=inside)
+        tl.store(grad_features + 3 * entry, weight * grad_red * red * (1.0 - red), mask=inside)
+        tl.store(grad_features + 3 * entry + 1, weight * grad_green * green * (1.0 - green), mask=inside)
+        tl.store(grad_features + 3 * entry + 2, weight * grad_blue * blue * (1.0 - blue), mask=inside)
         transmittance += weight
-        later += weight * of_weight
+        later += weight * grad_weight
 
 
 class _Composite(torch.autograd.Function):
@@ -123,11 +123,12 @@ class _Composite(torch.autograd.Function):
         density, features = density.contiguous(), features.contiguous()
         levels, rays = len(density), len(offsets) - 1
         weights = torch.empty_like(density)
-        accumulation, depth, behind = density.new_empty(3, levels, rays).unbind()
+        accumulation, depth, final_transmittance = density.new_empty(3, levels, rays).unbind()
         results = weights, accumulation, density.new_empty(levels, rays, 3), depth
-        _launch(_forward, levels, rays, density, features, starts, offsets, *results, behind, step=step)
+        outputs = *results, final_transmittance
+        _launch(_forward, levels, rays, density, features, starts, offsets, *outputs, step=step)
         ctx.step = step
-        ctx.save_for_backward(features, starts, offsets, weights, behind)
+        ctx.save_for_backward(features, starts, offsets, weights, final_transmittance)
         ctx.set_materialize_grads(False)
         return results
 
@@ -136,13 +137,17 @@ class _Composite(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        of_weights, *of_sums = gradients
-        features, *_, weights, behind = ctx.saved_tensors
-        shapes = behind.shape, (*behind.shape, 3), behind.shape
-        sums = [behind.new_zeros(s) if g is None else g.contiguous() for g, s in zip(of_sums, shapes, strict=True)]
-        given = None if of_weights is None else of_weights.contiguous()
+        grad_weights, *grad_sums = gradients
+        features, *_, weights, final_transmittance = ctx.saved_tensors
+        levels, rays = final_transmittance.shape
+        shapes = (levels, rays), (levels, rays, 3), (levels, rays)
+        grad_sums = [
+            weights.new_zeros(shape) if gradient is None else gradient.contiguous()
+            for gradient, shape in zip(grad_sums, shapes, strict=True)
+        ]
+        grad_weights = None if grad_weights is None else grad_weights.contiguous()
         results = torch.empty_like(weights), torch.empty_like(features)
-        _launch(_backward, *behind.shape, *ctx.saved_tensors, given, *sums, *results, step=ctx.step)
+        _launch(_backward, levels, rays, *ctx.saved_tensors, grad_weights, *grad_sums, *results, step=ctx.step)
         return *results, None, None, None
 
 

@@ -1,7 +1,7 @@
-"""The ray lattice thinned by an occupancy grid, as a Triton kernel: `sampling.lattice_samples` for a grid.
+"""Ray marching through an occupancy grid as a Triton kernel: `sampling.lattice_samples` for a grid.
 
-Each thread marches along one ray in two passes: the first counts its samples, the second writes them behind those of
-the preceding rays. Fused multiply-adds are off, so that rounding, and hence the samples, are the same as in torch.
+Each thread marches along one ray in two passes: the first counts its samples, the second writes them after those of
+the preceding rays. Fused multiply-adds are disabled, so that rounding, and hence the samples, are the same as in torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RAYS = 64
 
 
 @triton.jit
-def _enters(origin, direction):
+def _entry_distance(origin, direction):
     """Distance at which a coordinate enters [-1, 1] (slab method, see `sampling.box_interval`)."""
     parallel = tl.abs(direction) < 1e-12
     safe = tl.where(parallel, 1.0, direction)
@@ -28,7 +28,7 @@ def _enters(origin, direction):
 
 
 @triton.jit
-def _leaves(origin, direction):
+def _exit_distance(origin, direction):
     """Distance at which a coordinate leaves [-1, 1]."""
     parallel = tl.abs(direction) < 1e-12
     safe = tl.where(parallel, 1.0, direction)
@@ -45,8 +45,8 @@ def _cell(coordinate, resolution):
 
 @triton.jit
 def _candidates(near, far, shift, step):
-    """First and last place in the lattice whose mid point may lie in [near, far] (see `sampling._candidates`)."""
-    # One more on either side against rounding.
+    """First and last lattice index whose mid point may lie in [near, far] (see `sampling._candidates`)."""
+    # Rounded outwards, so that rounding errors lose no sample; the caller tests the mid points.
     meets = far >= near
     first = tl.where(meets, tl.maximum(tl.floor((near - shift) / step - 0.5), 0.0), 0.0)
     last = tl.where(meets, tl.ceil((far - shift) / step - 0.5), -1.0)
@@ -55,17 +55,17 @@ def _candidates(near, far, shift, step):
 
 @triton.jit
 def _is_occupied(occupied, x, y, z, resolution, mask):
-    """Whether the cells of points in the box are occupied; false where the mask is."""
+    """Whether the cells of points in the box are occupied; false where the mask is false."""
     cell = (_cell(x, resolution) * resolution + _cell(y, resolution)) * resolution + _cell(z, resolution)
     return mask & (tl.load(occupied + cell, mask=mask, other=0) != 0)
 
 
 @triton.jit
-def _walk(
+def _march(
     origins, directions, jitter, nears, fars, occupied, offsets, counts, ray_indices, starts, points, rays, resolution,
     step, writes: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Writes the number of samples of each ray, or, where `writes`, the samples from `offsets` on.
+    """Write the number of samples of each ray or, in the second pass, the samples.
 
     Args:
         origins: [rays, 3] float32.
@@ -74,9 +74,11 @@ def _walk(
         nears: [rays] float32 or None.
         fars: [rays] float32 or None.
         occupied: [resolution^3] uint8.
-        offsets: [rays + 1] int64, read where `writes`.
-        counts: [rays] int64, written unless `writes`.
-        ray_indices: [samples] int64, written where `writes`; so are `starts` [samples] and `points` [samples, 3].
+        offsets: [rays + 1] int64, index of each ray's first sample; read in the second pass.
+        counts: [rays] int64, samples of each ray; written in the first pass.
+        ray_indices: [samples] int64, written in the second pass, like `starts` and `points`.
+        starts: [samples] float32, distance at which each segment begins.
+        points: [samples, 3] float32, mid points of the segments.
         rays: Number of rays.
         resolution: Cells per side.
         step: Length of a segment.
@@ -98,33 +100,36 @@ def _walk(
         near = tl.load(nears + ray, mask=inside, other=0.0)
     if fars is not None:
         far = tl.load(fars + ray, mask=inside, other=0.0)
-    near = tl.maximum(near, tl.maximum(_enters(x, along_x), tl.maximum(_enters(y, along_y), _enters(z, along_z))))
-    far = tl.minimum(far, tl.minimum(_leaves(x, along_x), tl.minimum(_leaves(y, along_y), _leaves(z, along_z))))
+    near = tl.maximum(near, _entry_distance(x, along_x))
+    near = tl.maximum(near, tl.maximum(_entry_distance(y, along_y), _entry_distance(z, along_z)))
+    far = tl.minimum(far, _exit_distance(x, along_x))
+    far = tl.minimum(far, tl.minimum(_exit_distance(y, along_y), _exit_distance(z, along_z)))
     shift = tl.zeros((block,), dtype=tl.float32)
     if jitter is not None:
         shift = tl.load(jitter + ray, mask=inside, other=0.0) * step
     first, last = _candidates(near, far, shift, step)  # pyright: ignore[reportGeneralTypeIssues]
-    found = tl.zeros((block,), dtype=tl.int64)
+    # Index of the next sample to write; in the first pass, the number of samples so far.
+    slot = tl.zeros((block,), dtype=tl.int64)
     if writes:
-        found = tl.load(offsets + ray, mask=inside, other=0)
-    for place in range(tl.max(last - first, axis=0).to(tl.int32) + 1):
-        start = shift + (first + place) * step
+        slot = tl.load(offsets + ray, mask=inside, other=0)
+    for i in range(tl.max(last - first, axis=0).to(tl.int32) + 1):
+        start = shift + (first + i) * step
         mid = start + 0.5 * step
         at_x = x + along_x * mid
         at_y = y + along_y * mid
         at_z = z + along_z * mid
-        keep = (first + place <= last) & (mid >= near) & (mid <= far)
+        keep = (first + i <= last) & (mid >= near) & (mid <= far)
         keep = keep & (tl.abs(at_x) <= 1.0) & (tl.abs(at_y) <= 1.0) & (tl.abs(at_z) <= 1.0)
         keep = _is_occupied(occupied, at_x, at_y, at_z, resolution, keep)
         if writes:
-            tl.store(ray_indices + found, ray.to(tl.int64), mask=keep)
-            tl.store(starts + found, start, mask=keep)
-            tl.store(points + 3 * found, at_x, mask=keep)
-            tl.store(points + 3 * found + 1, at_y, mask=keep)
-            tl.store(points + 3 * found + 2, at_z, mask=keep)
-        found += keep.to(tl.int64)
+            tl.store(ray_indices + slot, ray.to(tl.int64), mask=keep)
+            tl.store(starts + slot, start, mask=keep)
+            tl.store(points + 3 * slot, at_x, mask=keep)
+            tl.store(points + 3 * slot + 1, at_y, mask=keep)
+            tl.store(points + 3 * slot + 2, at_z, mask=keep)
+        slot += keep.to(tl.int64)
     if not writes:
-        tl.store(counts + ray, found, mask=inside)
+        tl.store(counts + ray, slot, mask=inside)
 
 
 def grid_samples(
@@ -137,27 +142,27 @@ def grid_samples(
     nears: Float[Tensor, " rays"] | None = None,
     fars: Float[Tensor, " rays"] | None = None,
 ) -> tuple[Int64[Tensor, " samples"], Float[Tensor, " samples"], Float[Tensor, "samples 3"], Int64[Tensor, " rays+1"]]:
-    """Ray, start and mid point of each sample in an occupied cell, and where each ray's samples begin.
+    """Ray, start and mid point of each sample in an occupied cell, and the index of each ray's first sample.
 
-    The fields of `sampling.PackedSamples`, in float32; the arguments are those of `sampling.lattice_samples` and the
-    grid's cells. Waits for the device once, for the number of samples.
+    These are the fields of `sampling.PackedSamples`, in float32. The arguments are those of `sampling.lattice_samples`
+    and the grid's cells. Synchronises with the device once, to read the number of samples.
     """
     rays = len(origins)
     origins = origins.contiguous()
-    given = [None if t is None else t.contiguous() for t in (directions, jitter, nears, fars)]
+    inputs = [None if t is None else t.contiguous() for t in (directions, jitter, nears, fars)]
     offsets = torch.zeros(rays + 1, dtype=torch.int64, device=origins.device)
     counts = offsets.new_empty(rays)
 
-    def walk(*results: Tensor | None) -> None:
-        tensors = (*given, occupied.view(torch.uint8), offsets, counts, *results)
+    def march(*results: Tensor | None) -> None:
+        tensors = (*inputs, occupied.view(torch.uint8), offsets, counts, *results)
         sizes = (rays, resolution, step, results[0] is not None, RAYS)
-        # Without fused multiply-adds products and sums are rounded as torch rounds them.
+        # Without fused multiply-adds, products and sums are rounded as in torch.
         options = {"num_warps": RAYS // 32, "enable_fp_fusion": False}
-        launch(_walk, (ceil_div(rays, RAYS),), origins, *tensors, *sizes, **options)
+        launch(_march, (ceil_div(rays, RAYS),), origins, *tensors, *sizes, **options)
 
-    walk(None, None, None)
+    march(None, None, None)
     torch.cumsum(counts, 0, out=offsets[1:])
     total = int(offsets[-1])
     ray_indices, starts, points = offsets.new_empty(total), origins.new_empty(total), origins.new_empty(total, 3)
-    walk(ray_indices, starts, points)
+    march(ray_indices, starts, points)
     return ray_indices, starts, points, offsets
