@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 2 -m training.autoencoder VIEWS OUT --steps 3000
 
-reads VIEWS/train-*.safetensors, resumes from OUT/autoencoder.pt if there is one, writes it periodically, and at the end
-writes OUT/vae in diffusers' layout. OUT/autoencoder.jsonl is the training curve. A third of the images are blurred,
-faded or blended, because the encoder sees such images while a 4D object is trained.
+reads VIEWS/train-*.safetensors, resumes from the checkpoint OUT/autoencoder.pt if it exists, updates it periodically,
+and finally writes OUT/vae in diffusers' layout. OUT/autoencoder.jsonl is the training curve. A third of the images are
+blurred, faded or blended, because the encoder receives such images while a 4D object is trained.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 PEAK_RATE = 1e-3
 WARM_UP = 200
 COOL_DOWN = 0.5
-"""Share of the training over which the learning rate falls."""
+"""Final fraction of the training over which the learning rate decays."""
 REPORT_EVERY = 100
 """Steps between two lines of the training curve."""
 FOREGROUND = 4.0
-"""Additional weight of an opaque pixel's error over a transparent one's; most of an image is white background."""
+"""Additional weight of an opaque pixel's error; a transparent pixel has weight 1. Most of an image is background."""
 EDGES = 0.5
-"""Weight of the error of the differences between neighbouring pixels."""
+"""Weight of the error of image gradients (differences between neighbouring pixels)."""
 DIVERGENCE = 3e-4
-"""Weight of the divergence of the posterior from the standard normal distribution."""
+"""Weight of the KL divergence of the posterior from the standard normal distribution."""
 
 
 def draw_images(
@@ -63,8 +63,8 @@ def draw_images(
 def degrade(
     images: Float[Tensor, "count 3 size size"], generator: torch.Generator
 ) -> Float[Tensor, "count 3 size size"]:
-    """The images, of which a ninth is blurred to half the resolution, a ninth to a quarter, and a ninth faded towards
-    white or into another image."""
+    """Degrade a third of the images: a ninth is blurred to half the resolution, a ninth to a quarter, and a ninth is
+    faded towards white or blended with another image."""
     size, chosen = images.shape[-1], len(images) // 9
     halved, quartered = _blur(images[:chosen], size // 2), _blur(images[chosen : 2 * chosen], size // 4)
     kept = torch.rand(chosen, 1, 1, 1, generator=generator, device=images.device)
@@ -92,18 +92,24 @@ class Reconstruction(nn.Module):
         alpha: Float[Tensor, "batch 1 size size"],
         noise: Float[Tensor, "batch c h w"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Loss, squared error of the reconstruction (values in [0, 1]) and divergence from the normal distribution."""
+        """Loss, mean squared error of the reconstruction (for values in [0, 1]) and KL divergence of the posterior.
+
+        Args:
+            images: Values in [0, 1].
+            alpha: Opacity in [0, 1]; opaque pixels have more weight.
+            noise: Standard normal, of the latents' shape, to sample the posterior.
+        """
         vae: Any = self.vae
-        wanted = 2 * images - 1
-        mean, logvar = vae.quant_conv(vae.encoder(wanted)).float().chunk(2, dim=1)
+        target = 2 * images - 1
+        mean, logvar = vae.quant_conv(vae.encoder(target)).float().chunk(2, dim=1)
         logvar = logvar.clamp(-20.0, 5.0)
         latents = mean + torch.exp(0.5 * logvar) * noise
         decoded = vae.decoder(vae.post_quant_conv(latents.to(images.dtype))).float()
-        difference = (1 + FOREGROUND * alpha) * (decoded - wanted)
+        difference = (1 + FOREGROUND * alpha) * (decoded - target)
         edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         loss = difference.abs().mean() + EDGES * edges + DIVERGENCE * divergence
-        return loss, (0.5 * (decoded - wanted)).square().mean(), divergence
+        return loss, (0.5 * (decoded - target)).square().mean(), divergence
 
 
 @torch.no_grad()
@@ -127,11 +133,11 @@ def main(
 
     Args:
         views: Folder of rendered views.
-        out: Folder for the result.
+        out: Output folder.
         steps: Training steps.
         batch: Images per step and process.
-        shards: Files of views to use.
-        compile: Compile the network; turn it off for short runs.
+        shards: Maximum number of files of views that each process uses.
+        compile: Compile the network; not worthwhile for short runs.
     """
     device, rank = parallel.start()
     prepare_for_speed()
@@ -164,7 +170,7 @@ def train_step(
     generator: torch.Generator,
     rate: float,
 ) -> dict[str, Tensor]:
-    """One training step on images and their alpha; figures for the journal."""
+    """Perform one training step on images and their alpha; returns what the training curve records of it."""
     rgb, alpha = images
     noise = torch.randn(len(rgb), *LATENT, generator=generator, device=rgb.device)
     loss, error, divergence = reconstruction(rgb.to(training_dtype(rgb.device)), alpha, noise)
@@ -174,7 +180,7 @@ def train_step(
 
 
 def save_autoencoder(optimiser: Optimiser, folder: Path, images: Float[Tensor, "count 3 size size"]) -> None:
-    """Write the averaged network in float32, with the factor for its latents measured on `images`."""
+    """Write the network with averaged weights in float32; its latents' scaling factor is measured on `images`."""
     network: Any = optimiser.network.float()
     optimiser.use_averages()
     finished = new_autoencoder(seed=0, scaling_factor=round(latent_scale(network.vae, images), 5))

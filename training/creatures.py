@@ -10,7 +10,7 @@ from training.primitives import FINE, MEDIUM, SMALL, Form
 
 
 def quadruped(kit: Kit) -> None:
-    """Four-legged animals in some gait, with a neck, a head and mostly a tail."""
+    """Four-legged animals in a random gait, with a neck, a head and usually a tail."""
     draw = kit.draw
     long, girth = draw.uniform(0.3, 0.7), draw.uniform(0.16, 0.36)
     leg = draw.skewed(0.16, 0.8)
@@ -50,7 +50,7 @@ def _four_legs(kit: Kit, trunk: Frame, long: torch.Tensor, girth: torch.Tensor, 
 
 
 def _on_the_back(kit: Kit, trunk: Frame, long: torch.Tensor, girth: torch.Tensor) -> None:
-    """A saddle, a load, a shell, a hump, wings or a row of spikes; mostly nothing."""
+    """A saddle, a load, a shell, a hump, wings or a row of spikes; usually nothing."""
     draw = kit.draw
     kind = draw.index((0.55, 0.09, 0.1, 0.07, 0.06, 0.06, 0.07))
     top = trunk.moved(x=draw.normal(0.15) * long, z=0.95 * girth)
@@ -67,7 +67,7 @@ def _on_the_back(kit: Kit, trunk: Frame, long: torch.Tensor, girth: torch.Tensor
 
 
 def biped(kit: Kit) -> None:
-    """People, robots and animals on two legs: posed limbs, clothes, things on the back and in the hand."""
+    """People, robots and animals on two legs: posed limbs, clothes, objects on the back and in the hands."""
     draw = kit.draw
     human = draw.chance(0.3)
     tall, wide = draw.uniform(0.2, 0.42), draw.uniform(0.14, 0.32)
@@ -86,7 +86,7 @@ def biped(kit: Kit) -> None:
     _arms(kit, trunk, tall, wide)
     _two_legs(kit, trunk, tall, wide, leg)
     _clothes(kit, trunk, tall, wide, deep)
-    _behind(kit, trunk, tall, wide, deep)
+    _tail_and_back(kit, trunk, tall, wide, deep)
     kit.colours[HEAD] = (human, named_colours(draw, SKIN, 1)[:, 0])
 
 
@@ -108,7 +108,7 @@ def _arms(kit: Kit, trunk: Frame, tall: torch.Tensor, wide: torch.Tensor) -> Non
 
 
 def _held(kit: Kit, palm: Frame, side: int) -> None:
-    """A stick with or without a head, a shield or a ball in the hand."""
+    """A stick with or without a head, a shield or a ball in the hand; usually nothing."""
     draw = kit.draw
     kind = draw.index((0.72, 0.1, 0.08, 0.05, 0.05))
     grip = palm.turned(Y, draw.uniform(60, 120)).turned(X, draw.normal(15))
@@ -153,8 +153,8 @@ def _clothes(kit: Kit, trunk: Frame, tall: torch.Tensor, wide: torch.Tensor, dee
     kit.add(ACCENT, scarf, (0.85 * deep, 0.75 * wide, 0.16 * tall), Form(ring=0.3), present=draw.chance(0.2))
 
 
-def _behind(kit: Kit, trunk: Frame, tall: torch.Tensor, wide: torch.Tensor, deep: torch.Tensor) -> None:
-    """A tail, and a pack, barrels, wings, a cape, a shell or a winding key on the back."""
+def _tail_and_back(kit: Kit, trunk: Frame, tall: torch.Tensor, wide: torch.Tensor, deep: torch.Tensor) -> None:
+    """A tail, and perhaps a pack, barrels, wings, a cape, a shell or a winding key on the back."""
     draw = kit.draw
     kind = draw.index((0.42, 0.15, 0.08, 0.11, 0.09, 0.06, 0.09))
     back = trunk.moved(x=-0.95 * deep, z=0.15 * tall)
@@ -244,7 +244,7 @@ def _bird_tail(kit: Kit, body: Frame, long: torch.Tensor, girth: torch.Tensor, d
 
 
 def fish(kit: Kit) -> None:
-    """Fish and whales: a flattened body with fins, eyes on its sides."""
+    """Fish and whales: a flattened body with fins, and eyes on its sides."""
     draw = kit.draw
     long, deep, wide = draw.uniform(0.4, 0.7), draw.uniform(0.14, 0.45), draw.uniform(0.1, 0.3)
     body = kit.world().turned(Y, draw.normal(12))
@@ -253,8 +253,8 @@ def fish(kit: Kit) -> None:
     fluke, tall = draw.uniform(0.12, 0.3), draw.uniform(0.12, 0.45)
     wag, flat = draw.normal(25), torch.where(draw.chance(0.2), 90.0, 0.0)
     root = body.moved(x=-0.9 * long).turned(Z, wag).turned(X, flat)
-    for way in (1, -1):
-        fin = root.turned(Y, way * draw.uniform(25, 60)).moved(x=-0.8 * fluke - 0.3 * tall)
+    for sign in (1, -1):
+        fin = root.turned(Y, sign * draw.uniform(25, 60)).moved(x=-0.8 * fluke - 0.3 * tall)
         kit.add(EXTRA, fin.turned(Y, -90), (0.6 * fluke, 0.03, 0.5 * tall + fluke), Form(taper=0.6, profile=3.0))
     back = body.moved(x=draw.normal(0.2) * long, z=0.9 * deep).turned(Y, -draw.uniform(10, 50))
     kit.add(EXTRA, back, (0.5 * long * draw.uniform(0.3, 1.0), 0.03, 0.5 * deep), Form(taper=-0.5), MEDIUM,
@@ -274,7 +274,7 @@ def fish(kit: Kit) -> None:
 
 
 def crawler(kit: Kit) -> None:
-    """Insects, spiders and crabs: segments in a row, many legs on both sides, feelers or claws, some with wings."""
+    """Insects, spiders and crabs: body segments in a row, many legs on both sides, some with claws or wings."""
     draw = kit.draw
     girth, high = draw.uniform(0.14, 0.3), draw.uniform(0.1, 0.35)
     trunk = kit.world().moved(z=high)
@@ -316,7 +316,7 @@ def _many_legs(kit: Kit, trunk: Frame, girth: torch.Tensor, high: torch.Tensor) 
 
 
 def soft_body(kit: Kit) -> None:
-    """Octopuses and jellyfish: a bell with a face, tentacles all round."""
+    """Octopuses and jellyfish: a bell with a face, surrounded by tentacles."""
     draw = kit.draw
     radius, count = draw.uniform(0.2, 0.36), draw.integers(4) + 5
     mantle = kit.world().moved(z=0.5).turned(Y, draw.normal(8))
@@ -331,7 +331,7 @@ def soft_body(kit: Kit) -> None:
 
 
 def worm(kit: Kit) -> None:
-    """Snakes, caterpillars and dragons: a chain along a winding path, thinner towards the tail."""
+    """Snakes, caterpillars and dragons: a chain along a winding path that tapers towards the tail."""
     draw = kit.draw
     width, gap = draw.uniform(0.07, 0.17), draw.uniform(0.7, 1.3)
     swing, phase, rear = draw.uniform(0, 32), draw.uniform(0, 6.3), draw.uniform(-14, 22)

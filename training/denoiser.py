@@ -2,10 +2,10 @@
 
     torchrun --nproc-per-node 2 -m training.denoiser VIEWS OUT --minutes 9
 
-reads VIEWS/train-*.safetensors and OUT/vae, goes on from OUT/denoiser.pt if there is one, and writes it now and then
-and at the end, when all steps are done or the minutes are over. OUT/denoiser.jsonl is the training curve. The last
-slice of a training whose steps were not counted before takes `--finish`.
-`--compile-only` fills the compiler's cache and stops: meant to run while views are still being rendered.
+reads VIEWS/train-*.safetensors and OUT/vae, resumes from the checkpoint OUT/denoiser.pt if it exists, and updates it
+periodically and at the end, when all steps are done or the minutes are over. OUT/denoiser.jsonl is the training curve.
+Training may be split into slices, one per run. If time rather than `--steps` ends the training, pass `--finish` to the
+last slice. `--compile-only` fills the compiler's cache and stops: run it while views are still being rendered.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from training.scenes import INPUT_VIEWS
 from training.viewset import HELD_OUT, VIEWS, ViewSet, load_views, training_files
 
 STATE = "denoiser.pt"
-"""Name of the file from which a training goes on."""
+"""File name of the checkpoint."""
 
 PEAK_RATE = 1e-3
 WARM_UP = 500
 COOL_DOWN = 0.35
-"""Share of the training over which the learning rate falls."""
-LOW_NOISE_SHARE = 0.7
-"""Timesteps are 1000 u^0.7 for u even in [0, 1]: two thirds of them lie where the input view decides what is there."""
+"""Final fraction of the training over which the learning rate decays."""
+TIMESTEP_EXPONENT = 0.7
+"""Timesteps are 1000 u^0.7 with u uniform in [0, 1]: at two thirds of them, the input view determines the content."""
 BINS = 50
-"""Ranges of timesteps whose errors are tracked apart."""
+"""Number of ranges of timesteps whose errors are tracked separately."""
 UNCONDITIONAL = 0.1
-"""Share of samples without condition, for classifier-free guidance."""
+"""Fraction of samples without condition, for classifier-free guidance."""
 REPORT_EVERY = 250
 """Steps between two lines of the training curve."""
 
@@ -62,7 +62,7 @@ class LatentViews:
     views: ViewSet
     """Images and cameras."""
     mean: Float[Tensor, "scenes views c h w"]
-    """Mean of the autoencoder's posterior, not scaled; half precision."""
+    """Mean of the autoencoder's posterior, not scaled; float16."""
     std: Float[Tensor, "scenes views c h w"]
     """Its standard deviation."""
     scale: float
@@ -89,12 +89,16 @@ class Batch:
 
 @torch.no_grad()
 def encode(views: ViewSet, folder: Path) -> LatentViews:
-    """Latents of all views by the autoencoder in `folder`; `InputError` if there is none."""
+    """Encode all views with the autoencoder in `folder`.
+
+    Raises:
+        InputError: the folder has no autoencoder.
+    """
     vae: Any = load_autoencoder(folder)
     vae.to(views.images.device)
     chunks = views.images[:, :, :3].flatten(0, 1).split(4096)
-    moments = torch.cat([vae.encode(images.float() / 127.5 - 1).latent_dist.parameters.half() for images in chunks])
-    mean, logvar = moments.unflatten(0, views.images.shape[:2]).chunk(2, dim=2)
+    posteriors = torch.cat([vae.encode(images.float() / 127.5 - 1).latent_dist.parameters.half() for images in chunks])
+    mean, logvar = posteriors.unflatten(0, views.images.shape[:2]).chunk(2, dim=2)
     return LatentViews(views, mean, torch.exp(0.5 * logvar.float()).half(), vae.config.scaling_factor)
 
 
@@ -106,11 +110,11 @@ def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, " timesteps"
         return torch.randint(high, (count,), generator=generator, device=device)
 
     scene, source = randint(len(data.views)), randint(INPUT_VIEWS)
-    # Any view but the input itself.
+    # Any view other than the input.
     target = (source + 1 + randint(data.mean.shape[1] - 1)) % data.mean.shape[1]
     noise, posterior = torch.randn(2, count, *LATENT, generator=generator, device=device)
-    even = torch.rand(count, generator=generator, device=device)
-    timesteps = (TIMESTEPS * even**LOW_NOISE_SHARE).long().clamp_max(TIMESTEPS - 1)
+    uniform = torch.rand(count, generator=generator, device=device)
+    timesteps = (TIMESTEPS * uniform**TIMESTEP_EXPONENT).long().clamp_max(TIMESTEPS - 1)
     clean = data.scale * (data.mean[scene, target].float() + data.std[scene, target].float() * posterior)
     keep = torch.rand(count, generator=generator, device=device) >= UNCONDITIONAL
     return Batch(
@@ -126,16 +130,17 @@ def draw_batch(data: LatentViews, count: int, alphas: Float[Tensor, " timesteps"
 
 def noise_errors(denoiser: Callable[..., Tensor], batch: Batch, dtype: torch.dtype) -> Float[Tensor, " batch"]:
     """Mean squared error of each sample's predicted noise."""
-    given = batch.to(dtype)
-    predicted = denoiser(given.noisy, given.timesteps, given.images, given.latents, given.poses, given.keep)
+    inputs = batch.to(dtype)
+    predicted = denoiser(inputs.noisy, inputs.timesteps, inputs.images, inputs.latents, inputs.poses, inputs.keep)
     return (predicted.float() - batch.noise).square().mean((1, 2, 3))
 
 
 class Balance:
-    """Weights all noise levels equally in the loss.
+    """Gives all noise levels the same weight in the loss.
 
-    At low noise levels the noise is hard to predict and almost independent of the input view; at high ones it is easy
-    except for what depends on the input view. Unweighted, the loss of the former would be 300 times that of the latter.
+    At low noise levels the noise is hard to predict, and the input view hardly helps. At high levels it is easy to
+    predict, except for the part that depends on the input view. Unweighted, the loss of low levels would be 300 times
+    that of high ones.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -145,7 +150,7 @@ class Balance:
     def loss(self, errors: Float[Tensor, " batch"], timesteps: Int64[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Mean of the errors, each divided by the running mean of its range of timesteps, which is then updated."""
         bins = timesteps * BINS // TIMESTEPS
-        # Not bincount, which synchronises with the GPU.
+        # Not `bincount`, which synchronises with the GPU.
         seen = torch.zeros_like(self.errors).index_add_(0, bins, torch.ones_like(errors))
         means = torch.zeros_like(self.errors).index_add_(0, bins, errors.detach()) / seen.clamp_min(1.0)
         self.errors = torch.where(seen > 0, torch.lerp(self.errors, means, 0.05), self.errors)
@@ -153,7 +158,7 @@ class Balance:
 
 
 def random_views(scenes: int, generator: torch.Generator) -> LatentViews:
-    """Placeholder data for uses where only shapes matter."""
+    """Random latents and black images, for uses where only shapes matter."""
     device = generator.device
     images = torch.zeros(scenes, VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8, device=device)
     latents = torch.randn(scenes, VIEWS, *LATENT, generator=generator, device=device).half()
@@ -169,7 +174,7 @@ class Course:
             networks: Initial networks; the autoencoder is not used.
             batch: Samples per step and process.
             compile: Compile the network.
-            device: Where to train.
+            device: Device to train on.
         """
         denoiser = on_device(Denoiser(networks), device)
         self.denoiser: Any = torch.compile(denoiser, dynamic=False) if compile else denoiser
@@ -186,23 +191,23 @@ class Course:
         self.balance.loss(noise_errors(self.denoiser, batch, self.dtype), batch.timesteps).backward()
         return self.optimiser.step(rate)
 
-    def rehearse(self) -> None:
+    def warm_up(self) -> None:
         """Run two steps on random data with learning rate 0, to fill the compiler's cache."""
         data = random_views(8, self.generator)
         for _ in range(2):
             self.step(data, 0.0)
 
-    def draw_exam(self, data: LatentViews) -> Batch:
-        """A fixed evaluation batch, the same in every slice of the training."""
+    def evaluation_batch(self, data: LatentViews) -> Batch:
+        """A random batch of held-out views, the same in every slice of the training."""
         return draw_batch(data, self.batch, self.alphas, torch.Generator(self.alphas.device).manual_seed(0))
 
-    def errors(self, exam: Batch) -> dict[str, Tensor]:
+    def errors(self, evaluation: Batch) -> dict[str, Tensor]:
         """Errors of the predicted noise in training and on the evaluation batch, in three ranges of timesteps."""
-        # With gradients, though unused: under no_grad the network would be recompiled.
-        errors = noise_errors(self.denoiser, exam, self.dtype).detach()
+        # Gradients are unused, but under `no_grad` the network would be recompiled.
+        errors = noise_errors(self.denoiser, evaluation, self.dtype).detach()
         figures = {}
         for i, level in enumerate(("low", "middle", "high")):
-            inside = exam.timesteps * 3 // TIMESTEPS == i
+            inside = evaluation.timesteps * 3 // TIMESTEPS == i
             bins = slice(i * BINS // 3, (i + 1) * BINS // 3)
             figures |= {f"train_{level}": self.balance.errors[bins].mean(), f"held_out_{level}": errors[inside].mean()}
         return figures
@@ -210,39 +215,39 @@ class Course:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train."""
+    """Length of the training and of the current slice."""
 
     steps: int
     """Training steps of all slices together."""
     minutes: float
     """Length of this slice, compilation included."""
     finish: bool
-    """Whether the training ends with this slice, even if steps are left."""
+    """Whether this is the last slice, even if it does not reach `steps`."""
 
     def rate(self, step: int, seconds: float) -> float:
-        """Learning rate of a step, so many seconds after the slice began."""
+        """Learning rate of a step that begins `seconds` after the start of the slice."""
         left = 1 - step / self.steps
         if self.finish:
             left = min(left, 1 - seconds / (60 * self.minutes))
         return learning_rate(step, PEAK_RATE, WARM_UP, left, COOL_DOWN)
 
     def over(self, step: int, seconds: float) -> bool:
-        """Whether the slice ends here."""
+        """Whether the slice is over before this step."""
         return step >= self.steps or seconds >= 60 * self.minutes
 
 
 def train(course: Course, schedule: Schedule, data: LatentViews, held_out: LatentViews, out: Path, rank: int) -> None:
-    """Train until all steps are done or the time is over; the first process writes state and curve to `out`."""
-    optimiser, exam = course.optimiser, course.draw_exam(held_out)
+    """Train until all steps are done or the time is over; the first process writes checkpoint and curve to `out`."""
+    optimiser, evaluation = course.optimiser, course.evaluation_batch(held_out)
     course.generator = parallel.generator(course.alphas.device, rank, optimiser.steps)
     journal = Journal(out / "denoiser.jsonl", rank == 0)
-    # All processes share one clock, which is read periodically: their learning rates must not differ.
+    # All processes use the same time, averaged over them periodically: their learning rates must not differ.
     seconds = 0.0
     while not schedule.over(optimiser.steps, seconds):
         norm = course.step(data, schedule.rate(optimiser.steps, seconds))
         if optimiser.steps % REPORT_EVERY == 0 or optimiser.steps == schedule.steps:
             samples = optimiser.steps * course.batch * parallel.processes()
-            journal.write({"step": optimiser.steps, "samples": samples, "norm": norm} | course.errors(exam))
+            journal.write({"step": optimiser.steps, "samples": samples, "norm": norm} | course.errors(evaluation))
             seconds = parallel.mean(journal.seconds, course.alphas.device)
         if rank == 0 and optimiser.steps % SAVE_EVERY == 0:
             optimiser.save(out / STATE)
@@ -266,21 +271,21 @@ def main(
 
     Args:
         views: Folder of rendered views.
-        out: Folder for the result; contains the autoencoder.
+        out: Output folder; contains the autoencoder.
         steps: Training steps of all slices together.
         minutes: Length of this slice, compilation included.
-        finish: Lower the learning rate so that the training is finished when the minutes are over.
+        finish: This is the last slice: lower the learning rate to 0 by the end of its minutes.
         batch: Samples per step and process.
         start_from: An exported prior to start from if there is no checkpoint to resume; its autoencoder must be the
             one in OUT.
         compile: Compile the network.
-        compile_only: Train two steps on random numbers and stop, without reading or writing anything.
+        compile_only: Compile by running two steps on random data, then stop; reads and writes no files.
     """
     device, rank = parallel.start()
     prepare_for_speed()
     course = Course(load_networks(start_from) if start_from else new_networks(seed=0), batch, compile, device)
     if compile_only:
-        course.rehearse()
+        course.warm_up()
     else:
         if (out / STATE).exists():
             course.optimiser.load(out / STATE)

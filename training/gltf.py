@@ -1,4 +1,4 @@
-"""Reading glTF 2.0 files: their arrays, how their nodes move, and the colours of their surfaces."""
+"""Reading glTF 2.0 files: accessors, animated node transforms, skins, and surface colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 
 class UnsuitableError(Exception):
-    """A model that is left out; the message is the reason, the same for all models left out for it."""
+    """The model is skipped; the message is the reason, the same text for all models skipped for that reason."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -26,25 +26,25 @@ class UnsuitableError(Exception):
 # ---------------------------------------------------------------------------------------------------------------------
 
 COMPONENT_TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
-"""Numbers behind glTF's codes."""
+"""NumPy types of glTF's component type codes."""
 COMPONENT_COUNTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-"""How many of them make an element."""
+"""Number of components per element, by accessor type."""
 TRIANGLES = 4
-"""Mode of a primitive whose indices are corners of separate triangles."""
+"""Primitive mode of separate triangles, as opposed to strips and fans."""
 
 
 @dataclass(frozen=True)
 class Gltf:
-    """A glTF 2.0 file: its JSON part and the bytes that come with it."""
+    """A glTF 2.0 file: its JSON part and its binary chunk."""
 
     json: dict[str, Any]
     folder: Path
-    """Where files named in it are."""
+    """Folder to which its relative URIs refer."""
     binary: bytes
-    """The binary chunk of a .glb file."""
+    """The binary chunk of a .glb file; empty for a .gltf file."""
 
     def items(self, kind: str) -> list[dict[str, Any]]:
-        """All nodes, meshes, ...; none if the file does not have this kind."""
+        """All objects of a kind (`nodes`, `meshes`, ...); an empty list if the file has none."""
         return self.json.get(kind, [])
 
     @cached_property
@@ -54,7 +54,7 @@ class Gltf:
 
     @cached_property
     def images(self) -> list[UInt8[np.ndarray, "h w 3"]]:
-        """Each image in display values."""
+        """Each image as 8-bit sRGB."""
         return [np.asarray(Image.open(io.BytesIO(self._image(image))).convert("RGB")) for image in self.items("images")]
 
     @cached_property
@@ -67,7 +67,11 @@ class Gltf:
         return parents
 
     def accessor(self, index: int) -> np.ndarray:
-        """Values of an accessor, one row per element; normalised integers become floats."""
+        """Values of an accessor, one row per element; normalised integers become floats.
+
+        Raises:
+            UnsuitableError: the accessor is sparse or has no data.
+        """
         accessor = self.items("accessors")[index]
         if "sparse" in accessor or "bufferView" not in accessor:
             raise UnsuitableError("sparse or missing vertex data")
@@ -92,14 +96,18 @@ class Gltf:
         return self.buffers[view["buffer"]][start : start + view["byteLength"]]
 
     def _resource(self, uri: str) -> bytes:
-        """What a URI names: embedded bytes, or a file beside the model."""
+        """Content of a URI: embedded data, or a file relative to the model."""
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition(",")[2])
         return (self.folder / unquote(uri)).read_bytes()
 
 
 def read_gltf(path: Path) -> Gltf:
-    """The .gltf or .glb file `path`, with compressed meshes refused (`UnsuitableError`)."""
+    """Read the .gltf or .glb file `path`.
+
+    Raises:
+        UnsuitableError: it requires an extension, such as mesh compression.
+    """
     content, binary = path.read_bytes(), b""
     if path.suffix == ".glb":
         size = struct.unpack_from("<I", content, 12)[0]
@@ -111,15 +119,15 @@ def read_gltf(path: Path) -> Gltf:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Movement and skins
+# Animation and skins
 # ---------------------------------------------------------------------------------------------------------------------
 
 DEFAULTS = {"translation": (0.0, 0.0, 0.0), "rotation": (0.0, 0.0, 0.0, 1.0), "scale": (1.0, 1.0, 1.0)}
-"""Where a node is that does not say."""
+"""Local transform of a node that specifies none: world units, quaternion (x, y, z, w), factors."""
 Clip = dict[str, Any]
 """An entry of a file's `animations`."""
 REST: Clip = {"channels": [], "samplers": []}
-"""The clip that moves nothing."""
+"""A clip that animates nothing: the rest pose."""
 
 
 def clip_span(gltf: Gltf, clip: Clip) -> tuple[float, float]:
@@ -129,7 +137,7 @@ def clip_span(gltf: Gltf, clip: Clip) -> tuple[float, float]:
 
 
 def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
-    """From each node's frame to the world at some times of a clip."""
+    """Node-to-world matrices at the given times of a clip, in seconds."""
     local, parents = _local_matrices(gltf, clip, times), gltf.parents
     world: dict[int, np.ndarray] = {-1: np.eye(4)}
 
@@ -142,7 +150,7 @@ def world_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) -
 
 
 def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) -> Float[np.ndarray, "poses nodes 4 4"]:
-    """From each node's frame to its parent's."""
+    """Node-to-parent matrices at the given times of a clip, in seconds."""
     nodes = gltf.items("nodes")
     values = {
         path: np.tile(np.array([node.get(path, default) for node in nodes]), (len(times), 1, 1))
@@ -163,37 +171,41 @@ def _local_matrices(gltf: Gltf, clip: Clip, times: Float[np.ndarray, " poses"]) 
 def sample(
     gltf: Gltf, sampler: dict[str, Any], times: Float[np.ndarray, " poses"], rotation: bool
 ) -> Float[np.ndarray, "poses n"]:
-    """Values of an animation sampler, held before its first and after its last key. Cubic splines are followed by
-    straight lines between their keys."""
+    """Values of an animation sampler at the given times in seconds.
+
+    The first and last key are held beyond the ends. Cubic splines are approximated linearly between their keys.
+    """
     keys = gltf.accessor(sampler["input"])[:, 0]
     values = gltf.accessor(sampler["output"]).astype(float)
     kind = sampler.get("interpolation", "LINEAR")
     if kind == "CUBICSPLINE":
         values = values[1::3]
-    place = np.interp(times, keys, np.arange(len(keys)))
-    before = np.floor(place).astype(int)
+    position = np.interp(times, keys, np.arange(len(keys)))
+    before = np.floor(position).astype(int)
     after = np.minimum(before + 1, len(keys) - 1)
-    share = (place - before)[:, None] * (kind != "STEP")
+    fraction = (position - before)[:, None] * (kind != "STEP")
     if rotation:
-        return slerp(values[before], values[after], share)
-    return values[before] + share * (values[after] - values[before])
+        return slerp(values[before], values[after], fraction)
+    return values[before] + fraction * (values[after] - values[before])
 
 
 def slerp(
-    a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"], share: Float[np.ndarray, "n 1"]
+    a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"], fraction: Float[np.ndarray, "n 1"]
 ) -> Float[np.ndarray, "n 4"]:
-    """Unit quaternions on the shorter arc from a (share 0) to b (share 1)."""
+    """Spherical linear interpolation of unit quaternions along the shorter arc, from a (fraction 0) to b (1)."""
     cosine = (a * b).sum(-1, keepdims=True)
     b, angle = np.where(cosine < 0, -b, b), np.arccos(np.clip(abs(cosine), 0, 1))
-    # sinc keeps the quotient of sines defined when a = b.
-    blend = a * (1 - share) * np.sinc((1 - share) * angle / np.pi) + b * share * np.sinc(share * angle / np.pi)
+    # sinc keeps the quotient of sines defined when a = b; the common factor cancels in the normalisation.
+    from_a = a * (1 - fraction) * np.sinc((1 - fraction) * angle / np.pi)
+    from_b = b * fraction * np.sinc(fraction * angle / np.pi)
+    blend = from_a + from_b
     return blend / np.linalg.norm(blend, axis=-1, keepdims=True)
 
 
 def compose(
     translation: Float[np.ndarray, "*n 3"], rotation: Float[np.ndarray, "*n 4"], scale: Float[np.ndarray, "*n 3"]
 ) -> Float[np.ndarray, "*n 4 4"]:
-    """Matrices that scale, then rotate (unit quaternions x, y, z, w), then translate."""
+    """Affine matrices that scale, then rotate (unit quaternions x, y, z, w), then translate."""
     x, y, z, w = np.moveaxis(rotation, -1, 0)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
@@ -208,7 +220,7 @@ def compose(
 
 
 def read_skin(gltf: Gltf, skin: dict[str, Any]) -> tuple[Int[np.ndarray, " bones"], Float[np.ndarray, "bones 4 4"]]:
-    """Node of each joint of a skin, and the matrices from the frame of the mesh to those of the joints."""
+    """Node of each joint of a skin, and its inverse bind matrices (mesh frame to joint frame)."""
     nodes = np.array(skin["joints"])
     if "inverseBindMatrices" not in skin:
         return nodes, np.tile(np.eye(4), (len(nodes), 1, 1))
@@ -220,38 +232,38 @@ def read_skin(gltf: Gltf, skin: dict[str, Any]) -> tuple[Int[np.ndarray, " bones
 # ---------------------------------------------------------------------------------------------------------------------
 
 INSET = 0.1
-"""How far a corner's texture coordinates go towards the face's centre, so that it stays on its palette patch."""
+"""Fraction by which a corner's texture coordinates move towards the face's centroid, to stay on its palette patch."""
 
 
 def to_linear(display: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """sRGB display values to light, both in [0, 1]."""
+    """sRGB (display) values to linear RGB, both in [0, 1]."""
     return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
 
 
-def to_display(light: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Light to sRGB display values, both in [0, 1]; brighter light is clipped."""
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+def to_display(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Linear RGB, clipped to [0, 1], to sRGB (display) values in [0, 1]."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def corner_colours(
     gltf: Gltf, primitive: dict[str, Any], faces: Int[np.ndarray, "faces 3"]
 ) -> UInt8[np.ndarray, "faces 3 3"]:
-    """Display colours of the faces' corners: base colour times texture times vertex colour."""
+    """sRGB colours of the faces' corners: base colour times texture times vertex colour, multiplied in linear RGB."""
     material = gltf.items("materials")[primitive["material"]] if "material" in primitive else {}
     surface, attributes = material.get("pbrMetallicRoughness", {}), primitive["attributes"]
-    light = np.ones((len(faces), 3, 3)) * surface.get("baseColorFactor", (1, 1, 1))[:3]
+    linear = np.ones((len(faces), 3, 3)) * surface.get("baseColorFactor", (1, 1, 1))[:3]
     if texture := surface.get("baseColorTexture"):
         image = gltf.images[gltf.items("textures")[texture["index"]]["source"]]
         uv = gltf.accessor(attributes[f"TEXCOORD_{texture.get('texCoord', 0)}"])[faces]
-        light *= to_linear(nearest_texel(image, uv + INSET * (uv.mean(1, keepdims=True) - uv)) / 255)
+        linear *= to_linear(nearest_texel(image, uv + INSET * (uv.mean(1, keepdims=True) - uv)) / 255)
     if "COLOR_0" in attributes:
-        light *= gltf.accessor(attributes["COLOR_0"])[faces][..., :3]
-    return np.rint(255 * to_display(light)).astype(np.uint8)
+        linear *= gltf.accessor(attributes["COLOR_0"])[faces][..., :3]
+    return np.rint(255 * to_display(linear)).astype(np.uint8)
 
 
 def nearest_texel(image: UInt8[np.ndarray, "h w 3"], uv: Float[np.ndarray, "*n 2"]) -> UInt8[np.ndarray, "*n 3"]:
-    """Colours of a repeated image; (0, 0) is its top left corner, (1, 1) its bottom right."""
+    """Nearest-neighbour lookup in a repeating image; (0, 0) is its top left corner, (1, 1) its bottom right."""
     size = np.array(image.shape[1::-1])
     column, row = np.moveaxis(np.floor(uv * size).astype(int) % size, -1, 0)
     return image[row, column]

@@ -1,6 +1,6 @@
-"""Building blocks of layouts: frames, limbs, heads, and the collection of parts of many objects at once.
+"""Building blocks of layouts: frames, limbs, heads, and a collector of the parts of many objects at once.
 
-Objects are built facing +x with z up and their left on +y, about 1 to 2 world units in size.
+Objects are built facing +x, with z up and their left on +y, and are about 1 to 2 world units in size.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Frame:
         return Frame(self.rotation @ turn, self.origin)
 
     def mirrored(self) -> Frame:
-        """The frame's mirror image in the xz plane; its y axis is flipped once more, to stay right-handed."""
+        """The frame's mirror image in the xz plane, with its y axis negated so that it stays right-handed."""
         flip = self.origin.new_tensor((1.0, -1.0, 1.0))
         return Frame(flip[:, None] * self.rotation * flip, self.origin * flip)
 
@@ -61,7 +61,7 @@ def vectors(like: Tensor, *values: Number) -> Float[Tensor, "objects n"]:
 
 
 def column(like: Tensor, value: Number) -> Float[Tensor, " objects"]:
-    """A value for each object, on the device of `like`; a shared value is created there rather than copied."""
+    """A value for each object, on the device of `like`; a single number is created on that device, not copied to it."""
     return value.to(like).expand(len(like)) if isinstance(value, Tensor) else like.new_full((len(like),), value)
 
 
@@ -75,7 +75,7 @@ class Kit:
 
     draw: Draw
     colours: Colours = field(default_factory=dict)
-    """Roles that a layout colours itself."""
+    """Colours of roles for which the layout overrides the random palette."""
     pieces: list[Parts] = field(default_factory=list)
     present: list[Bool[Tensor, " objects"]] = field(default_factory=list)
 
@@ -94,7 +94,7 @@ class Kit:
         present: bool | Bool[Tensor, " objects"] = True,
         side: float = 1.0,
     ) -> None:
-        """Put a part, centred in a frame, into the objects where it is present."""
+        """Add a part, centred in a frame, to the objects in which it is present."""
         origin, count = frame.origin, self.draw.count
         whole = torch.arange(count, device=origin.device)
         piece = Parts(
@@ -121,9 +121,9 @@ class Kit:
         present: bool | Bool[Tensor, " objects"] = True,
         about: Frame | None = None,
     ) -> None:
-        """A part and its mirror image, in the xz plane of the frame `about` or of the objects.
+        """Add a part and its mirror image in the xz plane of the frame `about`, or of the objects.
 
-        With `about`, `frame` is given in that frame.
+        With `about`, `frame` is relative to that frame.
         """
         mirror = frame.mirrored()
         if about is not None:
@@ -132,18 +132,18 @@ class Kit:
         self.add(role, mirror, size, form, level, present, side=-1.0)
 
     def parts(self) -> Parts:
-        """All parts that are there."""
+        """All parts that are present in their objects."""
         return join_parts(self.pieces)[torch.cat(self.present).nonzero()[:, 0]]
 
 
 def within(outer: Frame, inner: Frame) -> Frame:
-    """The frame `inner`, given in the frame `outer`, seen from outside."""
+    """The frame `inner`, given relative to the frame `outer`, in the coordinates of `outer`'s parent."""
     origin = outer.origin + (outer.rotation @ inner.origin[..., None])[..., 0]
     return Frame(outer.rotation @ inner.rotation, origin)
 
 
 def some_form(draw: Draw) -> Form:
-    """Forms from round over boxy to pointed."""
+    """Random forms: round, boxy or pointed."""
     return Form(
         section=draw.pick((2.0, 2.0, 2.0, 2.5, 4.0, 20.0, 1.1)),
         profile=draw.pick((2.0, 2.0, 3.0, 5.0, 20.0, 1.2)),
@@ -174,9 +174,9 @@ def limb(
     """A chain of segments hanging down from a joint.
 
     Args:
-        lengths: Of the segments, world units; negative ones go upwards.
-        widths: Their half widths.
-        bends: Turn about the y axis before each segment in degrees; negative swings forwards.
+        lengths: Lengths of the segments in world units; negative ones point upwards.
+        widths: Half widths of the segments in world units.
+        bends: Rotation about the y axis before each segment, in degrees; negative swings forwards.
         form: Form of the segments.
 
     Returns:
@@ -191,15 +191,14 @@ def limb(
 
 
 def tail(kit: Kit, role: int, root: Frame, segments: int, length: Number, width: Number) -> None:
-    """A chain that leaves along the root's -z axis, curls and wags; a third of the objects have a tuft at its end."""
+    """A curling, wagging chain along the root's -z axis; a third of the objects have a tuft at its end."""
     draw = kit.draw
-    there, tuft = draw.chance(0.75), draw.chance(0.33)
+    present, tuft = draw.chance(0.75), draw.chance(0.33)
     curl, wag = draw.normal(28), draw.normal(22)
     joint = root.turned(X, draw.normal(15))
     for i in range(segments):
         joint = joint.turned(Y, curl).turned(X, wag)
-        present = there & (draw.uniform(0, 1) < 1.2 - 0.25 * i)
-        there = present
+        present = present & (draw.uniform(0, 1) < 1.2 - 0.25 * i)
         thin = width * (1 - 0.13 * i)
         kit.add(role, joint.moved(z=-0.5 * length), (thin, thin, 0.6 * length), TUBE, present=present)
         joint = Frame(joint.rotation, torch.where(present[:, None], joint.moved(z=-1.0 * length).origin, joint.origin))
@@ -217,10 +216,10 @@ def head(
     """A head around a frame, with a face on +x, ears or horns, hair or a hat.
 
     Args:
-        radius: World units.
-        beak: Whether it has a beak rather than a snout.
+        radius: Radius in world units.
+        beak: Whether it has a beak instead of a snout.
         form: Form of the skull.
-        human: Whether it has no snout, mostly no ears that stick out, and often hair.
+        human: Whether it is human: no snout, usually no protruding ears, often hair.
     """
     draw = kit.draw
     size = tuple(radius * draw.uniform(low, high) for low, high in ((0.85, 1.2), (0.85, 1.2), (0.8, 1.15)))
@@ -233,9 +232,9 @@ def head(
 
 
 def _on_skull(size: tuple[Tensor, ...], frame: Frame, turn: Tensor, rise: Tensor, reach: float = 1.0) -> Frame:
-    """In the head's frame: the place on an ellipsoid `turn` degrees left of the front and `rise` up, facing outwards.
+    """A point on the skull's ellipsoid, `turn` degrees left of the front and `rise` degrees up, facing outwards.
 
-    `frame` is any frame of the head's objects.
+    The result is relative to the head's frame; of `frame`, only shape and device matter.
     """
     t, e = turn.deg2rad(), rise.deg2rad()
     direction = torch.stack((e.cos() * t.cos(), e.cos() * t.sin(), e.sin()), dim=-1)
@@ -247,31 +246,31 @@ def _on_skull(size: tuple[Tensor, ...], frame: Frame, turn: Tensor, rise: Tensor
 
 def _eyes(kit: Kit, frame: Frame, size: tuple[Tensor, ...]) -> None:
     draw = kit.draw
-    there, white = draw.chance(0.92), draw.chance(0.5)
+    present, white = draw.chance(0.92), draw.chance(0.5)
     place = _on_skull(size, frame, draw.uniform(16, 48), draw.uniform(-2, 30), 0.96)
     big = size[Z] * draw.uniform(0.13, 0.3)
     tall = draw.uniform(0.8, 1.5)
-    kit.pair(WHITE, place, (0.4 * big, big, big * tall), level=SMALL, present=there & white, about=frame)
+    kit.pair(WHITE, place, (0.4 * big, big, big * tall), level=SMALL, present=present & white, about=frame)
     pupil = torch.where(white, 0.6, 1.0) * big
     look = place.moved(x=torch.where(white, 0.25, 0.0) * big, y=draw.normal(0.1) * big)
-    kit.pair(INK, look, (0.4 * pupil, pupil, pupil * tall), level=SMALL, present=there, about=frame)
+    kit.pair(INK, look, (0.4 * pupil, pupil, pupil * tall), level=SMALL, present=present, about=frame)
     glint = place.moved(x=0.38 * big, y=0.2 * big, z=0.45 * big)
     shine = (0.16 * big, 0.28 * big, 0.28 * big)
-    kit.pair(WHITE, glint, shine, level=SMALL, present=there & ~white & draw.chance(0.5), about=frame)
+    kit.pair(WHITE, glint, shine, level=SMALL, present=present & ~white & draw.chance(0.5), about=frame)
 
 
 def _snout(kit: Kit, frame: Frame, size: tuple[Tensor, ...], beak: Tensor, allowed: Tensor) -> None:
     draw = kit.draw
-    there, long = (draw.chance(0.75) & allowed) | beak, draw.skewed(0.1, 0.85) * size[X]
+    present, long = (draw.chance(0.75) & allowed) | beak, draw.skewed(0.1, 0.85) * size[X]
     drop = draw.uniform(-0.45, -0.1)
     wide = size[Y] * draw.uniform(0.2, 0.55)
     muzzle = frame.moved(x=0.82 * size[X], z=drop * size[Z])
-    kit.add(MUZZLE, muzzle, (0.2 * size[X] + long, wide, 0.8 * wide), Form(profile=2.6), present=there & ~beak)
+    kit.add(MUZZLE, muzzle, (0.2 * size[X] + long, wide, 0.8 * wide), Form(profile=2.6), present=present & ~beak)
     tip = muzzle.moved(x=0.18 * size[X] + long, z=0.35 * wide)
     nose = torch.where(draw.chance(0.7), INK, ACCENT)
-    kit.add(nose, tip, (0.3 * wide, 0.4 * wide, 0.3 * wide), level=SMALL, present=there & ~beak & draw.chance(0.8))
+    kit.add(nose, tip, (0.3 * wide, 0.4 * wide, 0.3 * wide), level=SMALL, present=present & ~beak & draw.chance(0.8))
     mouth = frame.moved(x=0.93 * size[X], z=(drop - 0.15) * size[Z])
-    bare = ~there & draw.chance(0.6)
+    bare = ~present & draw.chance(0.6)
     kit.add(INK, mouth, (0.08 * size[X], 0.3 * size[Y], 0.06 * size[Z]), level=SMALL, present=bare)
     bill = frame.moved(x=size[X] + 0.6 * long, z=0.5 * drop * size[Z]).turned(Y, 90 + draw.normal(12))
     flat = wide * draw.uniform(0.3, 1.0)
@@ -279,9 +278,9 @@ def _snout(kit: Kit, frame: Frame, size: tuple[Tensor, ...], beak: Tensor, allow
 
 
 def _ears(kit: Kit, frame: Frame, size: tuple[Tensor, ...], allowed: Tensor) -> None:
-    """Ears, horns or antennae: from round over pointed and long to drooping."""
+    """Ears, horns or antennae: round, pointed, long or drooping."""
     draw = kit.draw
-    there = draw.chance(0.75) & allowed
+    present = draw.chance(0.75) & allowed
     splay = draw.pick((12.0, 28.0, 40.0, 60.0, 110.0)) + draw.normal(8)
     rise = torch.deg2rad(90 - splay)
     shape = Form(taper=draw.pick((-0.95, -0.7, 0.0, 0.0)), profile=draw.pick((2.0, 2.0, 3.0)), bend=draw.normal(0.25))
@@ -296,9 +295,9 @@ def _ears(kit: Kit, frame: Frame, size: tuple[Tensor, ...], allowed: Tensor) -> 
     )
     middle = root.moved(z=0.75 * tall)
     role = torch.where(draw.chance(0.6), HEAD, torch.where(draw.chance(0.5), EXTRA, LIMB))
-    kit.pair(role, middle, (thick, wide, tall), shape, present=there, about=frame)
+    kit.pair(role, middle, (thick, wide, tall), shape, present=present, about=frame)
     inner = middle.moved(x=0.55 * thick, z=-0.08 * tall)
-    lined = there & draw.chance(0.5)
+    lined = present & draw.chance(0.5)
     kit.pair(MUZZLE, inner, (0.6 * thick, 0.62 * wide, 0.72 * tall), shape, SMALL, present=lined, about=frame)
 
 

@@ -2,9 +2,9 @@
 
     python -m training.meshes FOLDER... OUT.xz
 
-takes every .glb and .gltf below the folders. A model is kept as vertices, their bones and one matrix per bone and pose,
-so that an animated model in many poses takes little more space than in one; poses are skinned when the file is loaded.
-A static model has one pose, and a mesh without a skin has one bone: its node.
+packs every .glb and .gltf file below the folders. A model is stored as vertices with skinning weights and one matrix
+per bone and pose, so that many poses of an animated model take little more space than one. Skinning is applied when the
+file is loaded. A static model has one pose, and a mesh without a skin has one bone: its node.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ from training.gltf import (
 from training.soup import Soups, cumulated, members
 
 EVALUATION_CHARACTERS = ("barbarian", "clownfish", "fox", "george", "shibainu", "trex")
-"""Objects that the method is evaluated on; models whose name contains one of these are always excluded."""
+"""Objects on which the method is evaluated; models whose file name contains one of these names are always excluded."""
 MAX_TRIANGLES = 12000
 MIN_THICKNESS = 0.03
 """Minimum ratio of smallest to largest extent; thinner objects (floor tiles, leaves) vanish from most views."""
 MAX_CLIP_POSES, MAX_POSES = 6, 40
+"""Maximum number of poses per clip and, roughly, per model; every clip has at least two."""
 HELD_OUT = 0.06
-"""Share of the models that is kept for validation."""
+"""Fraction of the models that is held out for validation."""
 RADIUS = 0.5
-"""World units that the poses of a clip reach from the origin."""
+"""Distance from the origin, in world units, to the farthest vertex in any pose of a clip."""
 
 Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-"""From glTF's axes (y up, front +z) to the world's (z up, front -y)."""
+"""From glTF's axes (y up, front +z) to world axes (z up, front -y)."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -65,42 +66,47 @@ Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles whose vertices follow bones."""
+    """Triangles with skinning weights."""
 
     positions: Float[np.ndarray, "vertices 3"]
     normals: Float[np.ndarray, "vertices 3"]
     """Unit length."""
     bones: Int[np.ndarray, "vertices 4"]
     weights: Float[np.ndarray, "vertices 4"]
-    """Shares of the bones; they sum to 1."""
+    """Skinning weights of the bones; they sum to 1."""
     faces: Int[np.ndarray, "faces 3"]
     colours: UInt8[np.ndarray, "faces 3 3"]
-    """Display RGB of the faces' corners."""
+    """sRGB colours of the faces' corners."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The mesh of one node, with what moves it."""
+    """The mesh of one node, and the bones that move it."""
 
     mesh: Mesh
     nodes: Int[np.ndarray, " bones"]
-    """Node that each bone is."""
+    """Node of each bone."""
     offsets: Float[np.ndarray, "bones 4 4"]
-    """From the frame of the mesh to that of the bone."""
+    """From the frame of the mesh to those of the bones."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A mesh in some poses."""
+    """A mesh in one or more poses."""
 
     mesh: Mesh
-    """Positions in [-1, 1]. Meshes of different nodes have different frames, which the matrices undo."""
+    """Positions in [-1, 1], in a frame of its own for each node; the matrices take this into account."""
     matrices: Float[np.ndarray, "poses bones 3 4"]
-    """From the frames of the mesh to the world."""
+    """Skinning matrices, from the frames of the mesh to the world."""
 
 
 def join_meshes(meshes: Sequence[Mesh], bone_counts: Sequence[int]) -> Mesh:
-    """Several meshes as one; `bone_counts` are the bones that each has for itself (0: it shares the next one's)."""
+    """Several meshes as one.
+
+    Args:
+        meshes: The meshes.
+        bone_counts: Number of bones that belong to each mesh alone; 0 if it uses the same bones as the next mesh.
+    """
     vertex_starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])
     bone_starts = np.cumsum([0, *bone_counts])
     columns = {field.name: [getattr(mesh, field.name) for mesh in meshes] for field in fields(Mesh)}
@@ -110,14 +116,14 @@ def join_meshes(meshes: Sequence[Mesh], bone_counts: Sequence[int]) -> Mesh:
 
 
 def read_model(path: Path) -> Model:
-    """The model of a glTF file in some poses: each clip's poses share one scale and centre.
+    """The model of a glTF file in one or more poses; the poses of a clip have the same scale and centre.
 
     Raises:
-        UnsuitableError: the model is excluded.
-        InputError: the file is broken.
+        UnsuitableError: the model is to be skipped.
+        InputError: the file is damaged.
     """
     if any(name in re.sub("[^a-z]", "", path.name.lower()) for name in EVALUATION_CHARACTERS):
-        raise UnsuitableError("name like an evaluation character")
+        raise UnsuitableError("named like an evaluation character")
     try:
         gltf = read_gltf(path)
         meshes = {i: _read_mesh(gltf, node["mesh"]) for i, node in enumerate(gltf.items("nodes")) if "mesh" in node}
@@ -127,7 +133,7 @@ def read_model(path: Path) -> Model:
 
 
 def read_part(gltf: Gltf, index: int, meshes: Sequence[Mesh]) -> Part:
-    """The meshes of a node as one, in a frame where it fills [-1, 1], with the bones that it uses."""
+    """The meshes of a node as one, in a frame in which its longest side spans [-1, 1], with the bones that it uses."""
     node, mesh = gltf.items("nodes")[index], join_meshes(meshes, [0] * len(meshes))
     if "skin" in node:
         nodes, offsets = read_skin(gltf, gltf.items("skins")[node["skin"]])
@@ -142,21 +148,21 @@ def read_part(gltf: Gltf, index: int, meshes: Sequence[Mesh]) -> Part:
 
 
 def placement(scale: float, shift: Float[np.ndarray, "3"]) -> Float[np.ndarray, "4 4"]:
-    """The matrix that scales, then shifts."""
+    """The affine matrix that scales, then translates."""
     matrix = np.diag((scale, scale, scale, 1.0))
     matrix[:3, 3] = shift
     return matrix
 
 
 def _read_mesh(gltf: Gltf, index: int) -> list[Mesh]:
-    """A mesh as one piece for each material; what has no triangles is left out."""
+    """A mesh as one piece per material; pieces without triangles are left out."""
     primitives = gltf.items("meshes")[index]["primitives"]
     pieces = [_cleaned(_read_primitive(gltf, p)) for p in primitives if p.get("mode", TRIANGLES) == TRIANGLES]
     return [piece for piece in pieces if len(piece.faces)]
 
 
 def _read_primitive(gltf: Gltf, primitive: dict[str, Any]) -> Mesh:
-    """Some triangles of one material; normals are flat where the file has none."""
+    """The triangles of one material; they are flat-shaded if the file has no normals."""
     names = primitive["attributes"]
     positions = gltf.accessor(names["POSITION"]).astype(float)
     faces = np.arange(len(positions))
@@ -168,11 +174,11 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any]) -> Mesh:
     if "JOINTS_0" in names:
         bones, weights = gltf.accessor(names["JOINTS_0"]).astype(np.int64), gltf.accessor(names["WEIGHTS_0"])
     if not np.isfinite(weights).all():
-        raise UnsuitableError("weights that are not numbers")
+        raise UnsuitableError("skinning weights that are not finite")
     if "NORMAL" in names:
         normals = gltf.accessor(names["NORMAL"]).astype(float)
         return Mesh(positions, unit(normals), bones, weights, faces, colours)
-    # Every corner becomes a vertex of its own, which can have the normal of its face.
+    # Every corner becomes a separate vertex, so that it can have the normal of its face.
     corners = faces.ravel()
     normals = np.repeat(unit(_area_vectors(positions[faces])), 3, 0)
     split = np.arange(faces.size).reshape(-1, 3)
@@ -180,7 +186,7 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any]) -> Mesh:
 
 
 def _cleaned(mesh: Mesh) -> Mesh:
-    """Without triangles that have no area, and without vertices that have no triangle."""
+    """The mesh without degenerate triangles and unused vertices."""
     corners = mesh.positions[mesh.faces]
     area = np.linalg.norm(_area_vectors(corners), axis=-1)
     keep = area > 1e-8 * np.ptp(corners, axis=(0, 1)).max(initial=0) ** 2
@@ -190,20 +196,20 @@ def _cleaned(mesh: Mesh) -> Mesh:
 
 
 def unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """Vectors at length 1; vectors of length 0 stay as they are."""
+    """Vectors scaled to unit length; zero vectors stay zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
 
 
 def _area_vectors(corners: Float[np.ndarray, "faces 3 3"]) -> Float[np.ndarray, "faces 3"]:
-    """Normals of triangles at twice their areas."""
+    """Normals of triangles; their length is twice the area."""
     return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
 def make_model(gltf: Gltf, parts: Sequence[Part]) -> Model:
-    """All parts together in each pose.
+    """A model of all parts, in all its poses.
 
     Raises:
-        UnsuitableError: there are no triangles or too many, or the model is flat.
+        UnsuitableError: it has no triangles or too many, or it is too flat.
     """
     count = sum(len(part.mesh.faces) for part in parts)
     if not 0 < count <= MAX_TRIANGLES:
@@ -216,23 +222,23 @@ def make_model(gltf: Gltf, parts: Sequence[Part]) -> Model:
 
 
 def chosen_poses(gltf: Gltf) -> list[tuple[Clip, Float[np.ndarray, " poses"]]]:
-    """Clips and times evenly through each; the rest pose if there is no clip that takes time."""
+    """Clips and evenly spaced times in seconds of each; the rest pose if no clip has a duration."""
     spans = [(clip, *clip_span(gltf, clip)) for clip in gltf.items("animations")]
     spans = [(clip, start, end) for clip, start, end in spans if start < end]
     if not spans:
         return [(REST, np.zeros(1))]
     count = int(np.clip(MAX_POSES // len(spans), 2, MAX_CLIP_POSES))
-    shares = (np.arange(count) + 0.5) / count
-    return [(clip, start + (end - start) * shares) for clip, start, end in spans]
+    fractions = (np.arange(count) + 0.5) / count
+    return [(clip, start + (end - start) * fractions) for clip, start, end in spans]
 
 
 def _fitted(mesh: Mesh, matrices: Float[np.ndarray, "poses bones 3 4"]) -> Float[np.ndarray, "poses bones 3 4"]:
-    """The matrices scaled and moved together so that all poses of the mesh are centred (as by `soup.centred`)."""
+    """The matrices, scaled and translated alike so that all poses of the mesh are centred (as by `soup.centred`)."""
     positions, normals, bones, weights = map(
         torch.from_numpy, (mesh.positions, mesh.normals, mesh.bones, mesh.weights.astype(float))
     )
-    shares = weights.new_zeros(len(weights), matrices.shape[1]).scatter_add_(1, bones, weights)
-    blended = torch.einsum("vb,pbij->pvij", shares, torch.from_numpy(matrices))
+    all_weights = weights.new_zeros(len(weights), matrices.shape[1]).scatter_add_(1, bones, weights)
+    blended = torch.einsum("vb,pbij->pvij", all_weights, torch.from_numpy(matrices))
     points = skin(positions, normals, blended)[0].numpy()
     extents = np.ptp(points[0], axis=0)
     if extents.min() < MIN_THICKNESS * extents.max():
@@ -247,10 +253,16 @@ def skin(
     normals: Float[Tensor, "vertices 3"],
     blended: Float[Tensor, "*poses vertices 3 4"],
 ) -> tuple[Float[Tensor, "*poses vertices 3"], Float[Tensor, "*poses vertices 3"]]:
-    """Positions and unit normals in each pose; `blended` are the means of the matrices of each vertex' bones."""
+    """Linear blend skinning: positions and unit normals in each pose.
+
+    Args:
+        positions: Vertices in the frame of the mesh.
+        normals: Unit normals in that frame.
+        blended: Weighted means of the matrices of each vertex' bones.
+    """
     linear, shift = blended[..., :3], blended[..., 3]
     moved = torch.einsum("...vij,vj->...vi", linear, positions) + shift
-    # Normals go by the inverse transpose: cofactors over the determinant, of which only the sign matters.
+    # Normals transform by the inverse transpose, cofactors over determinant; only the determinant's sign matters.
     rows = linear.unbind(-2)
     cofactors = torch.stack([torch.linalg.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -2)
     mirrored = (rows[0] * cofactors[..., 0, :]).sum(-1, keepdim=True).sign()
@@ -262,9 +274,9 @@ def skin(
 # ---------------------------------------------------------------------------------------------------------------------
 
 POSITION_STEPS, NORMAL_STEPS, WEIGHT_STEPS = 4095, 127, 255
-"""Integers that stand for 1."""
+"""Integers that represent 1."""
 VERTICES_AT_ONCE = 1 << 18
-"""Vertices in all poses that are skinned together; bounds the memory."""
+"""Number of vertices, counted in every pose, that are skinned at once; limits the memory."""
 ROWS = {
     "positions": "vertices",
     "normals": "vertices",
@@ -274,11 +286,11 @@ ROWS = {
     "colours": "triangles",
     "matrices": "transforms",
 }
-"""Arrays that hold the rows of all models one after another, and the array with each model's number of rows."""
+"""Arrays that concatenate the rows of all models, and for each the array with the number of rows of each model."""
 
 
 def pack(models: Mapping[str, Model]) -> bytes:
-    """All models under their names: numpy arrays of small integers, and matrices, compressed together."""
+    """All models with their names, compressed: quantised meshes as NumPy arrays of small integers, and matrices."""
     rows = [_quantised(model.mesh) for model in models.values()]
     for row, model in zip(rows, models.values(), strict=True):
         row["matrices"] = model.matrices.reshape(-1, 3, 4).astype(np.float32)
@@ -293,8 +305,11 @@ def pack(models: Mapping[str, Model]) -> bytes:
 
 
 def _quantised(mesh: Mesh) -> dict[str, np.ndarray]:
-    """Integers that stand for a mesh: equal vertices are one, in the order in which faces first need them, and a corner
-    is encoded as the number of vertices seen before minus its index: 0 for a new vertex, small for a recent one."""
+    """A mesh as small integers, which compress well.
+
+    Equal vertices are merged and sorted by their first use. A corner is encoded as the number of vertices used so far
+    minus the index of its own: 0 for a new vertex, small for a recent one.
+    """
     columns = {
         "positions": np.rint(mesh.positions * POSITION_STEPS).astype(np.int16),
         "normals": np.rint(mesh.normals * NORMAL_STEPS).astype(np.int8),
@@ -305,31 +320,35 @@ def _quantised(mesh: Mesh) -> dict[str, np.ndarray]:
     corners = np.unique(rows, axis=0, return_inverse=True)[1].ravel()[mesh.faces.ravel()]
     _, first, inverse = np.unique(corners, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    places = np.argsort(order)[inverse]
-    seen = np.maximum.accumulate(np.concatenate(([0], places[:-1] + 1)))
+    indices = np.argsort(order)[inverse]
+    seen = np.maximum.accumulate(np.concatenate(([0], indices[:-1] + 1)))
     chosen = mesh.faces.ravel()[first[order]]
     packed = {name: rows[chosen] for name, rows in columns.items()}
-    faces = (seen - places).reshape(-1, 3).astype(np.uint16)
+    faces = (seen - indices).reshape(-1, 3).astype(np.uint16)
     return {**packed, "faces": faces, "colours": mesh.colours}
 
 
 @dataclass(frozen=True)
 class MeshLibrary:
-    """Models, each in one pose or several, and every pose an object."""
+    """Models in one or more poses; every pose is an object."""
 
     soups: Soups
     models: Int64[Tensor, " objects"]
-    """Model that each object is a pose of; the poses of a model follow one another, clip after clip."""
+    """Index of each object's model; the poses of a model are consecutive, clip by clip."""
     names: list[str]
-    """Folder and file name of each model, without endings."""
+    """Folder and file name of each model, without suffix."""
     held_out: Bool[Tensor, " models"]
-    """Models to validate with, never to train on: always the same, as their names decide."""
+    """Whether a model is for validation and never for training (see `is_held_out`)."""
     animated: Bool[Tensor, " models"]
-    """Models that have several poses."""
+    """Whether a model has several poses."""
 
 
 def load_meshes(path: Path, device: torch.device | str) -> MeshLibrary:
-    """All models of a packed file in all their poses; `InputError` if it is not such a file."""
+    """Load all models of a packed file in all their poses.
+
+    Raises:
+        InputError: it is not a packed file.
+    """
     arrays = _read_packed(path)
     names = [str(name) for name in arrays.pop("names")]
     packed = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
@@ -339,30 +358,30 @@ def load_meshes(path: Path, device: torch.device | str) -> MeshLibrary:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a model is for validation; decided by its name alone, so that adding models changes nothing."""
+    """Whether a model is for validation; this depends on its name alone, not on which other models there are."""
     return int.from_bytes(hashlib.sha256(f"validation/{name}".encode()).digest()[:4], "big") < HELD_OUT * 2**32
 
 
 def _read_packed(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a packed file, with `faces` as indices into the vertices of the face's model."""
+    """Arrays of a packed file, with `faces` decoded to vertex indices within each model."""
     try:
         with np.load(io.BytesIO(lzma.decompress(path.read_bytes()))) as file:
             arrays = {name: file[name] for name in (*ROWS, *ROWS.values(), "poses", "names")}
     except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a packed mesh file ({error}); make it with training.meshes.") from error
-    steps = arrays["faces"].ravel().astype(np.int64)
-    seen = np.cumsum(steps == 0) - (steps == 0)
+    codes = arrays["faces"].ravel().astype(np.int64)
+    seen = np.cumsum(codes == 0) - (codes == 0)
     first = np.cumsum(arrays["vertices"]) - arrays["vertices"]
-    arrays["faces"] = (seen - steps).reshape(-1, 3) - np.repeat(first, arrays["triangles"])[:, None]
+    arrays["faces"] = (seen - codes).reshape(-1, 3) - np.repeat(first, arrays["triangles"])[:, None]
     arrays["bones"] = arrays["bones"].astype(np.int64)
     return arrays
 
 
 def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, " objects"]) -> Soups:
-    """Triangles of packed models in all their poses; `models` says which model each object is a pose of."""
+    """Triangles of packed models in all their poses; `models` are the indices of the objects' models."""
     vertices, vertex_starts = members(packed["vertices"], models)
     triangles, triangle_starts = members(packed["triangles"], models)
-    # The matrices lie in the order of the objects: model after model, pose after pose.
+    # The matrices are in the order of the objects: model by model, pose by pose.
     first_bone = cumulated((packed["transforms"] // packed["poses"])[models])[:-1]
     weights = packed["weights"] / packed["weights"].sum(-1, keepdim=True)
     columns = (
@@ -373,7 +392,7 @@ def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, " objects"]) -> S
     )
     split = (column.split(VERTICES_AT_ONCE) for column in columns)
     parts = [
-        skin(p, n, _blended(bones, shares, packed["matrices"])) for p, n, bones, shares in zip(*split, strict=True)
+        skin(p, n, _blended(bones, weight, packed["matrices"])) for p, n, bones, weight in zip(*split, strict=True)
     ]
     points, directions = (torch.cat(column) for column in zip(*parts, strict=True))
     first_vertex = torch.repeat_interleave(vertex_starts[:-1], triangle_starts.diff())
@@ -384,7 +403,7 @@ def _posed(packed: Mapping[str, Tensor], models: Int64[Tensor, " objects"]) -> S
 def _blended(
     bones: Int64[Tensor, "vertices 4"], weights: Float[Tensor, "vertices 4"], matrices: Float[Tensor, "transforms 3 4"]
 ) -> Float[Tensor, "vertices 3 4"]:
-    """Weighted means of some of the matrices."""
+    """Weighted mean of the matrices of each vertex' bones."""
     blended = matrices.new_zeros(len(bones), 3, 4)
     for bone, weight in zip(bones.T, weights.T, strict=True):
         blended += weight[:, None, None] * matrices.index_select(0, bone)
@@ -397,10 +416,10 @@ def _blended(
 
 
 def read_models(folders: Sequence[Path]) -> tuple[dict[str, Model], Counter[str]]:
-    """The usable models of some folders under their names, and how many were left out for each reason.
+    """The usable models of some folders by name, and the number of models skipped for each reason.
 
     Raises:
-        InputError: there are none, two have the same name, or a file is broken.
+        InputError: no model is usable, two have the same name, or a file is damaged.
     """
     models: dict[str, Model] = {}
     skipped: Counter[str] = Counter()
@@ -413,14 +432,14 @@ def read_models(folders: Sequence[Path]) -> tuple[dict[str, Model], Counter[str]
         except UnsuitableError as reason:
             skipped[str(reason)] += 1
     if not models:
-        raise InputError(f"{', '.join(map(str, folders))}: no usable .glb or .gltf model in there; name other folders.")
+        raise InputError(f"{', '.join(map(str, folders))}: no usable .glb or .gltf model; give other folders.")
     return models, skipped
 
 
 def main() -> None:
-    """Pack the models and say what became of them."""
+    """Pack the models, and print how many were packed and skipped."""
     parser = argparse.ArgumentParser("python -m training.meshes", description="Pack glTF models into one small file.")
-    parser.add_argument("folders", type=Path, nargs="+", help="folders with .glb and .gltf models, also deeper down")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders with .glb and .gltf files, searched recursively")
     parser.add_argument("out", type=Path, help="file to write, usually .xz")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     options = parser.parse_args()
@@ -431,7 +450,7 @@ def main() -> None:
     poses = sum(len(model.matrices) for model in models.values())
     print(f"{options.out}: {len(models)} models, {poses} poses, {options.out.stat().st_size / 1e6:.1f} MB.")
     for reason, count in skipped.most_common():
-        print(f"Left out: {count} models: {reason}.")
+        print(f"Skipped {count} models: {reason}.")
 
 
 if __name__ == "__main__":

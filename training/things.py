@@ -1,4 +1,4 @@
-"""Layouts of plants, vehicles, furniture, buildings, single things and abstract assemblies."""
+"""Layouts of plants, vehicles, furniture, buildings, single objects and abstract assemblies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.primitives import FINE, MEDIUM, SMALL, Form
 
 
 def car(kit: Kit) -> None:
-    """Cars, lorries, tanks and trains: a hull on wheels with a cabin, lamps and a load."""
+    """Cars, lorries, tanks and trains: a hull on wheels with a cabin, headlamps and a load."""
     draw = kit.draw
     long, wide, high = draw.uniform(0.35, 0.75), draw.uniform(0.18, 0.35), draw.uniform(0.08, 0.22)
     wheel = draw.uniform(0.08, 0.2)
@@ -20,11 +20,11 @@ def car(kit: Kit) -> None:
     cabin, roof = draw.uniform(0.25, 0.6) * long, draw.uniform(0.1, 0.28)
     top = hull.moved(x=draw.normal(0.22) * long, z=high + 0.7 * roof)
     slope = Form(section=draw.pick((4.0, 20.0)), profile=draw.pick((4.0, 20.0)), taper=-draw.uniform(0.0, 0.45))
-    there = draw.chance(0.9)
-    kit.add(HEAD, top, (cabin, 0.88 * wide, roof), slope, MEDIUM, there)
+    present = draw.chance(0.9)
+    kit.add(HEAD, top, (cabin, 0.88 * wide, roof), slope, MEDIUM, present)
     glass = torch.where(draw.chance(0.6), INK, WHITE)
-    kit.add(glass, top.moved(x=0.05, z=0.12 * roof), (0.98 * cabin, 0.7 * wide, 0.55 * roof), slope, present=there)
-    kit.add(glass, top.moved(z=0.12 * roof), (0.7 * cabin, 0.93 * wide, 0.5 * roof), slope, present=there)
+    kit.add(glass, top.moved(x=0.05, z=0.12 * roof), (0.98 * cabin, 0.7 * wide, 0.55 * roof), slope, present=present)
+    kit.add(glass, top.moved(z=0.12 * roof), (0.7 * cabin, 0.93 * wide, 0.5 * roof), slope, present=present)
     _wheels(kit, long, wide, wheel)
     lamp = hull.moved(0.97 * long, 0.65 * wide, 0.1 * high)
     big = draw.uniform(0.03, 0.07)
@@ -46,7 +46,7 @@ def _wheels(kit: Kit, long: torch.Tensor, wide: torch.Tensor, wheel: torch.Tenso
 
 
 def _load(kit: Kit, hull: Frame, long: torch.Tensor, wide: torch.Tensor, high: torch.Tensor) -> None:
-    """A box or barrel behind, a gun, a spoiler, a funnel; often nothing."""
+    """A box or barrel at the rear, a gun, a spoiler or a funnel; often nothing."""
     draw = kit.draw
     kind = draw.index((0.35, 0.2, 0.1, 0.12, 0.12, 0.11))
     size = draw.uniform(0.12, 0.3)
@@ -75,41 +75,41 @@ def vessel(kit: Kit) -> None:
     _deck(kit, hull, long, wide, ~flies)
 
 
-def _wings_and_fins(kit: Kit, hull: Frame, long: torch.Tensor, wide: torch.Tensor, there: torch.Tensor) -> None:
+def _wings_and_fins(kit: Kit, hull: Frame, long: torch.Tensor, wide: torch.Tensor, present: torch.Tensor) -> None:
     draw = kit.draw
     span, chord, sweep = draw.uniform(0.25, 0.65), draw.uniform(0.1, 0.25), draw.uniform(-10, 40)
     root = hull.moved(draw.normal(0.1), 0.7 * wide, draw.pick((-0.3, 0.0, 0.8)) * wide)
     wing = root.turned(Z, sweep).turned(X, draw.normal(6)).moved(y=0.8 * span).turned(X, -90)
     shape = Form(profile=draw.pick((3.0, 20.0)), taper=-draw.uniform(0.0, 0.5))
-    kit.pair(EXTRA, wing, (chord, 0.03, span), shape, present=there)
+    kit.pair(EXTRA, wing, (chord, 0.03, span), shape, present=present)
     pod = wing.moved(x=0.8 * chord, z=-0.1 * span).turned(Y, 90)
-    kit.pair(ACCENT, pod, (0.06, 0.06, 0.15), CYLINDER, present=there & draw.chance(0.4))
+    kit.pair(ACCENT, pod, (0.06, 0.06, 0.15), CYLINDER, present=present & draw.chance(0.4))
     stern = hull.moved(x=-0.85 * long)
     kit.pair(EXTRA, stern.turned(Z, sweep).moved(y=0.45 * span).turned(X, -90), (0.5 * chord, 0.025, 0.45 * span),
-             shape, present=there)  # fmt: skip
+             shape, present=present)  # fmt: skip
     fin = stern.turned(Y, -sweep).moved(z=0.4 * span)
-    kit.add(ACCENT, fin, (0.55 * chord, 0.025, 0.4 * span), shape, present=there)
+    kit.add(ACCENT, fin, (0.55 * chord, 0.025, 0.4 * span), shape, present=present)
     glass = hull.moved(x=0.45 * long, z=0.6 * wide)
-    kit.add(INK, glass, (0.25 * long, 0.55 * wide, 0.55 * wide), present=there)
-    spin, bow = draw.chance(0.35) & there, hull.moved(x=1.02 * long)
+    kit.add(INK, glass, (0.25 * long, 0.55 * wide, 0.55 * wide), present=present)
+    spin, bow = draw.chance(0.35) & present, hull.moved(x=1.02 * long)
     kit.add(ACCENT, bow.turned(Y, 90), (0.05, 0.05, 0.08), SPIKE, SMALL, spin)
     kit.add(INK, bow.turned(X, draw.uniform(0, 180)), (0.02, 0.035, 0.28), TUBE, SMALL, spin)
 
 
-def _deck(kit: Kit, hull: Frame, long: torch.Tensor, wide: torch.Tensor, there: torch.Tensor) -> None:
+def _deck(kit: Kit, hull: Frame, long: torch.Tensor, wide: torch.Tensor, present: torch.Tensor) -> None:
     draw = kit.draw
     plank = hull.moved(z=0.55 * wide)
-    kit.add(LIMB, plank.turned(Y, 90), (0.12 * wide, 1.02 * wide, 0.9 * long), Form(profile=2.5), present=there)
+    kit.add(LIMB, plank.turned(Y, 90), (0.12 * wide, 1.02 * wide, 0.9 * long), Form(profile=2.5), present=present)
     house, tall = plank.moved(x=draw.normal(0.25) * long), draw.uniform(0.08, 0.2)
-    kit.add(HEAD, house.moved(z=tall), (0.3 * long, 0.7 * wide, tall), BOX, MEDIUM, there & draw.chance(0.7))
-    sails = there & draw.chance(0.6)
+    kit.add(HEAD, house.moved(z=tall), (0.3 * long, 0.7 * wide, tall), BOX, MEDIUM, present & draw.chance(0.7))
+    sails = present & draw.chance(0.6)
     mast, tip = plank.moved(x=draw.normal(0.1)), draw.uniform(0.35, 0.6)
     kit.add(LIMB, mast.moved(z=tip), (0.025, 0.025, tip), CYLINDER, SMALL, sails)
     canvas = mast.turned(Z, draw.normal(30)).moved(x=-0.25, z=1.1 * tip)
     taut = Form(section=20.0, profile=20.0, taper=draw.uniform(-0.9, 0.0))
     kit.add(EXTRA, canvas, (0.25, 0.025, 0.75 * tip), taut, MEDIUM, sails)
     funnel = house.moved(x=-0.1 * long, z=2.2 * tall)
-    kit.add(ACCENT, funnel, (0.07, 0.07, 0.16), CYLINDER, MEDIUM, there & ~sails)
+    kit.add(ACCENT, funnel, (0.07, 0.07, 0.16), CYLINDER, MEDIUM, present & ~sails)
 
 
 def tree(kit: Kit) -> None:
@@ -139,31 +139,31 @@ def tree(kit: Kit) -> None:
     _fruits(kit, top, big, ((kind == 0) & draw.chance(0.35)))
 
 
-def _cone_crown(kit: Kit, top: Frame, big: torch.Tensor, there: torch.Tensor) -> None:
+def _cone_crown(kit: Kit, top: Frame, big: torch.Tensor, present: torch.Tensor) -> None:
     draw = kit.draw
     tiers, rounding = draw.integers(3) + 1, draw.pick((20.0, 3.0))
     for i in range(3):
         wide = big * (1 - 0.25 * i)
         shape = Form(taper=-1.0, profile=rounding, ridges=draw.pick((5.0, 7.0)), depth=draw.skewed(0, 0.15))
-        kit.add(BODY, top.moved(z=0.85 * i * big), (wide, wide, 0.8 * big), shape, present=there & (tiers > i))
+        kit.add(BODY, top.moved(z=0.85 * i * big), (wide, wide, 0.8 * big), shape, present=present & (tiers > i))
 
 
-def _fronds(kit: Kit, top: Frame, big: torch.Tensor, there: torch.Tensor) -> None:
+def _fronds(kit: Kit, top: Frame, big: torch.Tensor, present: torch.Tensor) -> None:
     draw = kit.draw
     count, droop, wide = draw.integers(5) + 4, draw.uniform(30, 110), draw.uniform(0.06, 0.2)
     curl = draw.uniform(0.1, 0.6)
     for i in range(8):
         leaf = top.turned(Z, 360 * i / count + draw.normal(8)).turned(Y, droop + draw.normal(8))
         shape = Form(bend=curl, taper=-0.2)
-        kit.add(BODY, leaf.moved(z=0.9 * big), (0.03, wide, 1.1 * big), shape, present=there & (count > i))
+        kit.add(BODY, leaf.moved(z=0.9 * big), (0.03, wide, 1.1 * big), shape, present=present & (count > i))
 
 
-def _fruits(kit: Kit, top: Frame, big: torch.Tensor, there: torch.Tensor) -> None:
+def _fruits(kit: Kit, top: Frame, big: torch.Tensor, present: torch.Tensor) -> None:
     draw = kit.draw
     size = draw.uniform(0.04, 0.09)
     for _ in range(8):
         place = top.turned(Z, draw.uniform(0, 360)).turned(Y, draw.uniform(0, 110)).moved(z=1.15 * big)
-        kit.add(ACCENT, place, (size, size, size), level=SMALL, present=there)
+        kit.add(ACCENT, place, (size, size, size), level=SMALL, present=present)
 
 
 def flower(kit: Kit) -> None:
@@ -206,18 +206,20 @@ def mushroom(kit: Kit) -> None:
     kit.colours = {LIMB: (green, leaf)}
     cap = Form(profile=draw.uniform(1.5, 2.5), taper=-draw.uniform(0.2, 0.9))
     for i in range(3):
-        there = count > i
+        present = count > i
         root = kit.world().turned(Z, draw.uniform(0, 360)).moved(x=0.35 * (i > 0)).turned(Y, draw.normal(9))
         tall, thick = draw.uniform(0.2, 0.6), draw.uniform(0.06, 0.16)
         kit.add(LIMB, root.moved(z=0.5 * tall), (thick, thick, 0.6 * tall), Form(profile=4.0, taper=draw.normal(0.2)),
-                FINE, there)  # fmt: skip
+                FINE, present)  # fmt: skip
         wide = thick * draw.uniform(1.6, 3.2)
-        kit.add(BODY, root.moved(z=1.1 * tall), (wide, wide, wide * draw.uniform(0.4, 1.0)), cap, FINE, there & capped)
+        kit.add(
+            BODY, root.moved(z=1.1 * tall), (wide, wide, wide * draw.uniform(0.4, 1.0)), cap, FINE, present & capped
+        )
         for side in (1, -1):
             arm = root.moved(z=draw.uniform(0.3, 0.7) * tall).turned(Z, side * 90 + draw.normal(20)).turned(Y, 80)
-            reach, armed = draw.uniform(0.12, 0.25), there & ~capped & draw.chance(0.8)
+            reach, armed = draw.uniform(0.12, 0.25), present & ~capped & draw.chance(0.8)
             limb(kit, LIMB, arm, [-reach, -reach], [0.5 * thick, 0.5 * thick], [0.0, -80.0], armed)
-        kit.add(ACCENT, root.moved(z=1.1 * tall), (0.06, 0.06, 0.06), level=SMALL, present=there & ~capped)
+        kit.add(ACCENT, root.moved(z=1.1 * tall), (0.06, 0.06, 0.06), level=SMALL, present=present & ~capped)
     soil = draw.uniform(0.15, 0.4)
     kit.add(EXTRA, kit.world().moved(z=-0.04), (soil, soil, 0.1), CYLINDER, present=draw.chance(0.4))
 
@@ -254,10 +256,10 @@ def furniture(kit: Kit) -> None:
     _on_the_table(kit, seat.moved(z=thick), long, ~rail)
 
 
-def _on_the_table(kit: Kit, top: Frame, long: torch.Tensor, there: torch.Tensor) -> None:
-    """A lamp, and things of any form."""
+def _on_the_table(kit: Kit, top: Frame, long: torch.Tensor, present: torch.Tensor) -> None:
+    """A lamp, and objects of random form."""
     draw = kit.draw
-    lit = there & draw.chance(0.4)
+    lit = present & draw.chance(0.4)
     lamp, tall = top.moved(x=draw.normal(0.3) * long), draw.uniform(0.12, 0.35)
     kit.add(LIMB, lamp.moved(z=0.5 * tall), (0.025, 0.025, 0.5 * tall), CYLINDER, SMALL, lit)
     shade = draw.uniform(0.1, 0.2)
@@ -266,25 +268,30 @@ def _on_the_table(kit: Kit, top: Frame, long: torch.Tensor, there: torch.Tensor)
         size = draw.uniform(0.05, 0.14)
         place = top.moved(draw.normal(0.35) * long, draw.normal(0.12), 0.8 * size)
         kit.add(
-            role, place, (size, size * draw.uniform(0.6, 1.4), size), some_form(draw), MEDIUM, there & draw.chance(0.5)
+            role,
+            place,
+            (size, size * draw.uniform(0.6, 1.4), size),
+            some_form(draw),
+            MEDIUM,
+            present & draw.chance(0.5),
         )
 
 
 def building(kit: Kit) -> None:
-    """Houses, castles and towers: storeys under a roof with doors, windows, chimneys, turrets."""
+    """Houses, castles and towers: storeys under a roof, with a door, windows, a chimney or turrets."""
     draw = kit.draw
     long, wide, high = draw.uniform(0.2, 0.5), draw.uniform(0.2, 0.45), draw.uniform(0.12, 0.35)
     section = draw.pick((20.0, 20.0, 2.0, 1.0))
     storeys, shrink = draw.integers(3) + 1, draw.uniform(0.7, 1.0)
     top, scale = kit.world(), torch.ones_like(long)
     for i in range(3):
-        there = storeys > i
+        present = storeys > i
         wall = Form(section=section, profile=20.0, taper=draw.normal(0.06))
         size = (long * scale, wide * scale, high)
-        kit.add(BODY, top.moved(z=high), size, wall, FINE if i == 0 else MEDIUM, there)
-        _windows(kit, top.moved(z=high), long * scale, wide * scale, high, there)
-        top = Frame(top.rotation, top.origin + vectors(long, 0.0, 0.0, 2 * high * there))
-        scale = torch.where(there & (storeys > i + 1), scale * shrink, scale)
+        kit.add(BODY, top.moved(z=high), size, wall, FINE if i == 0 else MEDIUM, present)
+        _windows(kit, top.moved(z=high), long * scale, wide * scale, high, present)
+        top = Frame(top.rotation, top.origin + vectors(long, 0.0, 0.0, 2 * high * present))
+        scale = torch.where(present & (storeys > i + 1), scale * shrink, scale)
     over = scale * draw.uniform(1.0, 1.25)
     roof = Form(section=section, profile=draw.pick((20.0, 20.0, 2.0, 3.0)), taper=draw.pick((-1.0, -1.0, -0.5, 0.0)))
     tall = draw.uniform(0.06, 0.3)
@@ -302,36 +309,36 @@ def building(kit: Kit) -> None:
 
 
 def _windows(
-    kit: Kit, middle: Frame, long: torch.Tensor, wide: torch.Tensor, high: torch.Tensor, there: torch.Tensor
+    kit: Kit, middle: Frame, long: torch.Tensor, wide: torch.Tensor, high: torch.Tensor, present: torch.Tensor
 ) -> None:
-    """Two windows on the front and one on each side."""
+    """Two windows at the front and one on each side."""
     draw = kit.draw
-    glass, there = torch.where(draw.chance(0.6), INK, WHITE), there & draw.chance(0.8)
+    glass, present = torch.where(draw.chance(0.6), INK, WHITE), present & draw.chance(0.8)
     size, rise = draw.uniform(0.03, 0.07), 0.25 * high
-    kit.pair(glass, middle.moved(long, 0.55 * wide, rise), (0.02, size, 1.3 * size), BOX, SMALL, there)
-    kit.pair(glass, middle.moved(0.0, wide, rise), (size, 0.02, 1.3 * size), BOX, SMALL, there)
+    kit.pair(glass, middle.moved(long, 0.55 * wide, rise), (0.02, size, 1.3 * size), BOX, SMALL, present)
+    kit.pair(glass, middle.moved(0.0, wide, rise), (size, 0.02, 1.3 * size), BOX, SMALL, present)
 
 
 def tower(kit: Kit) -> None:
-    """Stacks of simple solids in any order: columns, cakes, fountains, chess pieces, snowmen."""
+    """Stacks of simple solids in random order, such as columns, cakes, fountains, chess pieces and snowmen."""
     draw = kit.draw
     count, base = draw.integers(5) + 3, kit.world()
     wide, lean = draw.uniform(0.15, 0.4), draw.normal(4)
     for i in range(7):
-        there = count > i
+        present = count > i
         width, half = wide * draw.uniform(0.45, 1.0), draw.uniform(0.04, 0.2)
         role = draw.pick((BODY, BODY, HEAD, EXTRA, LIMB, ACCENT)).long()
         ring = draw.chance(0.12) * 0.3
         form = some_form(draw)
         shape = Form(form.section, form.profile, form.taper, twist=draw.normal(0.3), ring=ring)
         base = base.turned(Z, draw.normal(25)).turned(Y, lean)
-        kit.add(role, base.moved(z=0.9 * half), (width, width * draw.uniform(0.8, 1.0), half), shape, FINE, there)
+        kit.add(role, base.moved(z=0.9 * half), (width, width * draw.uniform(0.8, 1.0), half), shape, FINE, present)
         base = base.moved(z=1.8 * half)
         wide = wide * draw.uniform(0.75, 1.05)
 
 
 def vase(kit: Kit) -> None:
-    """Single things turned on a lathe: vases, bottles, cups, bells, balls; some with handles, spouts or a lid."""
+    """Lathe-turned objects: vases, bottles, cups, bells, balls; some with handles, a spout or a lid."""
     draw = kit.draw
     wide, tall = draw.uniform(0.2, 0.45), draw.uniform(0.2, 0.6)
     shape = Form(
@@ -361,7 +368,7 @@ def vase(kit: Kit) -> None:
 
 
 def natural_thing(kit: Kit) -> None:
-    """Fruit, vegetables, rocks, gems, shells: a lumpy body, a stalk with leaves, smaller copies beside it."""
+    """Fruit, vegetables, rocks, gems, shells: a lumpy body, perhaps with a stalk, leaves and smaller copies."""
     draw = kit.draw
     size = [draw.uniform(0.18, 0.5) for _ in range(3)]
     shape = Form(
@@ -390,7 +397,7 @@ def natural_thing(kit: Kit) -> None:
 
 
 def assembly(kit: Kit) -> None:
-    """Abstract things: solids of any form grown from the surfaces of others, mostly with a plane of symmetry."""
+    """Abstract objects: random solids attached to the surfaces of earlier ones, usually with a plane of symmetry."""
     draw = kit.draw
     frame = kit.world().turned(Y, draw.uniform(-180, 180) * draw.chance(0.5))
     size = torch.stack([draw.uniform(0.12, 0.4) for _ in range(3)], dim=-1)
@@ -399,7 +406,7 @@ def assembly(kit: Kit) -> None:
     symmetric, count = draw.chance(0.65), draw.integers(6) + 3
     for i in range(8):
         parent = (draw.uniform(0, 1) * draw.uniform(0, 1) * len(frames)).long()
-        child, child_size = _grown(kit, frames, sizes, parent)
+        child, child_size = _attached(kit, frames, sizes, parent)
         half = (child_size[:, 0], child_size[:, 1], child_size[:, 2])
         role, form = draw.pick((BODY, HEAD, EXTRA, LIMB, ACCENT, MUZZLE)).long(), some_form(draw)
         shape = Form(form.section, form.profile, form.taper, form.bend, draw.normal(0.3), ring=draw.chance(0.1) * 0.25)
@@ -409,16 +416,16 @@ def assembly(kit: Kit) -> None:
         sizes.append(child_size)
 
 
-def _grown(
+def _attached(
     kit: Kit, frames: list[Frame], sizes: list[torch.Tensor], parent: torch.Tensor
 ) -> tuple[Frame, torch.Tensor]:
-    """Frame and half extents of a solid that stands on the surface of an earlier one, in a random direction."""
+    """Frame and half extents of a solid on the surface of an earlier one, in a random direction from its centre."""
     draw, rows = kit.draw, torch.arange(len(parent), device=parent.device)
     rotation = torch.stack([frame.rotation for frame in frames])[parent, rows]
     origin = torch.stack([frame.origin for frame in frames])[parent, rows]
     around, rise = draw.uniform(0, 360), draw.uniform(-70, 90)
     facing = Frame(rotation, origin).turned(Z, around).turned(Y, 90 - rise)
-    # The surface of the parent's ellipsoid in that direction, seen from its centre.
+    # Distance from the parent's centre to the surface of its ellipsoid in that direction.
     local = rotation.mT @ facing.rotation[:, :, 2:]
     reach = 1 / (local[..., 0] / torch.stack(sizes)[parent, rows]).norm(dim=-1)
     scale = draw.uniform(0.35, 0.95)

@@ -385,24 +385,23 @@ def test_a_slice_ends_when_its_time_is_over(folders: tuple[Path, Path], monkeypa
     assert steps(out / "denoiser.pt") == 2
 
 
-def test_rehearsal_changes_nothing(folders: tuple[Path, Path]) -> None:
+def test_warming_up_changes_nothing(folders: tuple[Path, Path]) -> None:
     views, out = folders
     denoiser.main(views, out, batch=2, compile=False, compile_only=True)
     assert not out.exists()
     course = Course(new_networks(seed=0), 2, False, torch.device("cpu"))
-    course.rehearse()
+    course.warm_up()
     untrained = Denoiser(new_networks(seed=0)).parameters()
     assert all(torch.equal(a, b) for a, b in zip(course.optimiser.parameters, untrained, strict=True))
 
 
-def test_the_exam_is_always_the_same() -> None:
+def test_the_evaluation_batch_is_always_the_same() -> None:
     course = Course(new_networks(seed=0), 4, False, torch.device("cpu"))
     data = numbered_views(2)
-    first = course.draw_exam(data)
+    first = course.evaluation_batch(data)
     course.step(data, 0.0)
-    assert all(
-        torch.equal(a, b) for a, b in zip(vars(first).values(), vars(course.draw_exam(data)).values(), strict=True)
-    )
+    again = course.evaluation_batch(data)
+    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
 
 
 @pytest.mark.slow

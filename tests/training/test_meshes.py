@@ -104,7 +104,7 @@ def test_unsuitable_models_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
     models, skipped = read_models([tmp_path])
     assert list(models) == ["pack/thing"]
     assert sorted(skipped.values()) == [1, 1, 1, 2]
-    assert skipped["name like an evaluation character"] == 2
+    assert skipped["named like an evaluation character"] == 2
     monkeypatch.setattr(meshes, "MAX_TRIANGLES", 3)
     with pytest.raises(InputError, match="no usable"):
         read_models([tmp_path])
