@@ -1,7 +1,7 @@
 """Image metrics between rendered images and ground truth: pure functions of stacks of images.
 
-Images are on white, in [0, 1], channels first. Values come per image, so that callers can average over any group of
-views and times; mean values of dB are means over images, as everywhere in this project.
+Images are on white, in [0, 1], channels first. Metrics are per image, so that callers can average over any group of
+views and times. As everywhere in this project, a mean PSNR is the mean of the dB values of the images.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def foreground_psnr(
     truth: Float[Tensor, "images 3 h w"],
     foreground: Bool[Tensor, "images h w"],
 ) -> Float[Tensor, " images"]:
-    """PSNR in dB over the pixels of `foreground`: independent of the size of the background. NaN where it is empty."""
+    """PSNR in dB over the pixels of `foreground`, independent of the size of the background; NaN if there are none."""
     error = (images - truth).square().mean(dim=1)
     return decibels((error * foreground).flatten(1).sum(dim=1) / foreground.flatten(1).sum(dim=1))
 
 
 def decibels(squared_error: Float[Tensor, "*images"]) -> Float[Tensor, "*images"]:
-    """PSNR of mean squared errors for a data range of 1."""
+    """PSNR in dB of mean squared errors, for a data range of 1."""
     return -10.0 * squared_error.log10()
 
 
@@ -54,7 +54,7 @@ def overlap(first: Bool[Tensor, "images h w"], second: Bool[Tensor, "images h w"
 def temporal_change(clip: Float[Tensor, "*views frames 3 h w"]) -> Float[Tensor, "*views"]:
     """Mean squared difference of consecutive frames.
 
-    That of a rendered clip divided by that of the true one is its temporal flicker: above 1 it moves more than the
-    truth, below 1 less.
+    The value of a rendered clip divided by that of its ground truth is its temporal flicker: above 1 the clip changes
+    more than the ground truth, below 1 less.
     """
     return clip.diff(dim=-4).square().flatten(-4).mean(dim=-1)

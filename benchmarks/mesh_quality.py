@@ -1,11 +1,11 @@
-"""Quality lost from the field to the mesh: meshes rendered from the evaluation views, compared with the volume.
+"""Quality lost by meshing: meshes rendered from the evaluation views, compared with volume renders.
 
     python -m benchmarks.mesh_quality RUN/config.yml RUN/config.yml
 
-For each run, at its default export options unless told otherwise: intersection over union of the silhouettes of mesh
-and volume render, and PSNR against the truth of the volume render, of the mesh with a colour per vertex and of the mesh
-with a texture. Images are those that `ns-eval` compares; meshes are drawn in them without light, with four by four
-samples a pixel. `benchmarks.known_object` makes runs to measure.
+For each run, with the default export options unless others are given: intersection over union of the silhouettes of
+mesh and volume render, and PSNR against ground truth of the volume render, of the mesh with a colour per vertex and of
+the mesh with a texture. The views are those of `ns-eval`; meshes are rendered unlit, with 4 x 4 samples per pixel.
+`benchmarks.known_object` trains runs to measure.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Options:
     configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """config.yml of finished runs on sequences with ground truth."""
     frames: int = 4
-    """Number of evaluated frames per sequence, evenly spread from first to last."""
+    """Number of evaluated frames per sequence, evenly spaced from the first to the last."""
     solid: Annotated[SolidOptions, tyro.conf.arg(name="")] = field(default_factory=SolidOptions)
     """Which part of the volume counts as the object."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -56,23 +56,23 @@ class Options:
 
 @dataclass(frozen=True)
 class Shot:
-    """The visible point of a mesh at every sample of an image."""
+    """The visible point of a mesh at every sample of an image, whose side has `SAMPLES` samples per pixel."""
 
     triangle: Int64[Tensor, "side side"]
-    """Nearest triangle; -1 where there is none."""
+    """Nearest triangle; -1 for the background."""
     weights: Float[Tensor, "side side 3"]
-    """Barycentric coordinates in it, in space."""
+    """Perspective-correct barycentric coordinates in that triangle."""
 
     def at(self, corners: Float[Tensor, "triangles 3 channels"]) -> Float[Tensor, "side side channels"]:
-        """Interpolate values at the corners of all triangles to the visible points."""
+        """Interpolate values, given at the corners of all triangles, at the visible points."""
         return (corners[self.triangle.clamp(min=0)] * self.weights[..., None]).sum(dim=-2)
 
     def opacity(self) -> Float[Tensor, "size size"]:
-        """Share of each pixel that the mesh covers."""
+        """Fraction of each pixel that the mesh covers."""
         return F.avg_pool2d((self.triangle >= 0).float()[None], SAMPLES)[0]
 
     def on_white(self, colours: Float[Tensor, "side side 3"]) -> Float[Tensor, "3 size size"]:
-        """The picture, with colours of all samples."""
+        """The image on a white background, given the colours of all samples."""
         white = torch.where((self.triangle >= 0)[..., None], colours, 1.0)
         return F.avg_pool2d(white.movedim(-1, 0)[None], SAMPLES)[0]
 
@@ -82,31 +82,31 @@ def shoot(mesh: Mesh, view: OrbitViews, size: int) -> Shot:
     side = SAMPLES * size
     pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
     faces = torch.from_numpy(mesh.surface.faces).long()
-    seen = (torch.from_numpy(mesh.surface.vertices) - pose[:, 3]) @ pose[:, :3]
-    inverse = -1.0 / seen[:, 2]
-    place = seen[:, :2] * torch.tensor((1.0, -1.0)) * inverse[:, None] * focal + 0.5 * side
-    fragments = cover(place[faces], side, side)
-    # Perspective correction: weights divided by depth are linear in screen space.
-    weights = fragments.weights * inverse[faces][fragments.triangle]
+    in_camera = (torch.from_numpy(mesh.surface.vertices) - pose[:, 3]) @ pose[:, :3]
+    inverse_depth = -1.0 / in_camera[:, 2]
+    on_screen = in_camera[:, :2] * torch.tensor((1.0, -1.0)) * inverse_depth[:, None] * focal + 0.5 * side
+    fragments = cover(on_screen[faces], side, side)
+    # Perspective correction: barycentric coordinates divided by depth are linear in screen space.
+    weights = fragments.weights * inverse_depth[faces][fragments.triangle]
     nearness = weights.sum(dim=1)
     nearest = torch.zeros(side * side).scatter_reduce_(0, fragments.pixel, nearness, reduce="amax")
     front = nearness >= nearest[fragments.pixel]
-    triangle, inside = torch.full((side * side,), -1), torch.zeros(side * side, 3)
+    triangle, visible = torch.full((side * side,), -1), torch.zeros(side * side, 3)
     triangle[fragments.pixel[front]] = fragments.triangle[front]
-    inside[fragments.pixel[front]] = (weights / nearness[:, None])[front]
-    return Shot(triangle.view(side, side), inside.view(side, side, 3))
+    visible[fragments.pixel[front]] = (weights / nearness[:, None])[front]
+    return Shot(triangle.view(side, side), visible.view(side, side, 3))
 
 
 def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
-    """A mesh on white, in its own colours."""
+    """The image of a mesh on white, with its vertex colours or its texture."""
     faces = torch.from_numpy(mesh.surface.faces).long()
     if mesh.colours is not None:
         return shot.on_white(shot.at(torch.from_numpy(mesh.colours)[faces]))
     assert mesh.uvs is not None
     assert mesh.texture is not None
-    place = shot.at(torch.from_numpy(mesh.uvs)[faces]) * 2.0 - 1.0
+    uv = shot.at(torch.from_numpy(mesh.uvs)[faces]) * 2.0 - 1.0
     texture = torch.from_numpy(mesh.texture).float().movedim(-1, 0)[None] / 255.0
-    looked_up = F.grid_sample(texture, place[None], align_corners=False, padding_mode="border")[0]
+    looked_up = F.grid_sample(texture, uv[None], align_corners=False, padding_mode="border")[0]
     return shot.on_white(looked_up.movedim(0, -1))
 
 
@@ -116,22 +116,22 @@ def measure(run: Run, options: Options) -> dict[str, float]:
     count = truth.rgb.shape[1]
     frames = torch.linspace(0, count - 1, options.frames).round().long().tolist()
     times = tuple(frame / max(1, count - 1) for frame in frames)
-    made = exporter(run, options.solid, TimeOptions(times=times))
-    print(f"threshold: {made.solid.threshold}", flush=True)
+    source = exporter(run, options.solid, TimeOptions(times=times))
+    print(f"threshold: {source.solid.threshold}", flush=True)
     cameras = [view.camera for view in views]
-    found = [one for i, frame in enumerate(frames) for one in measure_frame(made, i, cameras, truth, frame, options)]
-    return {name: mean(one[name] for one in found) for name in COLUMNS}
+    rows = [row for i, frame in enumerate(frames) for row in measure_frame(source, i, cameras, truth, frame, options)]
+    return {name: mean(row[name] for row in rows) for name in COLUMNS}
 
 
 def measure_frame(
-    made: Exporter, index: int, cameras: list[OrbitViews], truth: Clips, frame: int, options: Options
+    source: Exporter, index: int, cameras: list[OrbitViews], truth: Clips, frame: int, options: Options
 ) -> Iterator[dict[str, float]]:
-    """Figures of each view of the `index`-th chosen time, which is frame `frame` of the truth."""
-    timed = list(made.timeline)[index]
+    """Metrics of each view at the `index`-th exported time, which is that of frame `frame` of the ground truth."""
+    timed = list(source.timeline)[index]
     begin = time.perf_counter()
-    surface = extract(made.solid, timed, options.mesh.faces, options.solid.min_part)
+    surface = extract(source.solid, timed, options.mesh.faces, options.solid.min_part)
     extracted = time.perf_counter()
-    colours, device, size = made.colours(timed), made.model.device, options.mesh.texture_size
+    colours, device, size = source.colours(timed), source.model.device, options.mesh.texture_size
     by_vertex = with_colours(surface, colours, "vertex", size, device)
     coloured = time.perf_counter()
     by_texture = with_colours(surface, colours, "texture", size, device)
@@ -139,23 +139,23 @@ def measure_frame(
     times["texture_s"] = time.perf_counter() - coloured
     for i, camera in enumerate(cameras):
         true = truth.rgb[i, frame].cpu()
-        volume = {k: v.cpu() for k, v in render_image(made.model, camera, timed.time, true.shape[-1]).items()}
+        volume = {k: v.cpu() for k, v in render_image(source.model, camera, timed.time, true.shape[-1]).items()}
         yield times | compare(volume, true, by_vertex, by_texture, camera)
 
 
 def compare(
     volume: dict[str, Tensor], true: Float[Tensor, "3 size size"], by_vertex: Mesh, by_texture: Mesh, camera: OrbitViews
 ) -> dict[str, float]:
-    """Figures of one view."""
-    fog = volume["rgb"].movedim(-1, 0)
+    """Metrics of one view."""
+    volume_rgb = volume["rgb"].movedim(-1, 0)
     shot = shoot(by_vertex, camera, true.shape[-1])
     vertex, texture = picture(by_vertex, shot), picture(by_texture, shoot(by_texture, camera, true.shape[-1]))
     solid, opaque = (measures.silhouettes(alpha)[None] for alpha in (shot.opacity(), volume["accumulation"][..., 0]))
     pairs = {
-        "volume_psnr": (fog, true),
+        "volume_psnr": (volume_rgb, true),
         "vertex_psnr": (vertex, true),
         "texture_psnr": (texture, true),
-        "to_volume_psnr": (texture, fog),
+        "to_volume_psnr": (texture, volume_rgb),
     }
     figures = {name: float(measures.psnr(a[None], b[None])) for name, (a, b) in pairs.items()}
     return figures | {"iou": float(measures.overlap(solid, opaque))}
@@ -166,14 +166,14 @@ def main(options: Options) -> None:
     rows = ["| run | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for config in options.configs:
         figures = measure(load_run(config), options)
-        name = load_name(config)
+        name = sequence_name(config)
         rows.append(f"| {name} | " + " | ".join(f"{figures[column]:.3f}" for column in COLUMNS) + " |")
         print(rows[-1], flush=True)
     print("\n" + "\n".join(rows))
 
 
-def load_name(config: Path) -> str:
-    """Name of the sequence: runs lie in SEQUENCE/METHOD/TIME."""
+def sequence_name(config: Path) -> str:
+    """Name of a run's sequence; folders of runs are SEQUENCE/METHOD/TIME."""
     folder = config if config.is_dir() else config.parent
     return folder.resolve().parent.parent.name
 

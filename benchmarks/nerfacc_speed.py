@@ -2,9 +2,10 @@
 
     python -m benchmarks.nerfacc_speed
 
-Its sums along rays accept packed samples on any device; they are what is used. They are compared with sums by torch
-alone, and with nerfacc's weights too, which accept packed samples only with the extension, so that rays become rows of
-a matrix. On the rays of `benchmarks.rendering_speed`, on the CPU; milliseconds of the process's own CPU time.
+The package uses nerfacc's sums along rays, which accept packed samples on any device. They are compared with sums by
+torch alone, and with nerfacc's weights and sums together. Without the extension, nerfacc's weights do not accept packed
+samples, so there the samples are padded to a matrix with one row per ray. The rays are those of
+`benchmarks.rendering_speed`. Times are milliseconds of this process's CPU time.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Options:
 
 
 def as_used(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
-    """What `composite` returns: our weights, nerfacc's sums."""
+    """The implementation of `composite`: our weights, nerfacc's sums."""
     result = composite(density, features, samples)
     return result.accumulation, result.colour, result.expected_depth
 
 
 def torch_sums(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
-    """Our weights, and sums of all levels at once by torch."""
+    """Our weights, and torch's sums over all levels at once."""
     weights = render_weights(density, samples)
 
     def add(values: Tensor) -> Tensor:
@@ -57,18 +58,18 @@ def torch_sums(density: Tensor, features: Tensor, samples: PackedSamples) -> Sum
 
 def nerfacc_dense(density: Tensor, features: Tensor, samples: PackedSamples) -> Sums:
     """Nerfacc's weights and sums, with the samples padded to a matrix with one row per ray."""
-    place = samples.ray_indices, torch.arange(len(samples)) - samples.offsets[samples.ray_indices]
+    entries = samples.ray_indices, torch.arange(len(samples)) - samples.offsets[samples.ray_indices]
     shape = len(density), samples.num_rays, int(samples.offsets.diff().max())
-    sigmas = density.new_zeros(shape).index_put((torch.arange(len(density))[:, None], *place), density)
+    sigmas = density.new_zeros(shape).index_put((torch.arange(len(density))[:, None], *entries), density)
     colours = density.new_zeros(*shape, 3)
-    colours = colours.index_put((torch.arange(len(density))[:, None], *place), torch.sigmoid(features))
-    starts = density.new_zeros(shape[1:]).index_put(place, samples.starts).expand(shape)
+    colours = colours.index_put((torch.arange(len(density))[:, None], *entries), torch.sigmoid(features))
+    starts = density.new_zeros(shape[1:]).index_put(entries, samples.starts).expand(shape)
     weights, *_ = render_weight_from_density(starts, starts + samples.step, sigmas)
     depth = accumulate_along_rays(weights, (starts + 0.5 * samples.step)[..., None])
     return accumulate_along_rays(weights)[..., 0], accumulate_along_rays(weights, colours), depth[..., 0]
 
 
-WAYS: dict[str, Callable[[Tensor, Tensor, PackedSamples], Sums]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, PackedSamples], Sums]] = {
     "our weights, nerfacc's sums (used)": as_used,
     "our weights, torch's sums": torch_sums,
     "nerfacc's weights and sums": nerfacc_dense,
@@ -84,19 +85,19 @@ def main(options: Options) -> None:
         density = (20 * torch.rand(LEVELS, len(samples))).requires_grad_()
         features = torch.randn(LEVELS, len(samples), 3).requires_grad_()
         expected = as_used(density, features, samples)
-        for name, way in WAYS.items():
-            found = way(density, features, samples)
-            largest = max(float((a - b).abs().detach().max()) for a, b in zip(found, expected, strict=True))
-            ms = median(milliseconds(way, density, features, samples) for _ in range(options.repeats))
+        for name, function in IMPLEMENTATIONS.items():
+            sums = function(density, features, samples)
+            largest = max(float((a - b).abs().detach().max()) for a, b in zip(sums, expected, strict=True))
+            ms = median(milliseconds(function, density, features, samples) for _ in range(options.repeats))
             print(f"| {side} x {views} | {len(samples) / 1e3:.0f} | {name} | {ms:.0f} | {largest:.1e} |", flush=True)
 
 
 def milliseconds(
-    way: Callable[[Tensor, Tensor, PackedSamples], Sums], density: Tensor, features: Tensor, samples: PackedSamples
+    function: Callable[[Tensor, Tensor, PackedSamples], Sums], density: Tensor, features: Tensor, samples: PackedSamples
 ) -> float:
-    """CPU time of both passes, which is independent of other load on the machine."""
+    """CPU time of forward and backward pass in ms, which hardly depends on other load on the machine."""
     begin = time.process_time()
-    total = torch.stack([result.square().sum() for result in way(density, features, samples)]).sum()
+    total = torch.stack([result.square().sum() for result in function(density, features, samples)]).sum()
     torch.autograd.grad(total, (density, features))
     return 1e3 * (time.process_time() - begin)
 

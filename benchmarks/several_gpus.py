@@ -1,12 +1,12 @@
-"""Training on several GPUs compared with one: time per step, memory and quality.
+"""Training on several GPUs compared with a single one: time per step, memory and quality.
 
     python -m benchmarks.several_gpus --data toy gt4d/Fox --out several_gpus.json --devices 1 2
 
-All runs use Nerfstudio's own launcher, as `ns-train --machine.num-devices N` does, each in its own processes.
-`speed` times steps at the beginning of every stage of a preset, with a Zero123 of random weights, on the first
-sequence. `quality` trains consistent4d-mini on every sequence and evaluates unseen views like benchmarks.four_d:
-with the same number of steps on several GPUs, which then see proportionally more views, and optionally with fewer.
-The results file is updated after each run; a failed run is recorded there and does not stop the others.
+Every run uses Nerfstudio's launcher, as `ns-train --machine.num-devices N` does, and has its own processes. `speed`
+times steps at the beginning of every stage of a preset, with a Zero123 of random weights, on the first sequence.
+`quality` trains consistent4d-mini on every sequence and evaluates unseen views like benchmarks.four_d: with the same
+number of steps on several GPUs, which then process proportionally more views, and optionally with fewer. The results
+file is updated after each run; a failed run is recorded there and does not stop the others.
 
 Without GPUs, `--device cpu --preset consistent4d-mini --prior small --steps 2` tests everything over gloo.
 """
@@ -43,9 +43,9 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.schedules import Anneal
 
 WARMUP = 24
-"""Warm-up steps of each stage, not counted: they compile kernels and capture graphs."""
-PATIENCE = timedelta(minutes=3)
-"""How long a process waits for the others before the run fails."""
+"""Warm-up steps of each stage, not timed: they compile kernels and capture graphs."""
+TIMEOUT = timedelta(minutes=3)
+"""Time for which a process waits for the others before the run fails."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Options:
     out: Path
     """JSON file for the results."""
     what: tuple[Literal["speed", "quality"], ...] = ("speed", "quality")
-    """What is measured."""
+    """What to measure."""
     devices: tuple[int, ...] = (1, 2)
     """Numbers of GPUs; the first is the baseline."""
     preset: str = "consistent4d"
@@ -65,11 +65,11 @@ class Options:
     prior: Literal["full", "small"] = "full"
     """Size of the random prior for `speed`."""
     steps: int = 150
-    """Steps per stage that are timed."""
+    """Timed steps per stage."""
     length: float = 1.0
     """Steps of `quality` as a multiple of the preset's; schedules are scaled accordingly."""
     shorter: tuple[float, ...] = ()
-    """Fractions of that length for additional runs on several GPUs: at 0.5 two GPUs see as many views as one does."""
+    """Fractions of that length for additional runs on several GPUs: at 0.5, two GPUs process as many views as one."""
     variant: str = "guidance+icl"
     """Variant of benchmarks.four_d that `quality` trains."""
     overrides: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
@@ -85,7 +85,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a configuration, the number of devices, and the function that uses its trainer."""
+    """One training run: a configuration, the number of devices, and the function to call with its trainer."""
 
     sequence: str
     devices: int
@@ -93,14 +93,14 @@ class Run:
     """Column of the tables."""
     config: Consistent4DTrainerConfig
     work: Callable[[Trainer], dict[str, Any]]
-    """Called on every device with a trainer that is set up; returns JSON-serialisable results."""
+    """Called in the process of every device with its trainer, which is set up; returns JSON-serialisable results."""
 
 
 # Runs
 
 
 def plan_runs(options: Options, folder: Path) -> Iterator[Run]:
-    """All runs in order, writing below `folder`.
+    """All runs in order; they write below `folder`.
 
     Raises:
         InputError: an override names an unknown option.
@@ -109,28 +109,29 @@ def plan_runs(options: Options, folder: Path) -> Iterator[Run]:
         work = partial(time_stages, prior=options.prior, steps=options.steps)
         for devices in options.devices:
             config = speed_config(options, folder)
-            yield Run(options.data[0].resolve().name, devices, f"speed, {named(devices)}", config, work)
+            yield Run(options.data[0].resolve().name, devices, f"speed, {gpu_label(devices)}", config, work)
     if "quality" in options.what:
         for data, devices in product(options.data, options.devices):
-            for part in (1.0, *(options.shorter if devices > 1 else ())):
-                yield quality_run(options, data, devices, part, folder)
+            for fraction in (1.0, *(options.shorter if devices > 1 else ())):
+                yield quality_run(options, data, devices, fraction, folder)
 
 
-def quality_run(options: Options, data: Path, devices: int, part: float, folder: Path) -> Run:
-    """Training for a fraction of the steps."""
+def quality_run(options: Options, data: Path, devices: int, fraction: float, folder: Path) -> Run:
+    """A training run with a fraction of the steps, followed by its evaluation."""
     job = four_d.Job(str(data.resolve()), options.variant, options.assignments, "", options.device, None)
     config = four_d.configure(job, folder)
-    stretch(config, options.length * part)
-    return Run(job.sequence, devices, f"{named(devices)}, {config.max_num_iterations} steps", config, train_and_measure)
+    scale_steps(config, options.length * fraction)
+    label = f"{gpu_label(devices)}, {config.max_num_iterations} steps"
+    return Run(job.sequence, devices, label, config, train_and_measure)
 
 
-def named(devices: int) -> str:
+def gpu_label(devices: int) -> str:
     """Label of a number of devices."""
     return f"{devices} GPU{'s' if devices > 1 else ''}"
 
 
 def speed_config(options: Options, folder: Path) -> Consistent4DTrainerConfig:
-    """The preset without logs, and without a prior until `time_stages` gives it one."""
+    """The preset without logs and without a prior; `time_stages` attaches one."""
     config = preset(PRESETS[options.preset])
     config.data = config.pipeline.datamanager.data = options.data[0]
     config.machine.device_type, config.output_dir, config.vis = options.device, folder, "tensorboard"
@@ -142,18 +143,18 @@ def speed_config(options: Options, folder: Path) -> Consistent4DTrainerConfig:
     return config
 
 
-def stretch(config: Consistent4DTrainerConfig, factor: float) -> None:
-    """Multiply the number of steps, and the steps at which anything changes."""
+def scale_steps(config: Consistent4DTrainerConfig, factor: float) -> None:
+    """Multiply the number of steps and the steps of all schedules by a factor."""
     plan, guidance = config.pipeline.datamanager.plan, config.pipeline.guidance
     weights = config.pipeline.model.loss_weights
     config.max_num_iterations = round(factor * config.max_num_iterations)
     plan.stage_steps = tuple(round(factor * step) for step in plan.stage_steps)
-    guidance.min_noise, guidance.max_noise = (stretched(a, factor) for a in (guidance.min_noise, guidance.max_noise))
-    weights.orientation = stretched(weights.orientation, factor)
+    guidance.min_noise, guidance.max_noise = (scaled(a, factor) for a in (guidance.min_noise, guidance.max_noise))
+    weights.orientation = scaled(weights.orientation, factor)
 
 
-def stretched(anneal: Anneal, factor: float) -> Anneal:
-    """The same change over other steps."""
+def scaled(anneal: Anneal, factor: float) -> Anneal:
+    """The schedule with its first and last step multiplied by a factor."""
     return replace(anneal, begin_step=round(factor * anneal.begin_step), end_step=round(factor * anneal.end_step))
 
 
@@ -161,21 +162,21 @@ def stretched(anneal: Anneal, factor: float) -> Anneal:
 
 
 def perform(run: Run) -> list[dict[str, Any]]:
-    """What the run's work returned on each of its devices."""
-    config, kind_of_device = run.config, run.config.machine.device_type
+    """Do a run in new processes; returns the result of `run.work` of each device."""
+    config, device_type = run.config, run.config.machine.device_type
     config.machine.num_devices = run.devices
     with tempfile.TemporaryDirectory() as folder:
-        worker = partial(on_each, work=run.work, folder=Path(folder))
+        worker = partial(run_process, work=run.work, folder=Path(folder))
         if run.devices == 1:
             mp.spawn(worker, (1, config))  # pyright: ignore[reportPrivateImportUsage]
-        elif kind_of_device == "cpu":
+        elif device_type == "cpu":
             gloo.launch(worker, run.devices, config)
         else:
-            launch(worker, run.devices, config=config, timeout=PATIENCE, device_type=kind_of_device)
+            launch(worker, run.devices, config=config, timeout=TIMEOUT, device_type=device_type)
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(run.devices)]
 
 
-def on_each(
+def run_process(
     local_rank: int,
     world_size: int,
     config: Consistent4DTrainerConfig,
@@ -184,7 +185,7 @@ def on_each(
     work: Callable[[Trainer], dict[str, Any]],
     folder: Path,
 ) -> None:
-    """What each process does; as Nerfstudio's `train_loop`, but `work` instead of training."""
+    """Entry point of each process: like Nerfstudio's `train_loop`, but calls `work` instead of training."""
     with redirect_stdout(io.StringIO()):
         _set_random_seed(config.machine.seed + global_rank)
         trainer = config.setup(local_rank=local_rank, world_size=world_size)
@@ -194,7 +195,7 @@ def on_each(
 
 
 def time_stages(trainer: Trainer, prior: Literal["full", "small"], steps: int) -> dict[str, Any]:
-    """For every stage, milliseconds of the counted steps by their kind, and the GiB that torch held."""
+    """For every stage, the times of the timed steps in ms by kind of step, samples per ray, and peak memory in GiB."""
     pipeline = cast(Consistent4DPipeline, trainer.pipeline)
     attach_prior(pipeline, random_networks(prior, trainer.device, 0))
     pipeline.train()
@@ -204,7 +205,7 @@ def time_stages(trainer: Trainer, prior: Literal["full", "small"], steps: int) -
 
 
 def time_steps(trainer: Trainer, begin: int, count: int) -> dict[str, Any]:
-    """Steps as Nerfstudio's loop takes them, from step `begin` on; nothing waits for them in between."""
+    """Time steps as in Nerfstudio's training loop, from step `begin` on, without synchronising between them."""
     pipeline, timer = cast(Consistent4DPipeline, trainer.pipeline), PhaseTimer(trainer.device)
     reset_peak_memory()
     points, kinds, samples = [], dict[str, list[float]](), []
@@ -223,7 +224,7 @@ def time_steps(trainer: Trainer, begin: int, count: int) -> dict[str, Any]:
 
 
 def train_and_measure(trainer: Trainer) -> dict[str, Any]:
-    """Train, and in the first process measure the evaluation views."""
+    """Train and, in the first process, evaluate the evaluation views."""
     pipeline, times = cast(Consistent4DPipeline, trainer.pipeline), four_d.train(trainer)
     if trainer.local_rank > 0:
         return {"scores": times}
@@ -238,12 +239,12 @@ def train_and_measure(trainer: Trainer) -> dict[str, Any]:
 
 
 def speed_table(results: Sequence[dict[str, Any]]) -> str:
-    """A row for every number of devices, stage and kind of step; ratios are relative to the first run's mean."""
-    titles = ("GPUs", "pixels", "step", "median ms", "mean ms", "to the first", "samples per ray", "GiB of each GPU")
+    """A row for every number of devices, stage and kind of step; ratios are relative to the mean of the first run."""
+    titles = ("GPUs", "pixels", "step", "median ms", "mean ms", "ratio", "samples per ray", "GiB per GPU")
     rows, first = [titles, ("---",) * len(titles)], dict[tuple[int, str], float]()
     for result in results:
         for stages in zip(*(rank["stages"] for rank in result["ranks"]), strict=True):
-            spent = stages[0]["ms"] | {"all": [ms for one in stages[0]["ms"].values() for ms in one]}
+            spent = stages[0]["ms"] | {"all": [ms for times in stages[0]["ms"].values() for ms in times]}
             memory = " ".join(f"{stage['peak_gib']:.1f}" for stage in stages)
             for name, ms in spent.items():
                 size = stages[0]["image_size"]
@@ -255,11 +256,11 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
-    """Tables of all runs that did not fail."""
-    done = [result for result in results if "ranks" in result]
-    timed = [result for result in done if "stages" in result["ranks"][0]]
-    scored = [result | {"scores": result["ranks"][0]["scores"]} for result in done if result not in timed]
-    return "\n\n".join(table(some) for table, some in ((speed_table, timed), (four_d.tables, scored)) if some)
+    """Tables of all successful runs."""
+    successful = [result for result in results if "ranks" in result]
+    timed = [result for result in successful if "stages" in result["ranks"][0]]
+    scored = [result | {"scores": result["ranks"][0]["scores"]} for result in successful if result not in timed]
+    return "\n\n".join(table(runs) for table, runs in ((speed_table, timed), (four_d.tables, scored)) if runs)
 
 
 def main(options: Options) -> None:
@@ -270,21 +271,21 @@ def main(options: Options) -> None:
         for run in list(plan_runs(options, Path(folder))):
             begin = time.perf_counter()
             result = outcome(run)
-            said, seconds = result.get("error", "done"), time.perf_counter() - begin
-            print(f"{run.sequence}, {run.label}: {said}, {seconds:.0f} s", flush=True)
+            status, seconds = result.get("error", "done"), time.perf_counter() - begin
+            print(f"{run.sequence}, {run.label}: {status}, {seconds:.0f} s", flush=True)
             results.append(result | {"seconds": seconds})
             options.out.write_text(json.dumps({"options": asdict(options), "runs": results}, default=str))
     print(tables(results))
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """The results of `perform` under "ranks", or the cause of its failure under "error"."""
-    known = {"sequence": run.sequence, "devices": run.devices, "label": run.label}
+    """Do a run; returns the results of `perform` under "ranks", or the error message under "error"."""
+    description = {"sequence": run.sequence, "devices": run.devices, "label": run.label}
     try:
         ranks = perform(run)
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-        return known | {"error": str(error)}
-    return known | {"ranks": ranks}
+        return description | {"error": str(error)}
+    return description | {"ranks": ranks}
 
 
 if __name__ == "__main__":
