@@ -11,34 +11,38 @@ from consistent4d_ns.steering import FACTOR_LIMITS, NOISE_LIMITS, SCALE_LIMITS, 
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Button, Checkbox, Slider, install
 
-USUAL_SCALES = 20.0
+MAX_SCALE = 20.0
 """Maximum of the guidance scale slider, unless twice the configured scale is greater."""
 
 
 class Controls:
-    """Sliders and switches for everything in `Steering`; those without effect are disabled and say why."""
+    """Sliders and switches for everything in `Steering`; those without effect are disabled, and their hints say why."""
 
     def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
-        alone = "" if pipeline.world_size == 1 else "Not available with several training processes."
-        prior = alone or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
-        clips = alone or ("" if pipeline.interpolates else "No network is loaded: see --pipeline.interpolation.kind.")
-        self.scale = self._scale(prior)
+        # Reasons why elements are disabled, or empty strings.
+        distributed = "" if pipeline.world_size == 1 else "Not available with several training processes."
+        no_prior = distributed or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
+        no_interpolation = distributed or (
+            "" if pipeline.interpolates else "No network is loaded: see --pipeline.interpolation.kind."
+        )
+        self.scale = self._scale(no_prior)
         self.factors = {
-            "sds": self._factor("SDS factor", "sds", prior, "score distillation, which shapes the unseen sides"),
+            "sds": self._factor("SDS factor", "sds", no_prior, "score distillation, which shapes the unseen sides"),
             "consistency": self._factor(
-                "ICL factor", "consistency", clips, "consistency of neighbouring views and times"
+                "ICL factor", "consistency", no_interpolation, "consistency of neighbouring views and times"
             ),
-            "rgb": self._factor("Colour factor", "rgb", alone, "reconstructing the input view's colour"),
-            "mask": self._factor("Mask factor", "mask", alone, "reconstructing the input view's silhouette"),
+            "rgb": self._factor("Colour factor", "rgb", distributed, "reconstructing the input view's colour"),
+            "mask": self._factor("Mask factor", "mask", distributed, "reconstructing the input view's silhouette"),
         }
-        hint = prior or "Draw noise levels from the range below instead of the schedule."
-        self.fix_noise = Checkbox("Fix noise", False, bool(prior), cb_hook=self._steer_noise, hint=hint)
-        self.min_noise, self.max_noise = (self._noise(name, prior) for name in ("Min", "Max"))
-        hint = (prior and clips) or "Fit the input view only, without distillation or any novel view."
-        self.pause = Checkbox("Pause distillation", False, bool(prior and clips), cb_hook=self._steer_pause, hint=hint)
+        hint = no_prior or "Draw noise levels from the range below instead of the schedule."
+        self.fix_noise = Checkbox("Fix noise", False, bool(no_prior), cb_hook=self._steer_noise, hint=hint)
+        self.min_noise, self.max_noise = (self._noise(name, no_prior) for name in ("Min", "Max"))
+        no_novel_views = no_prior and no_interpolation
+        hint = no_novel_views or "Fit the input view only, without distillation or any novel view."
+        self.pause = Checkbox("Pause distillation", False, bool(no_novel_views), cb_hook=self._steer_pause, hint=hint)
         hint = "Undo all changes: train as configured."
-        self.reset = Button("Reset", lambda _: self.restore(), hint, "arrow-back-up", bool(alone))
+        self.reset = Button("Reset", lambda _: self.restore(), hint, "arrow-back-up", bool(distributed))
         self._show(Steering())
 
     def install(self, server: viser.ViserServer) -> None:
@@ -52,7 +56,7 @@ class Controls:
         self._pipeline.steer(**vars(Steering()))
 
     def _show(self, steering: Steering) -> None:
-        """Set the elements to what `steering` says; where it says nothing, to what is configured."""
+        """Set the elements to the values of `steering`, or to the configured values where it has none."""
         config = self._pipeline.guidance_config
         self.scale.value = config.scale if steering.guidance_scale is None else steering.guidance_scale
         for term, slider in self.factors.items():
@@ -62,25 +66,25 @@ class Controls:
         self.min_noise.value, self.max_noise.value = (min(max(level, low), high) for level in levels)
         self.fix_noise.value, self.pause.value = steering.noise_range is not None, steering.pause_distillation
 
-    def _scale(self, missing: str) -> Slider:
+    def _scale(self, unavailable: str) -> Slider:
         configured = self._pipeline.guidance_config.scale
-        hint = missing or "Classifier-free guidance: how closely the prior follows the input frame."
-        greatest = min(max(USUAL_SCALES, 2.0 * configured), SCALE_LIMITS[1])
+        hint = unavailable or "Classifier-free guidance: how closely the prior follows the input frame."
+        high = min(max(MAX_SCALE, 2.0 * configured), SCALE_LIMITS[1])
         return Slider(
-            "Guidance scale", configured, 0.0, greatest, 0.1, bool(missing), cb_hook=self._steer_scale, hint=hint
+            "Guidance scale", configured, 0.0, high, 0.1, bool(unavailable), cb_hook=self._steer_scale, hint=hint
         )
 
-    def _factor(self, name: str, term: str, missing: str, about: str) -> Slider:
+    def _factor(self, name: str, term: str, unavailable: str, about: str) -> Slider:
         def steer(slider: ViewerSlider[Any]) -> None:
             self._pipeline.steer(**{term: float(slider.value)})
 
-        hint = missing or f"Factor on the configured weight of {about}; 1 keeps it."
-        return Slider(name, 1.0, *FACTOR_LIMITS, 0.1, bool(missing), cb_hook=steer, hint=hint)
+        hint = unavailable or f"Factor on the configured weight of {about}; 1 keeps it."
+        return Slider(name, 1.0, *FACTOR_LIMITS, 0.1, bool(unavailable), cb_hook=steer, hint=hint)
 
-    def _noise(self, name: str, missing: str) -> Slider:
+    def _noise(self, name: str, unavailable: str) -> Slider:
         low, high = NOISE_LIMITS
-        hint = missing or f"{name} noise level drawn while Fix noise is on; 1 is pure noise."
-        return Slider(f"{name} noise", low, low, high, 0.01, bool(missing), cb_hook=self._steer_noise, hint=hint)
+        hint = unavailable or f"{name}imum noise level while Fix noise is on; 1 is pure noise."
+        return Slider(f"{name} noise", low, low, high, 0.01, bool(unavailable), cb_hook=self._steer_noise, hint=hint)
 
     def _steer_scale(self, slider: ViewerSlider[Any]) -> None:
         self._pipeline.steer(guidance_scale=float(slider.value))
@@ -89,7 +93,7 @@ class Controls:
         self._pipeline.steer(pause_distillation=self.pause.value)
 
     def _steer_noise(self, moved: object) -> None:
-        """Apply the range; an end that is moved past the other takes it along."""
+        """Apply the range; if one end is moved past the other, both get the same value."""
         low, high = float(self.min_noise.value), float(self.max_noise.value)
         if low > high:
             low = high = high if moved is self.max_noise else low

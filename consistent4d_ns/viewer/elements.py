@@ -26,17 +26,17 @@ class UserInput(ViewerParameter[Any]):
         self.gui_handle.on_update(self._changed)
 
     def _changed(self, event: viser.GuiEvent[Any]) -> None:
-        # The browser accepts input in the number field of a disabled slider.
+        # The browser accepts input in the number field even of a disabled slider.
         if event.client is not None and not self.disabled:
             self.cb_hook(self)
 
 
 class Slider(UserInput, ViewerSlider[Any]):
-    """Nerfstudio's slider as `UserInput`; its value lies between its ends whatever a page has sent."""
+    """Nerfstudio's slider as `UserInput`; its value is within its limits, whatever a page has sent."""
 
     @property
     def value(self) -> Any:
-        """The current value; the initial one where a page has sent no finite number."""
+        """The current value; the initial one if a page has sent something other than a finite number."""
         value = super().value
         if isinstance(value, (int, float)) and math.isfinite(value):
             return min(max(value, self.min), self.max)
@@ -55,10 +55,10 @@ class Button(ViewerButton):
     """A button with a hint and an icon that calls back with the client that pressed it."""
 
     def __init__(
-        self, name: str, pressed: Callable[[viser.ClientHandle], Any], hint: str, icon: str, disabled: bool = False
+        self, name: str, callback: Callable[[viser.ClientHandle], Any], hint: str, icon: str, disabled: bool = False
     ) -> None:
         super().__init__(name, lambda _: None, disabled=disabled)
-        self.pressed = pressed
+        self.callback = callback
         self.hint, self.icon = hint, icon
 
     def _create_gui_handle(self, viser_server: viser.ViserServer) -> None:
@@ -70,20 +70,20 @@ class Button(ViewerButton):
     def install(self, viser_server: viser.ViserServer) -> None:
         """Add it to the open folder."""
         self._create_gui_handle(viser_server)
-        self.gui_handle.on_click(lambda event: self.pressed(event.client) if event.client is not None else None)
+        self.gui_handle.on_click(lambda event: self.callback(event.client) if event.client is not None else None)
 
 
 class Readout(UserInput, ViewerText):
     """One read-only line of text; input by a user is overwritten.
 
-    It is not disabled, because a disabled one is hard to read.
+    It is not disabled, because disabled text is hard to read.
     """
 
     def __init__(self, name: str, hint: str) -> None:
         super().__init__(name, "", hint=hint)
 
     def show(self, text: str) -> None:
-        """Show `text`, if it is not shown already."""
+        """Show `text`, unless it is shown already."""
         if self.value != text:
             self.value = text
 
@@ -104,7 +104,7 @@ class Note(ViewerElement[str]):
         self._create_gui_handle(viser_server)
 
     def show(self, text: str) -> None:
-        """Replace the text, if it differs."""
+        """Replace the text, unless it is shown already."""
         handle: Any = self.gui_handle
         self.text = text
         if handle is not None and handle.content != text:

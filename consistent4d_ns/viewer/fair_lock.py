@@ -1,4 +1,4 @@
-"""A lock that keeps training and viewing from starving each other."""
+"""A lock that prevents training and viewing from starving each other."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from threading import Lock, get_ident
 
 
 class FairLock:
-    """A lock that is handed to the thread that has waited longest.
+    """A reentrant lock that is handed over in first-in, first-out order.
 
-    With `threading.Lock` a loop that releases and acquires at once usually gets the lock again: training steps would
-    follow each other while the viewer waits, or frames while training waits.
+    With `threading.Lock`, a thread that releases it and immediately acquires it again usually succeeds: training steps
+    would follow each other while the viewer waits, or frames while training waits.
 
-    Reentrant: its holder may acquire it again, and has to release it as often.
+    The holder may acquire it again, and must release it as many times.
     """
 
     def __init__(self) -> None:
         self._state = Lock()
         self._held = False
         self._holder: int | None = None
-        self._again = 0
+        self._reentries = 0
         self._queue: deque[Lock] = deque()
 
     @property
@@ -29,21 +29,21 @@ class FairLock:
 
     @property
     def waiting(self) -> int:
-        """Threads in the queue."""
+        """Number of threads in the queue."""
         return len(self._queue)
 
     def acquire(self) -> None:
         """Wait for this thread's turn."""
         if self._holder == get_ident():
-            self._again += 1
+            self._reentries += 1
             return
         self._wait()
         self._holder = get_ident()
 
     def release(self) -> None:
         """Hand the lock to the first thread in the queue. Only the holder may call this."""
-        if self._again:
-            self._again -= 1
+        if self._reentries:
+            self._reentries -= 1
             return
         self._holder = None
         self._hand_over()

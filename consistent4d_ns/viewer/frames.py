@@ -14,14 +14,17 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 
 from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
 
-REST_POLL = 0.01
+POLL_INTERVAL = 0.01
 """Seconds between two checks whether to keep waiting."""
 
 
-def rest(seconds: float, train_util: float, pages: int) -> float:
-    """Seconds to wait after a frame that took `seconds`; infinite if training is to have all of the time.
+def pause_length(seconds: float, train_util: float, pages: int) -> float:
+    """Seconds to wait after a frame, so that the frames of all pages together take 1 - `train_util` of the time.
 
-    The frames of all pages together then take a share 1 - `train_util` of the time.
+    Args:
+        seconds: Time that the frame took.
+        train_util: Fraction of the time for training; 1 makes the pause infinite.
+        pages: Number of open pages.
     """
     return seconds * (pages / (1.0 - train_util) - 1.0) if train_util < 1.0 else math.inf
 
@@ -29,12 +32,12 @@ def rest(seconds: float, train_util: float, pages: int) -> float:
 class Frames(RenderStateMachine):
     """Nerfstudio's render thread of a page, changed so that training keeps its share of the time.
 
-    While training runs, it rests after each frame, whatever caused the frame: a step, the player, a slider. While a
-    camera is moved Nerfstudio stops training, and frames follow each other as they do when training is paused.
+    While training runs, it pauses after each frame, whether a step, the player or a slider caused it. While a camera is
+    moved, Nerfstudio stops training, and there are no pauses, as when training is paused.
 
-    A frame's time begins when the model and the device are free for it and ends when the image is handed to the page.
-    Waiting for a training step is over before Nerfstudio starts to time the frame: its time would otherwise count as
-    rendering, and moving images would be rendered with very few pixels.
+    The time of a frame begins when the model and the device are available, and ends when the image is passed to the
+    page. Waiting for a training step precedes Nerfstudio's own timing of the frame. Otherwise it would count as
+    rendering time, and moving images would be rendered with very few pixels.
 
     Normals take about as long as everything else, so they are rendered only while they are shown.
     """
@@ -56,12 +59,12 @@ class Frames(RenderStateMachine):
             finally:
                 model.config.render_normals = offered
         if offered:
-            # The page offers the outputs that are named here.
+            # The page lists the outputs that are named here.
             outputs.setdefault("normals", outputs["rgb"])
         return outputs
 
     def _shows(self, output: str) -> bool:
-        """Whether the page shows an output; the first frame, which tells the page their names, has all of them."""
+        """Whether the page shows an output; true for the first frame, from which the page lists the outputs."""
         panel = self.viewer.control_panel
         return (
             not self.output_keys
@@ -73,17 +76,18 @@ class Frames(RenderStateMachine):
         super()._send_output_to_viewer(outputs, static_render)
         end = time.monotonic()
         pages = len(self.viewer.render_statemachines)
-        end += rest(end - self._begun, self.viewer.control_panel.train_util, pages)
+        end += pause_length(end - self._begun, self.viewer.control_panel.train_util, pages)
         while self._delays_training() and time.monotonic() < end:
-            time.sleep(REST_POLL)
+            time.sleep(POLL_INTERVAL)
 
     def _delays_training(self) -> bool:
-        """Whether a frame now would delay training."""
-        trainer, still = self.viewer.trainer, time.time() - self.viewer.last_move_time
-        return self.running and trainer is not None and trainer.training_state == "training" and still >= MOVE_PAUSE
+        """Whether rendering now would delay training."""
+        trainer, seconds_still = self.viewer.trainer, time.time() - self.viewer.last_move_time
+        training = trainer is not None and trainer.training_state == "training"
+        return self.running and training and seconds_still >= MOVE_PAUSE
 
 
 def finish_queued_work(device: torch.device) -> None:
-    """Wait until a CUDA device has finished all queued work."""
+    """Wait until a CUDA device has finished all queued work of the current stream."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

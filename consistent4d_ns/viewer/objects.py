@@ -40,14 +40,14 @@ class InputFrame:
         self._shown: tuple[int, float] | None = None
 
     def show(self, scene: viser.SceneApi, frame: int, opacity: float) -> None:
-        """Show one frame, with this opacity in [0, 1]."""
+        """Show one frame with an opacity in [0, 1]."""
         if self._shown is None:
             self._draw_outline(scene)
         if self._shown != (frame, opacity):
             self._shown = (frame, opacity)
             picture, side = straight_alpha(self._frames[frame], opacity), self._side * VISER_NERFSTUDIO_SCALE_RATIO
-            place: dict[str, Any] = {"wxyz": self._wxyz, "position": to_scene(self._middle)}
-            self._image = scene.add_image("/input_frame/image", picture, side, side, format="png", **place)
+            pose: dict[str, Any] = {"wxyz": self._wxyz, "position": to_scene(self._middle)}
+            self._image = scene.add_image("/input_frame/image", picture, side, side, format="png", **pose)
 
     def hide(self) -> None:
         """Remove it."""
@@ -58,14 +58,14 @@ class InputFrame:
 
     def _draw_outline(self, scene: viser.SceneApi) -> None:
         """A line around the image."""
-        # Tension 0 makes the curve straight between its points.
-        look: dict[str, Any] = {"tension": 0.0, "closed": True, "line_width": 1.5, "color": (120, 120, 120)}
+        # With tension 0, the curve is straight between its points.
+        style: dict[str, Any] = {"tension": 0.0, "closed": True, "line_width": 1.5, "color": (120, 120, 120)}
         path = to_scene(torch.stack(self._corners))
-        self._outline = scene.add_spline_catmull_rom("/input_frame/outline", path, "catmullrom", **look)
+        self._outline = scene.add_spline_catmull_rom("/input_frame/outline", path, "catmullrom", **style)
 
 
 def straight_alpha(frame: Float16[Tensor, "4 size size"], opacity: float) -> UInt8[np.ndarray, "size size 4"]:
-    """A premultiplied frame as a straight-alpha RGBA image, its alpha times `opacity`."""
+    """A premultiplied frame as an RGBA image with straight alpha, multiplied by `opacity`."""
     rgb, alpha = frame[:3].float(), frame[3:].float()
     return to_bytes(torch.cat((straight_colour(rgb, alpha), alpha * opacity)).movedim(0, -1))
 
@@ -79,13 +79,13 @@ class OccupiedCells:
 
     @property
     def share(self) -> float:
-        """Occupied share of the box."""
+        """Fraction of the box that is occupied."""
         return float(self._grid.occupied.float().mean())
 
     def show(self, scene: viser.SceneApi) -> None:
-        """Show their current state."""
+        """Show the current state of the grid."""
         occupied = self._grid.occupied
-        # An update of the grid makes a new tensor.
+        # Each update of the grid creates a new tensor.
         if self._shown is not occupied:
             self.hide()
             self._shown = occupied
@@ -108,11 +108,11 @@ class OccupiedCells:
 
 
 CORNERS = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1]])
-"""Corners of a unit cell's side x = 1, counter-clockwise from outside; the other sides follow from it."""
+"""Corners of a unit cell's face x = 1, counter-clockwise seen from outside; the other faces follow from it."""
 
 
 def surface(occupied: Bool[Tensor, "n n n"]) -> tuple[Float[Tensor, "vertices 3"], Int[Tensor, "faces 3"]]:
-    """Triangles of the surface of the occupied cells, in world coordinates, counter-clockwise from outside."""
+    """Triangles of the surface of the occupied cells, in world coordinates, counter-clockwise seen from outside."""
     n = occupied.shape[0]
     quads = torch.cat([_sides(occupied.cpu(), axis, up) for axis in range(3) for up in (False, True)])
     vertices = quads.reshape(-1, 3) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
@@ -121,14 +121,20 @@ def surface(occupied: Bool[Tensor, "n n n"]) -> tuple[Float[Tensor, "vertices 3"
 
 
 def _sides(occupied: Bool[Tensor, "n n n"], axis: int, up: bool) -> Int[Tensor, "sides 4 3"]:
-    """Corners, in cells, of those sides across one axis that face an unoccupied cell."""
+    """Corners, in units of cells, of the cell faces that separate occupied from unoccupied cells along one axis.
+
+    Args:
+        occupied: Whether each cell is occupied.
+        axis: The axis perpendicular to the faces.
+        up: Whether the faces point along the axis or against it.
+    """
     n = occupied.shape[0]
-    behind = torch.zeros_like(occupied)
-    here, there = (1, 0) if up else (0, 1)
-    behind.narrow(axis, there, n - 1).copy_(occupied.narrow(axis, here, n - 1))
+    neighbour = torch.zeros_like(occupied)
+    source, target = (1, 0) if up else (0, 1)
+    neighbour.narrow(axis, target, n - 1).copy_(occupied.narrow(axis, source, n - 1))
     corners = CORNERS.roll(axis, dims=1)
     if not up:
         corners = corners.clone()
         corners[:, axis] = 0
         corners = corners.flip(0)
-    return (occupied & ~behind).nonzero()[:, None] + corners
+    return (occupied & ~neighbour).nonzero()[:, None] + corners

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 TICK = 1.0 / 30.0
 """Seconds between updates of playback."""
 CPU_FRAMES_A_SECOND = 8
-"""Target frame rate while the image changes, on a CPU: at Nerfstudio's 30 a frame would have about 40 x 40 pixels."""
+"""Target frame rate on a CPU while the image changes; at Nerfstudio's 30, frames would have about 40 x 40 pixels."""
 
 
 class Panel(ViewerControl):
-    """Folders added to the viewer: playback and scene; while training also steering, progress and the prior.
+    """Folders added to the viewer: playback and scene and, during training, steering, progress and the prior.
 
-    The viewer finds the panel as an attribute of the pipeline and sets it up; without a viewer it does nothing.
+    The viewer finds the panel as an attribute of the pipeline and sets it up. Without a viewer, it does nothing.
     """
 
     def __init__(self, pipeline: TrainingState, training: bool) -> None:
@@ -43,7 +43,7 @@ class Panel(ViewerControl):
             self.viewer.update_step(step)
 
     def _setup(self, viewer: Viewer) -> None:
-        """Called by the viewer once its own elements exist."""
+        """Called by the viewer after it has created its own elements."""
         super()._setup(viewer)
         if viewer.trainer is None:
             internals.share_lock(viewer, FairLock())
@@ -73,12 +73,12 @@ class Panel(ViewerControl):
             self.preview = Preview(self._pipeline)
 
     def _install(self, viewer: Viewer) -> None:
-        """Put the folders above Nerfstudio's tabs, where they are visible at once."""
+        """Add the folders above Nerfstudio's tabs, where they are visible immediately."""
         server = viewer.viser_server
-        place = internals.place_above_tabs(viewer)
+        order = internals.place_above_tabs(viewer)
 
         def folder(label: str, index: int, opened: bool = True) -> contextlib.AbstractContextManager[object]:
-            return server.gui.add_folder(label, order=place + 0.1 * index, expand_by_default=opened)
+            return server.gui.add_folder(label, order=order + 0.1 * index, expand_by_default=opened)
 
         with folder("Player", 1):
             self.playback.install(server, viewer.control_panel)
@@ -94,7 +94,7 @@ class Panel(ViewerControl):
                 self.preview.install(server, viewer.control_panel, viewer.train_lock)
 
     def _frames_for(self, client: viser.ClientHandle) -> Frames:
-        """The thread that renders for a page, not yet started."""
+        """The render thread of a page, not yet started."""
         from consistent4d_ns.viewer.frames import Frames
 
         frames = Frames(self.viewer, client)
@@ -105,7 +105,7 @@ class Panel(ViewerControl):
     def _run(self) -> None:
         """The panel's thread: finish the set-up, then advance playback and refresh overlays."""
         internals.wait_until_set_up(self.viewer)
-        # They would show every frame at the one input camera; `Scene` shows the current one.
+        # All of them would be shown at the same input camera; `Scene` shows the current frame there instead.
         internals.remove_training_cameras(self.viewer)
         if self.viewer.trainer is None:
             internals.remove_training_buttons(self.viewer)

@@ -24,7 +24,7 @@ def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) 
         begin: Time in [0, 1] at which playback began.
         seconds: Seconds since then.
         frames: Frames of the sequence, at least 2.
-        rate: Frames a second.
+        rate: Frames per second.
         loop: Whether to continue with the first frame after the last.
 
     Returns:
@@ -39,22 +39,22 @@ def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) 
 class Playback:
     """Play, pause, speed and loop, and a slider over the frames.
 
-    Rendering that is slower than the video skips frames: it always shows the time that is due.
+    If rendering is slower than the video, frames are skipped: the time shown always follows the clock.
     """
 
     def __init__(self, frame_times: FrameTimes) -> None:
         self.frame_times, self.fps = frame_times, frame_times.fps
         self.playing = False
         frames = len(frame_times)
-        still = frames < 2
-        self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play", still)
+        single = frames < 2
+        self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play", single)
         self.pause = Button("Pause", lambda _: self.stop(), "Stop at the current time.", "player-pause")
         self.pause.visible = False
         hint = "Frame of the input video; the Time slider also reaches times between frames."
-        self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, still, cb_hook=self._go_to, hint=hint)
-        hint = f"1 is the original speed, {self.fps:g} frames a second; slower playback shows times between frames."
-        self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, still, cb_hook=lambda _: self._begin(), hint=hint)
-        self.loop = Checkbox("Loop", True, still, hint="Continue with the first frame after the last.")
+        self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, single, cb_hook=self._go_to, hint=hint)
+        hint = f"1 is the original speed, {self.fps:g} frames per second; slower playback shows times between frames."
+        self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, single, cb_hook=lambda _: self._begin(), hint=hint)
+        self.loop = Checkbox("Loop", True, single, hint="Continue with the first frame after the last.")
         self.elapsed = Readout("Elapsed", "Seconds since the first frame, and length of the video.")
 
     def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
@@ -64,7 +64,7 @@ class Playback:
         self._begin()
 
     def start(self) -> None:
-        """Play; from the beginning if the sequence is at its end."""
+        """Play, from the beginning if the sequence is at its end."""
         if self._shown_time >= 1.0:
             self._control_panel.time = 0.0
         self._begin()
@@ -75,15 +75,19 @@ class Playback:
         self._set_playing(False)
 
     def tick(self, now: float) -> float:
-        """Set the time that is due at `now` (seconds of `time.monotonic`), unless paused; the time then shown."""
+        """Unless paused, set the viewer's time to that of the clock `now`, in seconds of `time.monotonic`.
+
+        Returns:
+            The time in [0, 1] that is then shown.
+        """
         shown = self._shown_time
         if self.playing:
             if abs(shown - self._set) > TIME_SLIDER_STEP:
-                # A user moved the time slider: continue from there.
+                # A user has moved the time slider: continue from its new position.
                 self._begin(now)
             rate = self.fps * self.speed.value
             due, over = advance(self._from, now - self._since, len(self.frame_times), rate, self.loop.value)
-            # Readable in the slider's number field, and far finer than the frames.
+            # Rounded to be readable in the slider's number field; much finer than the frames.
             self._control_panel.time = self._set = shown = round(due, 3)
             if over:
                 self.stop()
@@ -92,7 +96,7 @@ class Playback:
 
     @property
     def _shown_time(self) -> float:
-        """The time that is shown, within [0, 1] whatever a page has sent; 0 where that is no number."""
+        """The time that is shown, clamped to [0, 1]; 0 if a page has sent something other than a finite number."""
         time = self._control_panel.time
         return min(max(time, 0.0), 1.0) if isinstance(time, (int, float)) and math.isfinite(time) else 0.0
 

@@ -1,4 +1,4 @@
-"""A sample of the prior for the viewer's current view, beside the rendering of it."""
+"""A sample of the prior for the viewer's current view, next to its rendering."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def unavailable(pipeline: TrainingState) -> str:
-    """Reason why the prior cannot be sampled; empty if it can."""
+    """The reason why the prior cannot be sampled, or an empty string if it can."""
     if pipeline.guidance is None:
         return "No prior is loaded: train with `--pipeline.guidance.kind zero123`."
     if not (pipeline.guidance_config.previews and isinstance(pipeline.guidance, ViewSampler)):
@@ -78,10 +78,10 @@ class Preview:
         return to_bytes(rendered), to_bytes(sampled)
 
     def sample(self, view: OrbitViews, time: float) -> Float[Tensor, "size size 3"]:
-        """A sample of the prior. Takes no lock: the prior is frozen, so training need not wait for it."""
+        """A sample of the prior. This takes no lock: the prior is frozen, so training continues meanwhile."""
         guidance, data = self._pipeline.guidance, self._pipeline.datamanager
         assert isinstance(guidance, ViewSampler)
-        # A generator of its own, so that training draws the same numbers with and without samples.
+        # A separate generator, so that sampling does not change the random numbers of training.
         generator = torch.Generator().manual_seed(self._samples)
         self._samples += 1
         frame = torch.tensor([data.frame_times.nearest(time)])

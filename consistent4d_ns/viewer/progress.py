@@ -11,7 +11,7 @@ from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
 
 INTERVAL = 0.5
-"""Minimum seconds between updates: faster ones would be unreadable, and each is sent to every connected client."""
+"""Minimum seconds between updates; faster ones would be unreadable, and each is sent to every connected client."""
 
 
 class Progress:
@@ -29,7 +29,7 @@ class Progress:
         install([self.stage, self.noise, self.terms], server)
 
     def show(self, step: int) -> bool:
-        """Show the state after `step`, at most every `INTERVAL` seconds; whether it was shown."""
+        """Show the state after `step`, at most once per `INTERVAL`; returns whether it was shown."""
         now = time.monotonic()
         if now - self._latest < INTERVAL:
             return False

@@ -35,10 +35,10 @@ class Scene:
         self.opacity = Slider("Opacity", 0.5, 0.05, 1.0, 0.05, hint="Opacity of the input frame.")
         hint = "Show the cells of the occupancy grid in which rays are sampled."
         self.cells = Checkbox("Occupied", False, cb_hook=lambda _: self._composite(), hint=hint)
-        self.share = Readout("Occupied share", "Share of the box in which rays are sampled; less is faster.")
+        self.share = Readout("Occupied share", "Fraction of the box in which rays are sampled; smaller is faster.")
 
     def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:
-        """Add the elements to the open folder; `control_panel` switches depth compositing."""
+        """Add the elements to the open folder; depth compositing is switched in `control_panel`."""
         self._scene, self._control_panel = server.scene, control_panel
         install([self.go, self.frame, self.opacity, self.cells, self.share], server)
         self._composite()
@@ -48,14 +48,14 @@ class Scene:
         look_from(client, self._view)
 
     def show_frame(self, frame: int) -> None:
-        """Show the input frame of this index, if it is switched on."""
+        """Show the input frame with this index, if the overlay is switched on."""
         if self.frame.value:
             self._frame.show(self._scene, frame, self.opacity.value)
         else:
             self._frame.hide()
 
     def show_cells(self) -> None:
-        """Update the occupied share, and the cells if they are switched on, at most every `INTERVAL` seconds."""
+        """Update the occupied share, and the cells if they are switched on, at most once per `INTERVAL`."""
         now = time.monotonic()
         if now - self._updated < INTERVAL:
             return
@@ -67,5 +67,5 @@ class Scene:
             self._cells.hide()
 
     def _composite(self) -> None:
-        """Send depth with each frame only while an overlay is shown: as a PNG it takes longer than the frame."""
+        """Send depth with each frame only while an overlay is shown: encoding it as PNG takes longer than rendering."""
         send_depth(self._control_panel, self.frame.value or self.cells.value)

@@ -12,7 +12,7 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 
 from consistent4d_ns.viewer import frames as module
 from consistent4d_ns.viewer.fair_lock import FairLock
-from consistent4d_ns.viewer.frames import Frames, rest
+from consistent4d_ns.viewer.frames import Frames, pause_length
 
 OUTPUTS = ("rgb", "depth", "normals")
 CAMERA: Any = None
@@ -70,7 +70,7 @@ def made(state: str = "training", train_util: float = 0.85, pages: int = 1) -> A
 
 
 def frame(frames: Any) -> dict[str, Any]:
-    """One frame, and the rest after it."""
+    """One frame, and the pause after it."""
     outputs = frames._render_img(CAMERA)
     frames._send_output_to_viewer(outputs, True)
     return outputs
@@ -80,11 +80,11 @@ def frame(frames: Any) -> dict[str, Any]:
     ("train_util", "pages", "expected"), [(0.0, 1, 0.0), (0.5, 1, 2.0), (0.9, 1, 18.0), (0.5, 3, 10.0), (0.0, 2, 2.0)]
 )
 def test_the_rest_after_a_frame_of_two_seconds(train_util: float, pages: int, expected: float):
-    assert rest(2.0, train_util, pages) == pytest.approx(expected)
+    assert pause_length(2.0, train_util, pages) == pytest.approx(expected)
 
 
 def test_at_full_use_there_is_no_frame_while_training_goes_on():
-    assert rest(0.001, 1.0, 1) == math.inf
+    assert pause_length(0.001, 1.0, 1) == math.inf
 
 
 @pytest.mark.parametrize(("train_util", "pages"), [(0.5, 1), (0.85, 1), (0.85, 2)])
@@ -92,7 +92,7 @@ def test_frames_take_the_share_that_training_leaves(clock: Clock, train_util: fl
     frames, begin = made(train_util=train_util, pages=pages), clock.now
     for _ in range(10):
         frame(frames)
-    # A page whose frames take 0.3 s each; it looks every 0.01 s whether its rest is over.
+    # A page whose frames take 0.3 s each; it checks every 0.01 s whether its pause is over.
     assert 10 * 0.3 * pages / (clock.now - begin) == pytest.approx(1.0 - train_util, rel=0.02)
 
 
