@@ -1,7 +1,8 @@
-"""Zero123 priors in the original authors' layout: one checkpoint with everything (method.md section 5.4).
+"""Zero123 priors in the original authors' layout: a single checkpoint (method.md section 5.4).
 
-Configurations of the diffusers and transformers networks follow from tensor shapes; tensors are renamed by pairs of
-name prefixes (theirs, ours). What shapes do not determine is fixed: image size, attention heads, VAE scaling factor.
+The configurations of the diffusers and transformers networks are inferred from tensor shapes, and tensors are renamed
+by pairs of name prefixes (original, ours). What the shapes do not determine is fixed: image size, number of attention
+heads, VAE scaling factor.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
 IMAGE_SIZE = 256
 """Width and height of the original's images in pixels."""
 UNET_HEADS = 8
-"""Attention heads of the UNet at every width."""
+"""Number of attention heads of the UNet at every level."""
 CLIP_HEAD_WIDTH = 64
 """Channels per attention head of OpenAI's CLIP."""
 SCALING_FACTOR = 0.18215
-"""Scaling factor of the original's latents."""
+"""Factor on the original's latents before diffusion."""
 
-LONE_CLIP_NAMES = {
+CLIP_EMBEDDINGS = {
     "class_embedding": "vision_model.embeddings.class_embedding",
     "positional_embedding": "vision_model.embeddings.position_embedding.weight",
 }
-"""Tensors of the image tower that belong to no layer: OpenAI's name, transformers' name."""
+"""Tensors of the image tower that belong to no layer: OpenAI's name to transformers' name."""
 
 Tensors = Mapping[str, Tensor]
 Renames = Iterator[tuple[str, str]]
 
 
 def load_checkpoint(path: Path) -> Zero123Networks:
-    """The prior in the checkpoint `path` (.ckpt or .safetensors), on the CPU in the precision it was saved in.
+    """Load the prior in the checkpoint `path` (.ckpt or .safetensors) to the CPU, in its saved precision.
 
     Raises:
-        InputError: The file is damaged, of another layout, or incomplete.
+        InputError: The file is damaged, has another layout, or is incomplete.
     """
     tensors = read_tensors(path)
     try:
@@ -75,7 +76,7 @@ def _from_tensors(tensors: Tensors, source: str) -> Zero123Networks:
 
 
 class _Named(dict[str, Tensor]):
-    """Tensors under a common prefix; a missing one is reported by its full name."""
+    """Tensors whose names had a common prefix; a `KeyError` has the full name of a missing one."""
 
     def __init__(self, prefix: str, tensors: Tensors) -> None:
         super().__init__(tensors)
@@ -86,14 +87,15 @@ class _Named(dict[str, Tensor]):
 
 
 def _below(prefix: str, tensors: Tensors) -> _Named:
+    """The tensors whose names begin with a prefix, without it."""
     return _Named(prefix, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
 
 
 def averaged_unet(tensors: Tensors) -> Tensors:
-    """Network weights of the UNet: the EMA weights if the checkpoint has them (names without dots), else the raw ones.
+    """Weights of the UNet: the EMA weights if the checkpoint has them (their names have no dots), else the raw ones.
 
     Raises:
-        KeyError: EMA weights are incomplete.
+        KeyError: The EMA weights are incomplete.
     """
     raw = _below("model.diffusion_model.", tensors)
     if not any(name.startswith("model_ema.diffusion_model") for name in tensors):
@@ -103,7 +105,7 @@ def averaged_unet(tensors: Tensors) -> Tensors:
 
 
 def rename(tensors: Tensors, renames: Renames) -> dict[str, Tensor]:
-    """`tensors` with name prefixes replaced; names without a replacement are kept (and reported by `fill`)."""
+    """Replace name prefixes, the longest one that matches; other names are kept, and `fill` reports them."""
     pairs = dict(renames)
     return {_renamed(name, pairs): value for name, value in tensors.items()}
 
@@ -121,7 +123,7 @@ def _renamed(name: str, pairs: Mapping[str, str]) -> str:
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `UNet2DConditionModel`, inferred from the original's UNet weights."""
+    """Arguments of `UNet2DConditionModel`, inferred from the shapes of the original's weights."""
     levels = _unet_levels(tensors)
     attention = [blocks[-1][1] for blocks in levels]
     contexts = (value.shape[1] for name, value in tensors.items() if name.endswith("attn2.to_k.weight"))
@@ -138,7 +140,7 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def _unet_levels(tensors: Tensors) -> list[list[tuple[int, bool]]]:
-    """Channels of each encoder block, and whether it has attention, by level."""
+    """For each level, the channels of its encoder blocks and whether they have attention."""
     levels: list[list[tuple[int, bool]]] = [[]]
     for i in range(1, 1 + max((int(k.split(".")[1]) for k in tensors if k.startswith("input_blocks.")), default=0)):
         if f"input_blocks.{i}.0.op.weight" in tensors:
@@ -205,7 +207,7 @@ def _unet_block(theirs: str, ours: str) -> Renames:
 
 
 def vae_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `AutoencoderKL`, inferred from the original's first-stage weights."""
+    """Arguments of `AutoencoderKL`, inferred from the shapes of the original's first-stage weights."""
     widths = []
     while f"encoder.down.{len(widths)}.block.0.conv1.weight" in tensors:
         widths.append(tensors[f"encoder.down.{len(widths)}.block.0.conv1.weight"].shape[0])
@@ -230,7 +232,7 @@ def vae_renames(config: Mapping[str, Any]) -> Renames:
     for level in range(levels):
         for layer in range(layers):
             yield from _vae_block(f"encoder.down.{level}", f"encoder.down_blocks.{level}", layer)
-        # The original counts decoder levels from the finest, diffusers from the coarsest.
+        # The original numbers decoder levels from the finest, diffusers from the coarsest.
         for layer in range(layers + 1):
             yield from _vae_block(f"decoder.up.{levels - 1 - level}", f"decoder.up_blocks.{level}", layer)
         yield f"encoder.down.{level}.downsample.conv", f"encoder.down_blocks.{level}.downsamplers.0.conv"
@@ -258,7 +260,7 @@ def _flat_attention(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def clip_config(tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `CLIPVisionConfig`, inferred from OpenAI's image tower."""
+    """Arguments of `CLIPVisionConfig`, inferred from the shapes of OpenAI's image tower."""
     width, _, patch, _ = tensors["conv1.weight"].shape
     positions = tensors["positional_embedding"].shape[0]
     return {
@@ -274,7 +276,7 @@ def clip_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def clip_weights(tensors: Tensors) -> dict[str, Tensor]:
-    """OpenAI's image tower under transformers' names, with query, key and value separated."""
+    """The weights of OpenAI's image tower with transformers' names, and separate query, key and value."""
     separate = {}
     for name, value in tensors.items():
         if ".attn.in_proj_" in name:
@@ -283,7 +285,7 @@ def clip_weights(tensors: Tensors) -> dict[str, Tensor]:
         elif name == "proj":
             separate["visual_projection.weight"] = value.T.contiguous()
         else:
-            separate[LONE_CLIP_NAMES.get(name, name)] = value
+            separate[CLIP_EMBEDDINGS.get(name, name)] = value
     return rename(separate, clip_renames(clip_config(tensors)["num_hidden_layers"]))
 
 

@@ -1,9 +1,9 @@
 """Zero123 priors in the diffusers layout: a folder with a subfolder for each part.
 
-The camera projection has two names: folder `clip_camera_projection/` with the layer `proj`, and
-`cc_projection/` with `projection`. Its `config.json` may hold `image_tokens`, the number of image-encoder tokens
-in the UNet's context (see `Zero123Networks`; default: one), and `camera_convention` ("zero123" or "stable-zero123").
-Only JSON and tensors are read: Python code that comes with some priors is never run.
+The camera projection is either the layer `proj` in the folder `clip_camera_projection/`, or the layer `projection` in
+`cc_projection/`. Its `config.json` may have `image_tokens`, the number of image-encoder tokens in the UNet's context
+(see `Zero123Networks`; default: 1), and `camera_convention` ("zero123" or "stable-zero123"). Only JSON and tensors are
+read: Python code that comes with some priors is never run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PARTS = {
     "image_encoder": ("image_encoder",),
     "projection": ("clip_camera_projection", "cc_projection"),
 }
-"""Folder names of each part."""
+"""Possible folder names of each part."""
 VARIANTS = (".ema", ".fp16_ema", "", ".fp16")
-"""Variants of weight files in order of preference: EMA weights are the ones to sample with."""
+"""Variants of weight files in order of preference: EMA weights are meant for sampling."""
 SUFFIXES = (".safetensors", ".bin")
 """File types in order of preference."""
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -54,16 +54,16 @@ def weight_files(names: Collection[str], source: str) -> dict[str, PurePosixPath
             for folder in folders
             for stem in STEMS
         )
-        found = next((name for name in candidates if name in names), None)
-        if found is None:
+        file = next((name for name in candidates if name in names), None)
+        if file is None:
             wanted = " or ".join(f"{folder}/" for folder in folders)
             raise InputError(f"{source}: not a complete Zero123 prior, no weights in {wanted}; download it again.")
-        chosen[part] = PurePosixPath(found)
+        chosen[part] = PurePosixPath(file)
     return chosen
 
 
 def needed_files(names: Collection[str], source: str) -> list[str]:
-    """The files of a hub repository that loading reads: one weight file per part, and the parts' JSON files."""
+    """The files of a hub repository that are needed: one weight file per part, and all JSON configuration files."""
     weights = weight_files(names, source).values()
     folders = {str(path.parent) for path in weights} | {"scheduler", "feature_extractor"}
     texts = [name for name in names if name.endswith(".json") and str(PurePosixPath(name).parent) in folders | {"."}]
@@ -71,7 +71,7 @@ def needed_files(names: Collection[str], source: str) -> list[str]:
 
 
 def load_folder(folder: Path) -> Zero123Networks:
-    """The prior saved in `folder`, on the CPU in the precision it was saved in; its checksums are verified first.
+    """Load the prior in `folder` to the CPU, in its saved precision, after verifying its checksums.
 
     Raises:
         InputError: A part is missing, damaged, altered, or does not belong to a Zero123 prior.
@@ -98,7 +98,7 @@ def load_folder(folder: Path) -> Zero123Networks:
 
 
 def _stored_convention(projection: Mapping[str, Any], folder: Path) -> CameraConvention | None:
-    """The camera convention in the configuration of the camera projection, if it holds one."""
+    """The camera convention in the configuration of the camera projection, if it has one."""
     stored = projection.get("camera_convention")
     if stored is not None and stored not in CONVENTIONS:
         known = " or ".join(CONVENTIONS)
@@ -112,15 +112,15 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: missing or not valid JSON; download the prior again.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no named settings; download the prior again.")
+        raise InputError(f"{path}: not a JSON object; download the prior again.")
     return content
 
 
 def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     """A setting with one number for each of red, green and blue."""
     values = _read_json(path).get(key, default)
-    numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
-    if not numbers or len(values) != 3:
+    are_numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
+    if not are_numbers or len(values) != 3:
         raise InputError(f"{path}: {key} is {values!r}, not three numbers; download the prior again.")
     return tuple(values)
 
@@ -138,7 +138,7 @@ def _load_vae(weights: Path) -> Any:
 
 
 def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
-    """A diffusers network with these network weights."""
+    """A diffusers network with the given weights, configured by the `config.json` beside its weight file."""
     config = weights.parent / "config.json"
     settings = _read_json(config)
     with _describes(kind, config), without_weights():
@@ -149,16 +149,16 @@ def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
 
 @contextlib.contextmanager
 def _describes(kind: type, config: Path) -> Iterator[None]:
-    """Report any exception inside as a fault of `config`: it does not describe a network of this kind."""
+    """Report any exception in the block as an error in `config`, which describes no network of this kind."""
     try:
         yield
-    except Exception as error:  # Network constructors raise all kinds of exceptions on wrong settings.
+    except Exception as error:  # Constructors of networks raise all kinds of exceptions for wrong settings.
         reason = (str(error) or type(error).__name__).strip().split("\n", 1)[0]
         raise InputError(f"{config}: describes no {kind.__name__} ({reason}); download the prior again.") from error
 
 
 def _modern(name: str) -> str:
-    """Today's name of a VAE attention weight; diffusers below 0.17 wrote query, key, value, proj_attn."""
+    """Current name of a VAE attention weight; diffusers before 0.17 wrote query, key, value, proj_attn."""
     modern = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     return re.sub(r"(?<=attentions\.0\.)(query|key|value|proj_attn)(?=\.)", lambda old: modern[old[0]], name)
 
@@ -171,10 +171,10 @@ def _load_image_encoder(weights: Path) -> Any:
     with _describes(CLIPVisionModelWithProjection, config), without_weights():
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)
-    # Complete CLIP models include the text tower, and old ones a buffer of position ids.
-    ours = ("vision_model.", "visual_projection.")
-    image_half = {k: v for k, v in tensors.items() if k.startswith(ours) and not k.endswith("position_ids")}
-    fill(network, image_half, str(weights))
+    # Complete CLIP models also contain the text tower, and old ones a buffer of position ids.
+    prefixes = ("vision_model.", "visual_projection.")
+    image_tower = {k: v for k, v in tensors.items() if k.startswith(prefixes) and not k.endswith("position_ids")}
+    fill(network, image_tower, str(weights))
     return network
 
 
@@ -184,9 +184,13 @@ def _load_projection(weights: Path) -> nn.Linear:
 
 
 def linear_from(tensors: Mapping[str, Tensor], source: str) -> nn.Linear:
-    """The linear layer whose `weight` and `bias` are `tensors`."""
+    """The linear layer with the `weight` and `bias` in `tensors`.
+
+    Raises:
+        InputError: The tensors are not those of a linear layer; the message names `source`.
+    """
     if "weight" not in tensors or tensors["weight"].ndim != 2:
-        raise InputError(f"{source}: no camera projection, its weight matrix is missing.")
+        raise InputError(f"{source}: not a camera projection, the weight matrix is missing.")
     outputs, inputs = tensors["weight"].shape
     layer = nn.Linear(inputs, outputs, device="meta")
     fill(layer, tensors, source)

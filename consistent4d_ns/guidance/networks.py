@@ -1,4 +1,4 @@
-"""The networks of a Zero123 prior and their constants, however they were loaded."""
+"""The networks of a Zero123 prior and their constants, whatever layout they were loaded from."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ CAMERA_NUMBERS = 4
 class Zero123Networks:
     """A view-conditioned latent diffusion model (Liu et al. 2023; method.md sections 5.1 and 5.2).
 
-    All sizes follow from the networks' own configurations. The context of the UNet are the first `image_tokens`
-    tokens of the image encoder (class token first, then patches row by row), each normalised and projected like CLIP's
-    image embedding, then joined with the camera vector and mapped by `projection`. Zero123 uses one: the embedding.
+    All sizes follow from the networks' own configurations. The UNet's context consists of the first `image_tokens`
+    tokens of the image encoder (class token first, then patches row by row). Each token is normalised and projected
+    like CLIP's image embedding, concatenated with the camera vector, and mapped by `projection`. Zero123 uses a single
+    token, which is the image embedding.
     """
 
     unet: UNet2DConditionModel
@@ -42,15 +43,15 @@ class Zero123Networks:
     projection: nn.Linear
     """[token, camera vector] to the UNet's context width."""
     image_tokens: int = 1
-    """Tokens of the image encoder that enter the context."""
+    """Number of tokens of the image encoder in the context."""
     clip_mean: tuple[float, ...] = CLIP_MEAN
     """The image encoder's RGB mean."""
     clip_std: tuple[float, ...] = CLIP_STD
     """The image encoder's RGB standard deviation."""
     alphas: Float[Tensor, " timesteps"] = field(default_factory=alphas_cumprod)
-    """Share of the signal's variance left at each timestep, float64."""
+    """Cumulative product of the noise schedule's alphas (remaining fraction of signal variance), float64."""
     camera_convention: CameraConvention | None = None
-    """What the camera vector's fourth entry is, where the prior's files say so."""
+    """Meaning of the camera vector's fourth entry, if the prior's files state it."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -74,10 +75,10 @@ class Zero123Networks:
         return self.vae.config["scaling_factor"]
 
     def check(self, source: str) -> None:
-        """Check that the networks fit together as a Zero123 prior.
+        """Check that the networks form a Zero123 prior.
 
         Raises:
-            InputError: They do not; names `source`, the part and what was expected.
+            InputError: They do not; the message names `source`, the part, and the expected value.
         """
         unet, width = self.unet.config, self.image_encoder.config.projection_dim
         latent, context = self.vae.config["latent_channels"], unet["cross_attention_dim"]
@@ -101,5 +102,5 @@ class Zero123Networks:
 
 
 def vae_factor(levels: int) -> int:
-    """Image pixels per latent pixel along one side, for a VAE with this number of levels."""
+    """Image pixels per latent pixel along one side, of a VAE with this number of levels."""
     return 2 ** (levels - 1)

@@ -66,7 +66,7 @@ def _old_names(network: nn.Module, renames: original.Renames) -> dict[str, Tenso
 def _openai_tensors(encoder: nn.Module) -> dict[str, Tensor]:
     state = encoder.state_dict()
     tensors = {"proj": state.pop("visual_projection.weight").T}
-    tensors |= {old: state.pop(new) for old, new in original.LONE_CLIP_NAMES.items()}
+    tensors |= {old: state.pop(new) for old, new in original.CLIP_EMBEDDINGS.items()}
     layers = 1 + max(int(name.split(".")[3]) for name in state if ".layers." in name)
     for layer in (f"vision_model.encoder.layers.{i}.self_attn" for i in range(layers)):
         for kind in ("weight", "bias"):
