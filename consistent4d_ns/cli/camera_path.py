@@ -27,9 +27,9 @@ def camera_path_command(
     Args:
         kind: orbit: one orbit around the object at a fixed time; frozen-orbits: the same at several times; fixed-view:
             a fixed view while time passes; orbit-in-time: one orbit while time passes; evaluation-views: the four views
-            of the paper's evaluation, one after the other.
+            of the paper's evaluation, one after another.
         out: File to write, .json. In DATA/camera_paths/ the viewer finds it under "Load Path".
-        options: Course, length and image size of the path.
+        options: Trajectory, length and image size.
         overwrite: Replace an existing file.
     """
     from consistent4d_ns.media.camera_paths import InputVideo, camera_path, path_json

@@ -1,6 +1,6 @@
 """The subcommands of `consistent4d`.
 
-Their modules import nothing slow (torch, Nerfstudio) before a command runs, so that help texts come at once.
+Their modules import nothing slow (torch, Nerfstudio) before a command runs, so that help is shown immediately.
 """
 
 from __future__ import annotations

@@ -54,12 +54,12 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     trainer = train(mini_config(data, out))
     announce("Step 4 of 4: videos and metrics")
     report(trainer)
-    print(f"look at it:       consistent4d view {trainer.config.get_base_dir() / 'config.yml'}")
+    print(f"view it with:     consistent4d view {trainer.config.get_base_dir() / 'config.yml'}")
     print(f"took {time.monotonic() - begin:.0f} s")
 
 
 def toy_frames(folder: Path) -> Path:
-    """The toy in `folder`, rendered unless an earlier demo did."""
+    """The folder of the toy's frames; they are rendered unless an earlier demo has done so."""
     from consistent4d_ns.toy.sequence import write_sequence
 
     if not (folder / "meta.json").exists():
@@ -70,7 +70,7 @@ def toy_frames(folder: Path) -> Path:
 
 
 def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
-    """The mini preset, set to train on `data` without a viewer and to write below `out`."""
+    """The mini preset, configured to train on `data` without a viewer and to write below `out`."""
     from consistent4d_ns.method_configs import consistent4d_mini, preset
 
     config = preset(consistent4d_mini)
@@ -82,7 +82,7 @@ def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
 
 
 def train(config: TrainerConfig) -> Trainer:
-    """What `ns-train` does with a configuration, in this process."""
+    """Train in this process, as `ns-train` does with this configuration."""
     from nerfstudio.scripts.train import _set_random_seed
 
     _set_random_seed(config.machine.seed)
@@ -94,7 +94,7 @@ def train(config: TrainerConfig) -> Trainer:
 
 
 def report(trainer: Trainer) -> None:
-    """Render and measure a trained run, in the run's folder; print where everything is."""
+    """Render videos of a trained run into its folder, evaluate it, and print metrics and paths."""
     from consistent4d_ns.media.camera_paths import camera_path, path_json
     from consistent4d_ns.media.encoding import write_frames
     from consistent4d_ns.media.path_options import Kind, PathOptions

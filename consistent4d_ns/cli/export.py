@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from consistent4d_ns.export.sequence import Exporter
 
 Flat = tyro.conf.arg(name="", prefix_name=False)
-"""Marks a group of options whose names are not prefixed."""
+"""Annotation of a group of options whose names have no prefix."""
 USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 
 export = SubcommandApp()
@@ -28,7 +28,7 @@ export = SubcommandApp()
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which run."""
+    """The run to export."""
 
     step: int | None = None
     """Training step of the checkpoint; default: the latest."""
@@ -40,31 +40,35 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Common:
-    """What all exports share."""
+    """Options of all exports."""
 
     run: Annotated[RunOptions, Flat] = field(default_factory=RunOptions)
-    """Which run."""
+    """The run to export."""
     times: Annotated[TimeOptions, Flat] = field(default_factory=TimeOptions)
-    """Which times."""
+    """The times to export."""
     solid: Annotated[SolidOptions, Flat] = field(default_factory=SolidOptions)
     """What counts as the object."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace existing output."""
 
     def check(self) -> None:
-        """Raises: InputError: a value out of range."""
+        """Check the values.
+
+        Raises:
+            InputError: a value is out of range.
+        """
         self.times.check()
         self.solid.check()
 
     def open(self, config: Path) -> Exporter:
-        """Open a run.
+        """Load a run and calibrate the object's density threshold.
 
         Raises:
-            InputError: it cannot be used, or the object is transparent.
+            InputError: the run cannot be used, or the object is transparent.
         """
         config = config_file(config)
         announce(f"Loading {config}")
-        # Seconds to import, so options and the output's place are checked before.
+        # Imported only now, because it takes seconds: options and the output path have been checked.
         from consistent4d_ns.export.sequence import exporter
         from consistent4d_ns.runs import load_run
 
@@ -76,13 +80,13 @@ class Common:
         return source
 
 
-Config = Annotated[Path, tyro.conf.Positional]
+PositionalPath = Annotated[Path, tyro.conf.Positional]
 
 
 @export.command
 def mesh(
-    config: Config,
-    out: Config,
+    config: PositionalPath,
+    out: PositionalPath,
     /,
     format: Format | None = None,
     colouring: Colouring | None = None,
@@ -91,21 +95,21 @@ def mesh(
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
-    """A mesh of every frame: one animated GLB, or a folder of numbered files.
+    """Write a mesh of every frame: one animated GLB, or a folder of numbered files.
 
     Lengths are world units: the object's box is [-1, 1]^3. OBJ and PLY have z up and the front towards +x, where the
     input camera stands; GLB has y up and the front towards +z.
 
     Args:
         config: The run's config.yml, or its folder.
-        out: NAME.glb for one animated file, else a folder to make.
-        format: Of the numbered files: glb, obj (with .mtl and .png) or ply; default: glb.
-        colouring: A texture, or a colour per vertex; default: texture, in PLY vertex.
-        lit: Shade GLB meshes; otherwise they show their colours as they are, which contain the video's lighting.
+        out: NAME.glb for one animated file, else the folder to write.
+        format: Format of the numbered files: glb, obj (with .mtl and .png) or ply; default: glb.
+        colouring: A texture, or a colour per vertex; default: texture, for PLY vertex.
+        lit: Shade GLB meshes; by default they are unlit, because their colours already contain the video's lighting.
         compress: Write GLB files with quantised vertices and WebP textures, which three.js and Blender read;
-            --no-compress writes 32-bit floats and PNG, for programs that know glTF 2.0 without extensions.
+            --no-compress writes 32-bit floats and PNG, for programs that read glTF 2.0 without extensions only.
         options: How the surface is triangulated and textured.
-        common: What all exports share.
+        common: Options of all exports.
     """
     common.check()
     options.check()
@@ -135,21 +139,21 @@ def mesh(
 
 @export.command
 def points(
-    config: Config,
-    out: Config,
+    config: PositionalPath,
+    out: PositionalPath,
     /,
     count: int = 20_000,
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
-    """Points of the surface of every frame: a folder of numbered PLY files with colours and normals.
+    """Write surface points of every frame: a folder of numbered PLY files with colours and normals.
 
     World units, z up; the front is towards +x, where the input camera stands.
 
     Args:
         config: The run's config.yml, or its folder.
-        out: Folder to make.
-        count: Points of each frame, evenly spread; 1 to 5 million.
-        common: What all exports share.
+        out: The folder to write.
+        count: Points per frame, evenly distributed; 1 to 5 million.
+        common: Options of all exports.
     """
     common.check()
     in_range("--count", count, 1, 5_000_000)
@@ -165,14 +169,14 @@ def points(
 
 @export.command
 def usd(
-    config: Config,
-    out: Config,
+    config: PositionalPath,
+    out: PositionalPath,
     /,
     lit: bool = False,
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
-    """USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
+    """Write USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
 
     Files named .usd, .usda or .usdc hold one mesh with a colour per vertex, z up and the front towards +x, where the
     input camera stands. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
@@ -180,9 +184,9 @@ def usd(
     Args:
         config: The run's config.yml, or its folder.
         out: NAME.usd, .usda, .usdc or .usdz.
-        lit: Shade the mesh; otherwise it emits its colours, which contain the video's lighting.
+        lit: Shade the mesh; by default it emits its colours, because they already contain the video's lighting.
         options: How the surface is triangulated; only .usdz has a texture.
-        common: What all exports share.
+        common: Options of all exports.
     """
     common.check()
     options.check()
@@ -201,16 +205,20 @@ def usd(
 
 
 def check_usd() -> None:
-    """Raises: InputError: USD's library is missing."""
+    """Check that USD's library is installed.
+
+    Raises:
+        InputError: it is not.
+    """
     if not find_spec("pxr"):
         raise InputError("USD files need usd-core: pip install 'consistent4d_ns[usd]'.")
 
 
 def numbered_format(out: Path, format: Format | None) -> Format:
-    """The format of files in a folder.
+    """The format of numbered files; default: glb.
 
     Raises:
-        InputError: the folder's name looks like that of a file.
+        InputError: the name of the folder `out` has a suffix, as if it were a file.
     """
     if out.suffix and not out.is_dir():
         raise InputError(
@@ -221,5 +229,5 @@ def numbered_format(out: Path, format: Format | None) -> Format:
 
 
 def report(out: Path, source: Exporter) -> None:
-    """Print what was written where."""
+    """Print what was written."""
     print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script.
 
     Args:
-        arguments: The command line after the program's name; default: that of the process.
+        arguments: Command-line arguments without the program's name; default: those of the process.
 
     Raises:
         SystemExit: the exit code, unless it is 0.
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if list(arguments) == ["--version"]:
         print(f"consistent4d_ns {__version__}")
         return
-    # On a shared machine, threads that spin while they wait for each other make every step many times slower. Has to
+    # On a shared machine, threads that spin while waiting for each other make every step many times slower. This must
     # be set before torch starts its threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Otherwise the final garbage collection over all imported modules takes two seconds at exit.
+    # Otherwise the garbage collection of all imported modules takes two seconds at exit.
     atexit.register(gc.freeze)
     hide_nerfstudio_warnings()
     with one_line_endings():

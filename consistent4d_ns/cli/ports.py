@@ -1,4 +1,4 @@
-"""Which port a viewer can listen on; found out before anything is loaded."""
+"""The port of a viewer, chosen before anything slow is loaded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 from consistent4d_ns.errors import InputError
 
 DEFAULT_PORT = 7007
-"""Nerfstudio's."""
+"""Nerfstudio's default."""
 MAX_PORT = 65535
 
 
 def free_port(host: str, port: int | None) -> int:
-    """`port`, if this machine can listen on it; without one the default or any free one.
+    """The port to listen on: `port` or, if that is None, the default port or else any free one.
 
     Raises:
-        InputError: it cannot, or there is no such port.
+        InputError: this machine cannot listen on that host and port, or the port number is invalid.
     """
     if port is not None and not 0 <= port <= MAX_PORT:
         raise InputError(f"--port is {port}: use a number from 1 to {MAX_PORT}, or 0 for any free port.")

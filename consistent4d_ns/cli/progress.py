@@ -1,4 +1,4 @@
-"""Progress output of commands, on standard error: standard output has the results only."""
+"""Progress output of commands, on standard error; standard output is for results only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PARTS = 5
-"""Lines of progress, after the first, where no bar can be drawn: one for every fifth of the work."""
+"""Number of progress lines after the first, if no bar can be drawn: one for every fifth of the work."""
 
 
 def announce(what: str) -> None:
-    """Say what the command does next: before imports, files or computations that take seconds, not after them.
+    """Print what the command does next. Call this before imports, file access or computations that take seconds.
 
     Args:
-        what: In words, such as "Loading run/config.yml".
+        what: Description, such as "Loading run/config.yml".
     """
     print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The same items, while a bar shows how many of the `total` are done; it appears when the first is asked for.
+    """Yield the items while a bar shows how many of the `total` are done; it appears when the first is requested.
 
-    Where standard error is no terminal, such as in a log file, plain lines say so instead.
+    If standard error is not a terminal, for example in a log file, plain lines are printed instead.
 
-    Not rich's, whose bar owns a thread: left half way by an exception, it is stopped only when it is collected as
-    garbage, and if that happens in the thread of another bar, both wait for each other.
+    This is not rich's progress bar, which owns a thread: if an exception ends the iteration early, that bar is stopped
+    only when it is garbage-collected, and if this happens in the thread of another bar, the two deadlock.
     """
     if not sys.stderr.isatty():
         yield from _plain_progress(items, what, total)
@@ -38,7 +38,7 @@ def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 def _plain_progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The same items; one line at the start, and one whenever another of the `PARTS` is done."""
+    """Yield the items; print one line at the start, and one for each of the `PARTS` that is done."""
     print(f"{what}: 0/{total}", file=sys.stderr, flush=True)
     for done, item in enumerate(items, start=1):
         yield item

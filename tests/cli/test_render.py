@@ -175,7 +175,7 @@ def test_the_command_needs_no_program_on_the_path(run: Path, tmp_path: Path):
         ("a.mp4", {"fps": -1.0}, {}, "--fps is -1"),
         ("a.mp4", {}, {"path": Path("round")}, "there is no camera path round: choose from orbit, "),
         ("a.mp4", {}, {"path": Path("missing.json")}, "cannot read missing.json: No such file"),
-        ("a.mp4", {"frames": 3}, {"path": Path("own.json")}, "--frames would change the course of own.json"),
+        ("a.mp4", {"frames": 3}, {"path": Path("own.json")}, "--frames would change the trajectory of own.json"),
         ("a.mp4", {}, {"step": 7}, "holds no checkpoint of step 7: choose from 59"),
         ("a.mp4", {}, {"data": Path("nowhere")}, "nowhere does not exist"),
     ],
