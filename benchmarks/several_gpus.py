@@ -164,6 +164,7 @@ def perform(run: Run) -> list[dict[str, Any]]:
     """What the run's work returned on each of its devices."""
     config, kind_of_device = run.config, run.config.machine.device_type
     config.machine.num_devices = run.devices
+    config.save_config()  # As ns-train does first: processes that all create the run's folder fail now and then.
     with tempfile.TemporaryDirectory() as folder:
         worker = partial(on_each, work=run.work, folder=Path(folder))
         if run.devices == 1:
