@@ -8,8 +8,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# Workers, each with one thread; a file's tests share a worker and with it whatever they train or start.
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Workers, each with one thread; tests/conftest.py says how many. A file's tests share one and with it whatever they
+# train or start.
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test pytest quick coverage lint format docs clean
 

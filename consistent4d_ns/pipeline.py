@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
@@ -26,6 +25,7 @@ from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.loss_weights import per_level
 from consistent4d_ns.media.encoding import offer_ffmpeg
 from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
+from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
@@ -158,7 +158,7 @@ class Consistent4DPipeline(VanillaPipeline):
         """Apply the latest steering from `step` on, and print what it changes."""
         latest = self.next_steering
         for change in latest.changes_since(self.steering):
-            CONSOLE.print(f"From step {step} on: {change}")
+            say(f"From step {step} on: {change}")
         self.steering = latest
 
     def resolve_settings(self, step: int) -> StepSettings:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from consistent4d_ns.checks.config import check_config
+from consistent4d_ns.checks.config import check_config, parts_of
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import choose_checkpoint, read_checkpoint
 from consistent4d_ns.files.config_files import REMEDY, config_file
@@ -106,20 +106,12 @@ def known_classes() -> dict[str, type]:
     return {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (*found, *settings, CameraOptimizerConfig)}
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """Configurations and members of enumerations in a value, itself included."""
-    if is_dataclass(value) and not isinstance(value, type):
-        yield value
-        for field in dataclasses.fields(value):
-            yield from _parts(getattr(value, field.name))
-    elif isinstance(value, enum.Enum):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _parts(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _parts(part)
+def _parts(config: Any) -> Iterator[Any]:
+    """A configuration, and all configurations and members of enumerations that are in it."""
+    yield config
+    for field in dataclasses.fields(config):
+        for _, part in parts_of(getattr(config, field.name)):
+            yield from [part] if isinstance(part, enum.Enum) else _parts(part)
 
 
 def read_config(path: Path) -> Consistent4DTrainerConfig:

@@ -25,12 +25,22 @@ from tests.support.forked import spawn
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
+LONGEST = "test_browser.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that no worker begins a long one when the others have finished."""
+    """Run files with slow tests first and the longest of all before the others.
+
+    So no worker begins a long one when the others have finished.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in slow))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores, because some tests wait for a server or a browser; at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores + 1)
 
 
 def golden_path(name: str) -> Path:

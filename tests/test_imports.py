@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import run_command
+
 pytestmark = pytest.mark.slow
 
 HEAVY = (
@@ -79,9 +81,13 @@ def test_the_package_itself_imports_nothing():
     assert "nerfstudio" not in added
 
 
-def test_ns_train_lists_the_methods_and_their_options():
-    ns_train = str(Path(sys.executable).with_name("ns-train"))
-    listed = output(ns_train, "--help")
+def test_ns_train_lists_the_methods_and_their_options(tmp_path: Path):
+    def help_of(*method: str) -> str:
+        done = run_command("ns-train", *method, "--help", cwd=tmp_path, env=os.environ | {"COLUMNS": "200"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = help_of()
     assert all(f"{method} " in listed for method in METHODS)
-    options = output(ns_train, "consistent4d-mini", "--help")
+    options = help_of("consistent4d-mini")
     assert [option for option in OPTIONS if option not in options] == []

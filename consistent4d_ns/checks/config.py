@@ -6,6 +6,7 @@ Configurations are read from files that others may have written, and `_target` s
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -37,8 +38,9 @@ def check_config(config: Any, name: str = "") -> None:
         elif not fits(value, hints[field.name]):
             declared = _short(hints[field.name])
             raise InputError(f"{path} in the configuration is {_short(value)}: expected {declared}.")
-        for inner_path, inner in _configs_inside(value, path):
-            check_config(inner, inner_path)
+        for inner_path, inner in parts_of(value, path):
+            if not isinstance(inner, enum.Enum):
+                check_config(inner, inner_path)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -96,16 +98,16 @@ def _plain(value: Any) -> Any:
     return value.__func__ if isinstance(value, staticmethod) else value
 
 
-def _configs_inside(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Configurations that a field holds, directly or in a dictionary or sequence, with their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+def parts_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Configurations and members of enumerations that a field's value is or holds in containers, with their names."""
+    if isinstance(value, enum.Enum) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         yield path, value
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _configs_inside(part, f"{path}.{key}")
+            yield from parts_of(part, f"{path}.{key}")
     elif isinstance(value, (tuple, list)):
         for index, part in enumerate(value):
-            yield from _configs_inside(part, f"{path}.{index}")
+            yield from parts_of(part, f"{path}.{index}")
 
 
 def _short(value: Any) -> str:

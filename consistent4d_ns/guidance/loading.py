@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from nerfstudio.utils.comms import is_main_process
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
@@ -15,6 +14,7 @@ from consistent4d_ns.guidance.diffusers_layout import load_folder
 from consistent4d_ns.guidance.hub import check_not_address, check_not_cache, fetch, is_hub_id, missing_prior
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.messages import say
 
 
 def load_networks(prior: str) -> Zero123Networks:
@@ -53,11 +53,11 @@ def build_guidance(
     if config.kind == "none":
         return None
     if is_main_process():
-        CONSOLE.print(f"Loading the {_described(config.prior)} ...", markup=False)
+        say(f"Loading the {_described(config.prior)} ...")
     guidance = Zero123Guidance(load_networks(config.prior), config, device, condition_elevation)
     if is_main_process():
         convention, reason = guidance.camera_convention, guidance.convention_reason
-        CONSOLE.print(f"Camera convention of the {_described(config.prior)}: {convention} ({reason}).", markup=False)
+        say(f"Camera convention of the {_described(config.prior)}: {convention} ({reason}).")
     return guidance
 
 

@@ -7,10 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from consistent4d_ns import nerfstudio_internals as internals
+from consistent4d_ns.messages import warn
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
@@ -52,9 +52,7 @@ class Panel(ViewerControl):
         internals.replace_render_threads(viewer, self._frames_for)
         viewer.viser_server.on_client_connect(self.scene.go_to_input_view)
         if viewer.config.websocket_host == "0.0.0.0":
-            CONSOLE.print(
-                "The whole network can reach the viewer: --viewer.websocket-host 127.0.0.1 limits it to this machine."
-            )
+            warn("the whole network can reach the viewer: --viewer.websocket-host 127.0.0.1 limits it to this machine.")
         self._ready = True
         threading.Thread(target=self._run, daemon=True).start()
 

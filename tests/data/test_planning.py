@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from consistent4d_ns.data.cameras import orbit_views
-from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, clip_stride, plan_step
+from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, clip_stride, draw_elevations, plan_step
 from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.draws import step_generator
 from consistent4d_ns.errors import InputError
@@ -108,19 +108,20 @@ def test_plans_repeat_and_differ_between_seeds():
     assert again != other
 
 
-def draws_of(config: PlanConfig, count: int) -> torch.Tensor:
-    return torch.cat([p.views.elevation for p in plans(config, count)])
+def draws_of(config: PlanConfig, batches: int) -> torch.Tensor:
+    """Elevations of batches of four views."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([draw_elevations(config, 4, generator) for _ in range(batches)])
 
 
 def test_elevation_laws(golden_json):
-    only = PlanConfig(azimuths=0.0, times=0.0, identical=0.0)
-    uniform = draws_of(only, 3000)
+    uniform = draws_of(PlanConfig(), 3000)
     assert float(uniform.mean()) == pytest.approx(25.0, abs=0.8)
     assert float(uniform.std()) == pytest.approx(70 / 12**0.5, abs=0.5)
-    sphere = draws_of(replace(only, elevation_distribution="sphere"), 3000)
+    sphere = draws_of(PlanConfig(elevation_distribution="sphere"), 3000)
     sines = torch.sin(torch.deg2rad(sphere))
     assert float(sines.mean()) == pytest.approx((-0.17365 + 0.86603) / 2, abs=0.012)
-    upstream = draws_of(replace(only, elevation_distribution="upstream"), 12000)
+    upstream = draws_of(PlanConfig(elevation_distribution="upstream"), 12000)
     recorded = golden_json("sampling_stats.json")["stats"]["mode1"]
     assert float(upstream.mean()) == pytest.approx(recorded["elevation_mean"], abs=0.6)
     assert float(upstream.std()) == pytest.approx(recorded["elevation_std"], abs=0.4)

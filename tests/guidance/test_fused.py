@@ -35,8 +35,8 @@ def check_norms(device: str) -> None:
             assert_agrees("gradient", gradient, expected_gradient, 1e-5)
 
 
-def check_networks(device: str, count: int = 2) -> None:
-    """UNet and VAE encoder of the small prior, for some images."""
+def check_networks(device: str, count: int = 2, side: int = 32) -> None:
+    """UNet and VAE encoder of the small prior, for some images of a size."""
     plain = random_networks("small", "cpu", 0)
     fused = deepcopy(plain)
     generator = torch.Generator().manual_seed(0)
@@ -49,14 +49,14 @@ def check_networks(device: str, count: int = 2) -> None:
     assert "ResnetBlock2D" not in kinds
     assert plain.unet.state_dict().keys() == fused.unet.state_dict().keys()
 
-    images = torch.rand(count, 3, 32, 32, generator=generator).to(device).requires_grad_()
+    images = torch.rand(count, 3, side, side, generator=generator).to(device).requires_grad_()
     latents = [networks.vae.encoder(images) for networks in (plain, fused)]
     assert_agrees("latents", latents[1], latents[0], 1e-4, relative=True)
     upstream = torch.randn(latents[0].shape, generator=generator).to(device)
     gradients = [torch.autograd.grad(latent, images, upstream)[0] for latent in latents]
     assert_agrees("gradient", gradients[1], gradients[0], 1e-4, relative=True)
 
-    noisy, context = (torch.randn(count, *size, generator=generator) for size in ((8, 16, 16), (17, 24)))
+    noisy, context = (torch.randn(count, *size, generator=generator) for size in ((8, side // 2, side // 2), (17, 24)))
     with torch.no_grad():
         call = (noisy.to(device), torch.tensor([100, 900][:count], device=device), context.to(device))
         predicted = [networks.unet(*call).sample for networks in (plain, fused)]
@@ -76,7 +76,7 @@ def test_attention_to_one_token_needs_no_queries() -> None:
 @pytest.mark.slow
 @needs_triton
 @needs_interpreted_loops
-@pytest.mark.parametrize(("check", "options"), [(check_norms, ()), (check_networks, (1,))])
+@pytest.mark.parametrize(("check", "options"), [(check_norms, ()), (check_networks, (1, 16))])
 def test_agreement_when_interpreted(check: Callable[..., None], options: tuple[int, ...]) -> None:
     """Of the networks, for one image: the interpreter is slow."""
     run_interpreted(check, "cpu", *options)
