@@ -165,7 +165,7 @@ def perform(run: Run) -> list[dict[str, Any]]:
     """Do a run in new processes; returns the result of `run.work` of each device."""
     config, device_type = run.config, run.config.machine.device_type
     config.machine.num_devices = run.devices
-    config.save_config()  # As ns-train does first: processes that all create the run's folder fail now and then.
+    config.claim_folder()  # As ns-train does first: processes that all create the run's folder fail now and then.
     with tempfile.TemporaryDirectory() as folder:
         worker = partial(run_process, work=run.work, folder=Path(folder))
         if run.devices == 1:

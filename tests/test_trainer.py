@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
@@ -183,6 +184,7 @@ def test_a_folder_is_claimed_by_one_process(tmp_path: Path):
     assert claimed.count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving(config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch, capsys):
     """Training goes on, the last whole checkpoint stays, and is replaced when there is room again."""
     config.max_num_iterations, config.steps_per_save = 6, 2
@@ -206,6 +208,14 @@ def test_a_full_disk_while_saving(config: Consistent4DTrainerConfig, monkeypatch
         train(config)
     last = folder.parent.parent / "b" / "nerfstudio_models"
     assert [path.name for path in last.iterdir()] == ["step-000000002.ckpt"]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_as_from_a_terminal() -> Iterator[None]:
+    """Programs that a script starts in the background ignore Ctrl-C, and so would these tests."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
@@ -238,6 +248,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerCon
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_what_is_resumed_after_ctrl_c_equals_an_uninterrupted_run(config: Consistent4DTrainerConfig, monkeypatch):
     config.max_num_iterations = 8
     whole = train(deepcopy(config)).config.get_base_dir()
@@ -286,6 +297,7 @@ def test_resuming_with_another_model_is_one_line(config: Consistent4DTrainerConf
         train(config)
 
 
+@pytest.mark.slow
 def test_the_log_is_one_line_per_logged_step(config: Consistent4DTrainerConfig, capsys: pytest.CaptureFixture[str]):
     """Where the output is no terminal; the last step is logged, and is 100 %, also of a resumed run."""
     config.max_num_iterations, config.logging.steps_per_log = 8, 5

@@ -23,7 +23,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.method_configs import consistent4d_mini, preset
 from tests.support.commands import run_module
 from tests.support.hash_fill import hash_u, images
-from tests.support.tiny import FRAMES, SIZE, toy_folder
+from tests.support.tiny import FRAMES, SIZE, SMALL_MODEL, toy_folder
 
 SHAPES = {
     "scaling_layer.shift": (1, 3, 1, 1),
@@ -112,6 +112,7 @@ def test_temporal_change_is_per_clip():
     assert measures.temporal_change(torch.stack((still, blinking))).tolist() == [0.0, 0.25]
 
 
+@pytest.mark.slow
 def test_ssim_is_that_of_single_images(clips):
     one, other = clips.rgb.flatten(0, 1), clips.rgb.flip(0).flatten(0, 1)
     together = measures.ssim(one, other)
@@ -236,7 +237,7 @@ def test_runs_leave_results_sheets_and_tables(tmp_path, capsys, monkeypatch):
     toy = toy_folder(tmp_path)
     bare = tmp_path / "bare"
     shutil.copytree(toy / "input", bare)
-    steps = ("max_num_iterations=6", "pipeline.interpolation.kind=none")
+    steps = (*SMALL_MODEL, "max_num_iterations=6", "pipeline.interpolation.kind=none")
     size = (f"pipeline.datamanager.dataparser.image_size={SIZE}",)
     torch.save(hashed_weights(), tmp_path / WEIGHTS)
     out = tmp_path / "out.json"

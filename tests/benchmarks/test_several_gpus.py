@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import several_gpus
 from benchmarks.several_gpus import Options
-from tests.support.tiny import tiny_config, toy_folder
+from tests.support.tiny import SMALL_MODEL, tiny_config, toy_folder
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,9 @@ def test_ratios_are_to_the_first_run():
 @pytest.mark.slow
 def test_quality_on_two_processes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = Options(
-        (data,), tmp_path / "out.json", ("quality",), (2,), length=0.004, shorter=(), variant="none", device="cpu"
-    )
+        (data,), tmp_path / "out.json", ("quality",), (2,), length=0.004, shorter=(), variant="none", device="cpu",
+        overrides=(SMALL_MODEL,),
+    )  # fmt: skip
     several_gpus.main(options)
     assert "| PSNR (dB) | 2 GPUs, 4 steps |" in capsys.readouterr().out
     (run,) = json.loads(options.out.read_text())["runs"]

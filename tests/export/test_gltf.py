@@ -108,6 +108,7 @@ def test_a_compressed_file_holds_the_same_mesh():
     assert found["textures"][0] == {"sampler": 0, "extensions": {"EXT_texture_webp": {"source": 0}}}
 
 
+@pytest.mark.slow
 def test_compression_makes_a_file_several_times_smaller(ball: Run):
     source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=1))
     meshes = list(source.meshes(MeshOptions(faces=3000, texture_size=512), "texture"))

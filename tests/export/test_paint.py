@@ -62,6 +62,7 @@ class Layered(BallField):
         return (200.0 * (radius <= RADIUS) + skin)[None]
 
 
+@pytest.mark.slow
 def test_a_ray_sees_through_thin_layers(tmp_path):
     model = ball_run(tmp_path, Layered()).pipeline.model
     normals = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)

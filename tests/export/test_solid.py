@@ -118,6 +118,7 @@ def test_fog_that_is_not_seen_is_carved_away(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(carved.vertices, axis=1), expected, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_found(tmp_path):
     """Rays are half absorbed up to a certain distance from the centre: that is where the surface should be."""
     run = ball_run(tmp_path, Foggy())
@@ -128,6 +129,7 @@ def test_the_threshold_is_found(tmp_path):
     assert chosen.solid.threshold == Threshold(7.0, 0.2)
 
 
+@pytest.mark.slow
 def test_a_transparent_object_is_named(tmp_path):
     run = ball_run(tmp_path, BallField(density=0.01))
     with pytest.raises(InputError, match="transparent from all sides"):

@@ -103,6 +103,7 @@ def test_bundled_prior_is_a_zero123_for_small_images(bundled: Path) -> None:
     assert load_networks("bundled").image_size == 64
 
 
+@pytest.mark.slow
 def test_bundled_prior_knows_other_sides_better_than_the_input_does(bundled: Path) -> None:
     """The toy, which it never saw: every side is closer to the truth than the input view is, by 2 dB in the mean."""
     level = torch.zeros(6)

@@ -63,6 +63,7 @@ def check_networks(device: str, count: int = 2, side: int = 32) -> None:
     assert_agrees("noise", predicted[1], predicted[0], 1e-4, relative=True)
 
 
+@pytest.mark.slow
 def test_attention_to_one_token_needs_no_queries() -> None:
     plain = random_networks("small", "cpu", 0).unet.eval().requires_grad_(False)
     short = deepcopy(plain)

@@ -96,6 +96,7 @@ def test_context(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None
     assert_agrees("context", context, recorded["cam.crossattn_cond_frame0"], 1e-4, relative=True)
 
 
+@pytest.mark.slow
 def test_unet(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None:
     conditions = Conditions(recorded["unet.c_crossattn"], recorded["unet.c_concat"])
     for scale, name in ((1.0, "unet.eps"), (0.0, "unet.eps_uncond")):
@@ -120,6 +121,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_vae_encoder_of_a_channels_last_image(guidance: Zero123Guidance, recorded: dict[str, Tensor]) -> None:
     """Frame 7 was recorded from a channels-last image, for which torch's GroupNorm on the CPU is off by 0.1 %.

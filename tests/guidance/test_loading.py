@@ -144,6 +144,7 @@ def test_original_checkpoint(
     assert found.unet.config["down_block_types"] == ("CrossAttnDownBlock2D", "DownBlock2D")
 
 
+@pytest.mark.slow
 def test_golden_checkpoint_is_the_same_prior_in_every_layout(tmp_path: Path) -> None:
     path = golden_path("zero123/small_zero123_ckpt.safetensors")
     expected = load_networks(str(path))

@@ -124,6 +124,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_the_viewer_s_render_tab_loads_a_path(tmp_path: Path):
     """Loaded and written again by the viewer, a path has the same course, moments and duration."""
     path = camera_path("orbit-in-time", PathOptions(frames=16, fps=8.0), VIDEO)

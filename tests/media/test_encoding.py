@@ -112,6 +112,7 @@ def test_colours_are_those_that_the_tags_declare(tmp_path: Path, kind: Format, h
             assert np.abs(at_patches(by_the_tags(frame)) - PATCHES).max() <= 2
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_colours(tmp_path: Path):
     sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
     read = """async ([kind, data]) => {

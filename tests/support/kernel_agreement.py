@@ -20,7 +20,7 @@ from tests.support.agreement import assert_agrees
 
 STEP = 0.04
 COUNTS = {
-    "mixed": [3, 0, 1, 90, 0, 17, *[k % 7 for k in range(70)], 0],
+    "mixed": [3, 0, 1, 33, 0, 17, *[k % 7 for k in range(70)], 0],
     "one": [1],
     "nothing": [0] * 5,
     "no rays": [],

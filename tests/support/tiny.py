@@ -27,6 +27,12 @@ from consistent4d_ns.toy import ToyTruth, write_sequence
 
 FRAMES = 9
 SIZE = 32
+SMALL_MODEL = (
+    "pipeline.model.grid_resolutions=8 8 8 4 16 16 16 6",
+    "pipeline.model.samples_per_ray=32",
+    "pipeline.model.occupancy_resolution=8",
+)
+"""A small model, for benchmarks that take options as PATH=VALUE."""
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

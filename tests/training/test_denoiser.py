@@ -376,6 +376,7 @@ def assert_averages(trained: Zero123Networks, out: Path) -> None:
     assert not torch.equal(trained.projection.weight, new_networks(seed=0).projection.weight)
 
 
+@pytest.mark.slow
 def test_a_slice_ends_when_its_time_is_over(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     views, out = folders
     monkeypatch.setattr(denoiser, "REPORT_EVERY", 2)

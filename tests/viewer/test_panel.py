@@ -147,6 +147,7 @@ def test_previews_need_the_decoder(pipeline):
     assert "--pipeline.guidance.previews True" in preview.result.text
 
 
+@pytest.mark.slow
 def test_the_prior_is_asked_without_disturbing_training(pipeline):
     config = pipeline.config.guidance
     config.previews = True
