@@ -35,7 +35,7 @@ from nerfstudio.scripts.train import _set_random_seed, launch
 
 from benchmarks import four_d, gloo
 from benchmarks.steps import PRESETS, PhaseTimer, attach_prior, kind, machine, peak_memory, reset_peak_memory
-from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
 from consistent4d_ns.model import OCCUPANCY_EVERY
@@ -284,7 +284,7 @@ def outcome(run: Run) -> dict[str, Any]:
     description = {"sequence": run.sequence, "devices": run.devices, "label": run.label}
     try:
         ranks = perform(run)
-    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+    except (InputError, mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         return description | {"error": str(error)}
     return description | {"ranks": ranks}
 

@@ -66,6 +66,8 @@ class ConfigLoader(yaml.SafeLoader):
         kind = Path if name in PATHS else self._known(name, node)
         if not (issubclass(kind, (PurePath, enum.Enum)) and isinstance(node, yaml.SequenceNode)):
             raise self._refusal(f"it calls {name}", node)
+        if issubclass(kind, enum.Enum) and len(node.value) != 1:
+            raise self._refusal(f"it calls {name} with {len(node.value)} values, not with that of a member", node)
         return kind(*self.construct_sequence(node, deep=True))
 
     def construct_tuple(self, node: yaml.Node) -> tuple[Any, ...]:
@@ -133,7 +135,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
         check_config(config)
     except InputError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as a configuration ({reason}): {REMEDY}.") from error
     config.open_in(path.parent)

@@ -167,6 +167,9 @@ def test_a_module_of_a_trusted_package_is_not_imported_by_name(tmp_path: Path):
         (("pipeline", "guidance", "scale"), "null", "guidance.scale in the configuration is None: expected float"),
         (("pipeline", "datamanager"), "3", "pipeline.datamanager in the configuration is 3"),
         (("pipeline", "guidance", "kind"), "all", "pipeline.guidance.kind in the configuration is all"),
+        (("experiment_name",), "3", "experiment_name in the configuration is 3: expected Optional[str]"),
+        (("mixed_precision",), "!!bool maybe", "cannot be read as a configuration ('maybe')"),
+        (("max_num_iterations",), "!!int ''", "cannot be read as a configuration"),
     ],
 )
 def test_values_of_another_type_are_named(run: Path, field: tuple[str, ...], value: str, expected: str):

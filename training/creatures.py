@@ -274,7 +274,7 @@ def fish(kit: Kit) -> None:
 
 
 def crawler(kit: Kit) -> None:
-    """Insects, spiders and crabs: body segments in a row, many legs on both sides, some with claws or wings."""
+    """Insects, spiders and crabs: body segments in a row, many legs on both sides, some with feelers, claws, wings."""
     draw = kit.draw
     girth, high = draw.uniform(0.14, 0.3), draw.uniform(0.1, 0.35)
     trunk = kit.world().moved(z=high)

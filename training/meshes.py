@@ -450,7 +450,7 @@ def main() -> None:
     poses = sum(len(model.matrices) for model in models.values())
     print(f"{options.out}: {len(models)} models, {poses} poses, {options.out.stat().st_size / 1e6:.1f} MB.")
     for reason, count in skipped.most_common():
-        print(f"Skipped {count} models: {reason}.")
+        print(f"Skipped models, {reason}: {count}.")
 
 
 if __name__ == "__main__":

@@ -112,6 +112,8 @@ def parts_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _short(value: Any) -> str:
     """A value or type in a few words, on one line."""
+    if get_origin(value) is not None:
+        return str(value).replace("typing.", "")
     if isinstance(value, type) or callable(value):
         text = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
         return text.removeprefix("builtins.")
