@@ -141,7 +141,8 @@ def test_the_table_multiplies():
     assert table({"rgb_0": 0.02}, {"rgb_0": 500.0}).splitlines()[2] == "| rgb_0 | 0.02 | 500 | 10 |"
 
 
-def test_previews_need_the_decoder(pipeline):
+def test_previews_need_the_decoder(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline.config.guidance, "previews", False)
     preview = Preview(pipeline)
     assert preview.button.disabled
     assert "--pipeline.guidance.previews True" in preview.result.text
