@@ -22,7 +22,11 @@ def test_there_are_none_by_default():
 
 def test_rounds_follow_each_other():
     rounds = target_rounds(ON)
-    assert [(one.begin, one.end, one.strength) for one in rounds] == [(0, 250, 1.0), (250, 500, 0.8), (1000, 2000, None)]
+    assert [(one.begin, one.end, one.strength) for one in rounds] == [
+        (0, 250, 1.0),
+        (250, 500, 0.8),
+        (1000, 2000, None),
+    ]
     assert [one.is_imagined for one in rounds] == [True, True, False]
     found = [round_at(rounds, step) for step in (0, 249, 250, 500, 999, 1000, 1999, 2000)]
     expected = [rounds[0], rounds[0], rounds[1], None, None, rounds[2], rounds[2], None]
