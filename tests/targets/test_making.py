@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig, target_rounds
 from consistent4d_ns.targets.making import rendered
 from consistent4d_ns.targets.silhouettes import background, cleaned
-from tests.support.tiny import FRAMES, losses_and_gradients, tiny_pipeline, toy_folder
+from tests.support.tiny import FRAMES, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
 
 SIZE = 16
 TARGETS = TargetsConfig(
@@ -145,6 +147,25 @@ def test_holding_needs_no_prior(data: Path):
     pipeline.target_rounds = target_rounds(pipeline.config.targets)
     assert pipeline.plan(11).kind is StepKind.TARGETS
     assert pipeline.plan(9).kind is StepKind.REFERENCE
+
+
+def test_imagining_is_refused_without_a_prior_but_such_a_run_opens(data: Path):
+    config = tiny_config(data)
+    config.pipeline.targets.imagine.steps = 4
+    with pytest.raises(InputError, match=r"guidance\.kind is none: choose a prior"):
+        config.pipeline.setup(device="cpu", test_mode="val")
+    config.pipeline.setup(device="cpu", test_mode="test")
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_imagining_keeps_the_prior_s_decoder(data: Path, monkeypatch: pytest.MonkeyPatch, steps: int):
+    config, asked = tiny_config(data).pipeline, []
+    config.guidance = GuidanceConfig(kind="zero123", previews=False)
+    config.targets.imagine.steps = steps
+    monkeypatch.setattr("consistent4d_ns.guidance.loading.build_guidance", lambda prior, *_: asked.append(prior))
+    config.setup(device="cpu", test_mode="val")
+    assert [prior.previews for prior in asked] == [steps > 0]
+    assert not config.guidance.previews
 
 
 def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipeline):
