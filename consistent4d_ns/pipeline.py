@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.comms import get_rank
+from nerfstudio.utils.comms import get_rank, is_main_process
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
@@ -227,7 +227,8 @@ class Consistent4DPipeline(VanillaPipeline):
         """The target views of a round, of the object as it is now; every process makes the same ones."""
         seed = self.seed - get_rank()  # Nerfstudio adds the rank
         data, config = self.datamanager, self.config.targets
-        say(f"Making {current.views} target views: {current.name}.")
+        if is_main_process():
+            say(f"Making {current.views} target views: {current.name}.")
         generator = step_generator(seed, current.begin, "target views", "cpu")
         moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
         render = partial(rendered, self.model)
