@@ -52,11 +52,14 @@ from consistent4d_ns.pipeline import Consistent4DPipeline
 
 STRIP_FRAMES = 6
 """Frames of one novel view on the contact sheet, evenly spread over time."""
+HAZE_MARGIN = 4
+"""Pixels around the true silhouette in which opacity does not count as haze."""
 COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
     "foreground_psnr": ("PSNR of the foreground (dB)", 2),
     "iou": ("silhouette IoU", 3),
+    "haze": ("haze (mean opacity in %, at least 5 pixels outside the true silhouette)", 2),
     "st_lpips": ("ST-LPIPS, AlexNet (less is better)", 4),
     "flicker": ("flicker (temporal change over that of the truth)", 2),
     "change": ("temporal change (1e-3)", 3),
@@ -359,6 +362,7 @@ def measure(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None
         "ssim": measures.ssim(images, true_images),
         "foreground_psnr": measures.foreground_psnr(images, true_images, solid | inside),
         "iou": measures.overlap(solid, inside),
+        "haze": 100 * measures.opacity_outside(rendered.alpha.flatten(0, 1), inside, HAZE_MARGIN),
     }
     if perceptual is not None:
         values["st_lpips"] = perceptual(images, true_images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -49,6 +50,18 @@ def overlap(first: Bool[Tensor, "images h w"], second: Bool[Tensor, "images h w"
     """Intersection over union of silhouettes; 0 where both are empty."""
     common = (first & second).flatten(1).sum(dim=1)
     return common / (first | second).flatten(1).sum(dim=1).clamp(min=1)
+
+
+def opacity_outside(
+    alpha: Float[Tensor, "images h w"], silhouette: Bool[Tensor, "images h w"], margin: int
+) -> Float[Tensor, " images"]:
+    """Mean opacity outside a silhouette that is dilated by `margin` pixels, corners included; 0 if nothing is outside.
+
+    Of the ground truth's silhouette, it is the haze and the floaters of a rendering.
+    """
+    dilated = F.max_pool2d(silhouette[:, None].float(), 2 * margin + 1, stride=1, padding=margin)[:, 0]
+    outside = 1.0 - dilated
+    return (alpha * outside).flatten(1).sum(dim=1) / outside.flatten(1).sum(dim=1).clamp(min=1)
 
 
 def temporal_change(clip: Float[Tensor, "*views frames 3 h w"]) -> Float[Tensor, "*views"]:

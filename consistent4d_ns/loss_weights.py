@@ -12,7 +12,7 @@ from torch import Tensor
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.schedules import Anneal
 
-PER_LEVEL = ("rgb", "mask", "sds", "consistency")
+PER_LEVEL = ("rgb", "mask", "sds", "consistency", "target_rgb", "target_mask")
 """Terms that every cascade level has."""
 
 
@@ -28,6 +28,10 @@ class LossWeights:
     """Score distillation on novel views; per level."""
     consistency: tuple[float, ...] = (2500.0,)
     """Interpolation-driven consistency of consecutive novel views; per level."""
+    target_rgb: tuple[float, ...] = (200.0,)
+    """Colour of target views, mean squared error; per level."""
+    target_mask: tuple[float, ...] = (20.0,)
+    """Opacity of target views where the bank judges it, mean squared error over all pixels; per level."""
     orientation: Anneal = field(default_factory=lambda: Anneal(1.0, 20.0, 5000))
     """Normals that face away from the camera."""
     normal_smoothness_3d: float = 2.0

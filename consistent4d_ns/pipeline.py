@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.comms import get_rank, is_main_process
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
@@ -19,7 +21,7 @@ from consistent4d_ns.data.datamanager import Consistent4DDataManager, Consistent
 from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
 from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
-from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
+from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, ViewSampler, draw
 from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.loss_weights import per_level
@@ -29,6 +31,10 @@ from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
+from consistent4d_ns.targets.bank import TargetBank, bank_from_state
+from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
+from consistent4d_ns.targets.planning import draw_moments, plan_targets
 from consistent4d_ns.viewer.panel import Panel
 
 MIN_CLIP = 3
@@ -52,6 +58,8 @@ class Consistent4DPipelineConfig(VanillaPipelineConfig):
     """The view-conditioned diffusion prior whose score is distilled into novel views."""
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     """The frame interpolation network behind the consistency loss."""
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
+    """Stages that fit a bank of target views in place of distilling."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,11 @@ class StepDraws:
 class Consistent4DPipeline(VanillaPipeline):
     """Alternates between fitting the input view and distilling novel views (method.md sections 2.2, 5, 6, 8).
 
+    In the rounds that `TargetsConfig` describes, it fits a bank of target views in place of distilling.
+
     `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither. `steering`
-    holds the changes to the configuration that are in force; `steer` asks for others, from the next step on.
+    holds the changes to the configuration that are in force; `steer` asks for others, from the next step on. `bank`
+    holds the target views of the current round, if there is one.
     """
 
     config: Consistent4DPipelineConfig
@@ -93,12 +104,16 @@ class Consistent4DPipeline(VanillaPipeline):
         hide_nerfstudio_warnings()
         if test_mode == "val" and config.guidance.kind != "none":
             check_noise_levels(config.guidance)
+        if test_mode == "val":
+            config.targets.check(config.guidance)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = torch.initial_seed()
         self.step_terms: dict[str, Tensor] = {}
         self.latest_terms: dict[str, Tensor] = {}
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
+        self.target_rounds = target_rounds(config.targets)
+        self.bank: TargetBank | None = None
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
         self.panel = Panel(self, training=test_mode == "val")
@@ -126,6 +141,8 @@ class Consistent4DPipeline(VanillaPipeline):
     def load_priors(self, device: str) -> None:
         """Load the configured priors and condition the guidance on the frames.
 
+        Where target views are imagined, the prior's decoder is kept whatever `previews` says.
+
         Raises:
             InputError: Weights are missing or of another layout.
         """
@@ -135,7 +152,9 @@ class Consistent4DPipeline(VanillaPipeline):
 
         self.interpolator = load_interpolator(self.config.interpolation, device)
         elevation = float(self.datamanager.input_view.elevation[0])
-        guidance = build_guidance(self.config.guidance, elevation, device)
+        previews = self.config.guidance.previews or self.config.targets.imagines
+        prior = dataclasses.replace(self.config.guidance, previews=previews)
+        guidance = build_guidance(prior, elevation, device)
         if guidance is not None:
             guidance.prepare(self.datamanager.reference_images())
         self.guidance = guidance
@@ -179,15 +198,74 @@ class Consistent4DPipeline(VanillaPipeline):
         clips = {StepKind.AZIMUTHS} if self.datamanager.num_frames < MIN_CLIP else {StepKind.AZIMUTHS, StepKind.TIMES}
         return frozenset({StepKind.REFERENCE, *clips})
 
+    def plan(self, step: int) -> StepPlan:
+        """What training step `step` renders: the input view, views to be distilled, or target views of a round."""
+        bank = self.current_bank(step)
+        if bank is None or step % self.datamanager.config.plan.reference_every == 0:
+            return self.datamanager.plan(step, self.useful_kinds(step))
+        current = round_at(self.target_rounds, step)
+        assert current is not None
+        generator = step_generator(self.seed, step, "targets", "cpu")
+        return plan_targets(step, bank.moments, current.batch, bank.image_size, generator)
+
+    def current_bank(self, step: int) -> TargetBank | None:
+        """The target views that are fitted at `step`, made if they are not there yet; those of other rounds are freed.
+
+        While distillation is paused, no imagined views are fitted either: they come from the prior. Held ones are.
+        """
+        current = round_at(self.target_rounds, step)
+        if current is None:
+            self.bank = None
+        elif self.steering.pause_distillation and current.is_imagined:
+            return None
+        elif self.bank is None or self.bank.begin != current.begin:
+            self.bank = None  # not beside the new one
+            self.bank = self.make_bank(current)
+        return self.bank
+
+    def make_bank(self, current: TargetRound) -> TargetBank:
+        """The target views of a round, of the object as it is now; every process makes the same ones."""
+        seed = self.seed - get_rank()  # Nerfstudio adds the rank
+        data, config = self.datamanager, self.config.targets
+        if is_main_process():
+            say(f"Making {current.views} target views: {current.name}.")
+        generator = step_generator(seed, current.begin, "target views", "cpu")
+        moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
+        render = partial(rendered, self.model)
+        if not current.is_imagined:
+            return held_bank(config.hold, current, moments, render)
+        assert isinstance(self.guidance, ViewSampler)
+        noise = step_generator(seed, current.begin, "target noise", "cpu")
+        return imagined_bank(config.imagine, current, moments, self.guidance, data.input_view, render, noise)
+
+    def targets_state(self, step: int) -> dict[str, Any] | None:
+        """The target views as values for a checkpoint after `step`; None if the next step fits none of them."""
+        following = round_at(self.target_rounds, step + 1)
+        if self.bank is None or following is None or self.bank.begin != following.begin:
+            return None
+        return self.bank.state_dict()
+
+    def load_targets(self, state: dict[str, Any] | None) -> None:
+        """Take up target views from `targets_state`."""
+        self.bank = None if state is None else bank_from_state(state, self.device)
+
+    def rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at training step `step`."""
+        current = round_at(self.target_rounds, step)
+        return 1.0 if current is None else current.rate_factor(step)
+
     def draw(self, step: int) -> StepDraws:
-        """What decides training step `step`; follows from the seed, the step, the configuration and the steering."""
+        """What decides training step `step`; follows from the seed, the step, the configuration and the steering.
+
+        And, in a round that fits target views, from their bank, which the round's first step makes.
+        """
         settings = self.resolve_settings(step)
-        plan = self.datamanager.plan(step, self.useful_kinds(step))
+        plan = self.plan(step)
         rays = len(plan.frames) * plan.image_size**2
         offsets = self.config.model.loss_weights.normal_smoothness_3d > 0
         rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device), offsets)
         guidance = None
-        if self.guidance is not None and plan.kind is not StepKind.REFERENCE:
+        if self.guidance is not None and plan.kind.is_distilled:
             timesteps = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             generator = step_generator(self.seed, step, "guidance", self.device)
             levels = self.model.field.num_levels
@@ -208,10 +286,13 @@ class Consistent4DPipeline(VanillaPipeline):
         """One training step, determined by its draws."""
         plan = draws.plan
         rays, batch = self.datamanager.batch(plan)
+        if plan.targets is not None:
+            assert self.bank is not None
+            batch |= self.bank.batch(plan.targets)
         # Called through `_model`, and once only: distributed training wraps that.
         outputs = self._model(rays, draws.rendering, plan.step)
         terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
-        if plan.kind is not StepKind.REFERENCE:
+        if plan.kind.is_distilled:
             images = as_images(outputs["rendering"].rgb, plan)
             terms |= self.distillation_terms(images, draws)
             terms |= self.consistency_terms(images, plan)
@@ -251,6 +332,8 @@ class Consistent4DPipeline(VanillaPipeline):
         known = {f"term/{name}": term for name, term in self.latest_terms.items()}
         numbers = {f"weight/{name}": settings.loss_weights[name] for name in self.latest_terms}
         numbers |= {"schedule/image_size": draws.plan.image_size, "schedule/views": len(draws.plan.frames)}
+        if self.target_rounds:
+            numbers["schedule/learning_rate_factor"] = self.rate_factor(draws.plan.step)
         if self.guidance is not None:
             low, high = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             numbers |= {"schedule/min_timestep": low, "schedule/max_timestep": high}

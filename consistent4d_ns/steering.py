@@ -43,7 +43,7 @@ class Steering:
     """Least and greatest noise level as fractions of the noise schedule's length, within `NOISE_LIMITS` and in order;
     None: as configured."""
     pause_distillation: bool = False
-    """Whether steps that would distil fit the input view instead."""
+    """Whether steps that would distil, or fit target views that the prior imagined, fit the input view instead."""
 
     def __post_init__(self) -> None:
         limited: dict[str, object] = {name: _limited(getattr(self, name), FACTOR_LIMITS, 1.0) for name in FACTORS}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, cast
 
+import torch
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
@@ -26,6 +27,7 @@ from consistent4d_ns.files.checkpoints import (
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
+from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
@@ -53,6 +55,8 @@ class Consistent4DTrainer(Trainer):
         """Error of the latest checkpoint, if it could not be saved."""
         self.folder_lock: TrainingLock | None = None
         """Keeps other trainings out of the run's folder, from `setup` to the end of `train`."""
+        self.rate_factor = 1.0
+        """Factor on the learning rate in the current step."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build the pipeline, load the checkpoint to resume from, open the logs; in the main process also the report.
@@ -65,6 +69,8 @@ class Consistent4DTrainer(Trainer):
             self.folder_lock = TrainingLock(self.base_dir)
         with end_on_interrupt("stopped before the first step."):
             super().setup(test_mode)
+        for optimizer in self.optimizers.optimizers.values():
+            scale_updates(optimizer, lambda: self.rate_factor)
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
@@ -83,6 +89,7 @@ class Consistent4DTrainer(Trainer):
         state = read_checkpoint(file)
         try:
             self.pipeline.load_pipeline(state["pipeline"], state["step"])
+            cast(Consistent4DPipeline, self.pipeline).load_targets(state.get("targets"))
             self.optimizers.load_optimizers(state["optimizers"])
             if config.load_scheduler:
                 self.optimizers.load_schedulers(state.get("schedulers", {}))
@@ -108,6 +115,9 @@ class Consistent4DTrainer(Trainer):
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
         }
+        targets = cast(Consistent4DPipeline, self.pipeline).targets_state(step)
+        if targets is not None:
+            state["targets"] = targets
         try:
             write_checkpoint(path, state)
         except InputError as error:
@@ -140,6 +150,7 @@ class Consistent4DTrainer(Trainer):
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """One training step."""
+        self.rate_factor = cast(Consistent4DPipeline, self.pipeline).rate_factor(step)
         result = super().train_iteration(step)
         self.last_step = step
         return result
@@ -188,6 +199,24 @@ class Consistent4DTrainer(Trainer):
         if self.local_rank == 0:
             say(f"{message} {kept(self.checkpoint_dir)}")
         raise SystemExit(INTERRUPTED)
+
+
+def scale_updates(optimizer: torch.optim.Optimizer, factor: Callable[[], float]) -> None:
+    """Make every update with the learning rate times `factor()`; what schedulers and checkpoints see is unchanged."""
+    rates: list[Any] = []
+
+    def before(*_: Any) -> None:
+        rates[:] = [group["lr"] for group in optimizer.param_groups]
+        scale = factor()
+        for group in optimizer.param_groups if scale != 1.0 else ():
+            group["lr"] = group["lr"] * scale
+
+    def after(*_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def kept(folder: Path) -> str:

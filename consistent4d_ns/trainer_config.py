@@ -135,6 +135,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.pipeline.datamanager.plan.check()
         if self.pipeline.guidance.kind != "none":
             check_noise_levels(self.pipeline.guidance)
+        self.pipeline.targets.check(self.pipeline.guidance)
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None

@@ -12,6 +12,7 @@ from consistent4d_ns.guidance.base import Guidance
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.steering import StepSettings
+from consistent4d_ns.targets.config import TargetRound
 
 
 class TrainingState(Protocol):
@@ -45,6 +46,11 @@ class TrainingState(Protocol):
     @property
     def interpolates(self) -> bool:
         """Whether neighbouring images are kept consistent by an interpolation network."""
+        ...
+
+    @property
+    def target_rounds(self) -> tuple[TargetRound, ...]:
+        """The rounds of training that fit a bank of target views."""
         ...
 
     @property

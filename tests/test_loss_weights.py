@@ -26,7 +26,7 @@ def test_all_terms_of_a_step():
     assert [weights[f"sds_{level}"] for level in range(3)] == [0.1, 0.2, 0.3]
     assert weights["rgb_2"] == 500.0
     assert weights["normal_smoothness_2d"] == 0.0
-    assert len(weights) == 4 * 3 + 6
+    assert len(weights) == 6 * 3 + 6
 
 
 @pytest.mark.parametrize("count", [2, 4])

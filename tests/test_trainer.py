@@ -21,10 +21,13 @@ from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint, write_checkpoint
 from consistent4d_ns.files.locks import TrainingLock
+from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.runs import load_run
+from consistent4d_ns.targets.config import HoldConfig, ImagineConfig
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder
-from tests.support.tiny import tiny_config, toy_folder
+from tests.support.tiny import attach_priors, tiny_config, toy_folder
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,7 @@ OPTIONS = [
     ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
     ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
     ("pipeline.guidance.max_noise.end", 0.15, "max_noise"),
+    ("pipeline.targets.hold.batch", 0, "targets.hold.batch is 0: give at least 1"),
     ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
 ]
 
@@ -262,6 +266,50 @@ def test_what_is_resumed_after_ctrl_c_equals_an_uninterrupted_run(config: Consis
     assert read_history(folder / "losses.jsonl") == read_history(whole / "losses.jsonl")
     first, second = (read_checkpoint(each / "nerfstudio_models" / "step-000000007.ckpt") for each in (whole, folder))
     assert all(torch.equal(value, second["pipeline"][name]) for name, value in first["pipeline"].items())
+
+
+@pytest.mark.parametrize("stopped", [5, 9])
+def test_what_is_resumed_inside_a_round_of_target_views_equals_an_uninterrupted_run(
+    config: Consistent4DTrainerConfig, monkeypatch, stopped: int
+):
+    """Imagined views at steps 0 to 3 and 4 to 7, held ones at 8 to 11, with a falling learning rate."""
+    monkeypatch.setattr(Consistent4DPipeline, "load_priors", lambda self, _: attach_priors(self))
+    targets = config.pipeline.targets
+    targets.imagine = ImagineConfig(steps=4, views=4, sampling_steps=2, batch=2, image_size=8)
+    targets.hold = HoldConfig(steps=4, begin_step=8, views=4, batch=2, image_size=8)
+    config.pipeline.guidance.kind, config.max_num_iterations = "zero123", 13
+    whole = train(deepcopy(config)).config.get_base_dir()
+    with monkeypatch.context() as patch:
+        interrupt_at(stopped, patch)
+        config.timestamp = "b"
+        with pytest.raises(SystemExit):
+            train(deepcopy(config))
+    config.load_dir, config.max_num_iterations = whole.parent / "b", 12 - stopped
+    half = read_checkpoint(config.load_dir / "nerfstudio_models" / f"step-{stopped:09d}.ckpt")
+    assert half["targets"]["begin"] == stopped // 4 * 4
+    assert load_run(config.load_dir, device="cpu").step == stopped
+    folder = train(config).config.get_base_dir()
+    assert read_history(folder / "losses.jsonl") == read_history(whole / "losses.jsonl")
+    first, second = (read_checkpoint(each / "nerfstudio_models" / "step-000000012.ckpt") for each in (whole, folder))
+    assert "targets" not in first
+    assert all(torch.equal(value, second["pipeline"][name]) for name, value in first["pipeline"].items())
+
+
+def test_updates_are_scaled_beside_a_scheduler():
+    """Two steps of gradient descent, the second with a tenth of the rate that the scheduler set."""
+    value, factors = torch.nn.Parameter(torch.zeros(1)), iter((1.0, 0.1))
+    optimizer = torch.optim.SGD([value], lr=1.0)
+    trainer_module.scale_updates(optimizer, lambda: next(factors))
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    moves = []
+    for _ in range(2):
+        before = float(value)
+        value.grad = torch.ones(1)
+        optimizer.step()
+        scheduler.step()
+        moves.append(before - float(value))
+    assert moves == pytest.approx([1.0, 0.05])
+    assert optimizer.param_groups[0]["lr"] == 0.25
 
 
 @pytest.mark.parametrize(

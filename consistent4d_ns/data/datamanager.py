@@ -60,7 +60,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """
         self.config.plan.check()
         self.seed = torch.initial_seed()
-        self._rays_per_batch = self.config.plan.image_sizes[0] ** 2
+        self._rays_per_batch = self.config.plan.reference_size(0) ** 2
         self.frames: Float16[Tensor, "frames 4 size size"] = self.train_dataset.rgba.to(self.device)
 
     def setup_eval(self) -> None:
@@ -121,7 +121,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
 
         Evaluation comes at multiples of some number of steps, so the step itself would pick the same few frames.
         """
-        size = self.config.plan.image_sizes[self.config.plan.stage(step)]
+        size = self.config.plan.reference_size(step)
         frame = torch.tensor([self.eval_count % self.num_frames])
         self.eval_count += 1
         return self.batch(reference_plan(step, frame, self.frame_times, self.input_view, size))

@@ -1,7 +1,8 @@
 """Which frames and cameras a training step sees: pure functions of the configuration and random draws.
 
-The four kinds of steps are those of method.md section 2.2; where upstream's choices shift the balance of the method
-(quirks 6, 7, 8, 11, 12 of section 11) there is a field to choose with.
+The kinds of steps but `TARGETS` are those of method.md section 2.2; where upstream's choices shift the balance of the
+method (quirks 6, 7, 8, 11, 12 of section 11) there is a field to choose with. Steps that fit target views are planned
+in `targets.planning`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class StepKind(Enum):
     """Frames in equal steps of time from one camera: distilled, and consistent in time."""
     IDENTICAL = "identical"
     """One frame from one camera, repeated: distilled with different noise (upstream only, quirk 7)."""
+    TARGETS = "targets"
+    """Views and times of a bank of target views, to be fitted."""
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether a prior judges the images."""
+        return self not in (StepKind.REFERENCE, StepKind.TARGETS)
 
     @property
     def is_clip(self) -> bool:
@@ -57,6 +65,8 @@ class StepPlan:
     """Camera of each view."""
     image_size: int
     """Side of the images in pixels."""
+    targets: Int64[Tensor, " views"] | None = None
+    """Which target view of the bank each view is; None where none is fitted."""
 
 
 @dataclass
@@ -67,6 +77,9 @@ class PlanConfig:
     """Steps at which the stages of training begin; the first is 0."""
     image_sizes: tuple[int, ...] = (64, 256)
     """Side of reference and novel-view images in pixels, per stage."""
+    reference_sizes: tuple[int, ...] = ()
+    """Side of reference images in pixels, per stage, where it differs from that of novel views; empty: as
+    image_sizes."""
     views: tuple[int, ...] = (4, 1)
     """Novel views of a distillation step, per stage."""
     clip_views: tuple[int, ...] = (4, 1)
@@ -103,14 +116,19 @@ class PlanConfig:
     def check(self) -> None:
         """Raises: InputError: values that contradict each other."""
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
+        if self.reference_sizes and len(self.reference_sizes) != len(self.stage_steps):
+            raise InputError(
+                f"reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} stages: give one "
+                "per stage, or none for those of image-sizes."
+            )
         if len(lengths) != 1:
             raise InputError(
                 "stage-steps, image-sizes, views and clip-views differ in their number of stages: make them agree."
             )
         if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
             raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
-        if min(*self.image_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
-            raise InputError("image-sizes, views, clip-views and reference-every must be at least 1.")
+        if min(*self.image_sizes, *self.reference_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
+            raise InputError("image-sizes, reference-sizes, views, clip-views and reference-every must be at least 1.")
         if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
             raise InputError("the shares independent, azimuths, times and identical must be at least 0 and not all 0.")
 
@@ -123,6 +141,10 @@ class PlanConfig:
     def stage(self, step: int) -> int:
         """Index of the stage that `step` belongs to."""
         return sum(step >= begin for begin in self.stage_steps) - 1
+
+    def reference_size(self, step: int) -> int:
+        """Side of reference images in pixels at `step`."""
+        return (self.reference_sizes or self.image_sizes)[self.stage(step)]
 
 
 def plan_step(
@@ -144,18 +166,17 @@ def plan_step(
         generator: CPU generator of this step.
     """
     stage = config.stage(step)
-    size = config.image_sizes[stage]
     kind = draw_kind(config, step, useful, generator)
     if kind is StepKind.REFERENCE:
         frame = torch.randint(len(frame_times), (1,), generator=generator)
-        return reference_plan(step, frame, frame_times, input_view, size)
+        return reference_plan(step, frame, frame_times, input_view, config.reference_size(step))
     count = config.clip_views[stage] if kind.is_clip else config.views[stage]
     frames = draw_frames(config, kind, len(frame_times), count, generator)
     views = draw_views(config, kind, len(frames), input_view, generator)
     times = frame_times.tensor()[frames]
     if kind is StepKind.TIMES and not frame_times.is_even:
         frames, times = evenly_in_time(frames, frame_times)
-    return StepPlan(step, kind, frames, times, views, size)
+    return StepPlan(step, kind, frames, times, views, config.image_sizes[stage])
 
 
 def reference_plan(

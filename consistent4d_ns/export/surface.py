@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
+from consistent4d_ns.data.parts import large_parts
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import TimedFrame
 from consistent4d_ns.export.solid import Solid
@@ -80,18 +81,6 @@ def filled(inside: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     whole = binary_fill_holes(inside)
     assert whole is not None
     return whole
-
-
-def large_parts(inside: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "x y z"]:
-    """The connected parts whose volume is at least `share` times that of the largest one."""
-    from scipy.ndimage import label
-
-    if share <= 0:
-        return inside
-    parts, _ = label(inside)  # pyright: ignore[reportGeneralTypeIssues]
-    volumes = np.bincount(parts.ravel())
-    volumes[0] = 0
-    return (volumes >= share * volumes.max())[parts] & inside
 
 
 def decimate(

@@ -52,6 +52,16 @@ class Guidance(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where sampling starts, in place of pure noise at the schedule's end."""
+
+    images: Float[Tensor, "views 3 height width"] | None
+    """Images in [0, 1] on white of any size, to which noise is added; None: pure noise in their place."""
+    strength: float
+    """Noise level at which sampling starts, as a fraction of the noise schedule's length, in (0, 1]."""
+
+
 @runtime_checkable
 class ViewSampler(Protocol):
     """A guidance from which novel views can be sampled."""
@@ -65,6 +75,7 @@ class ViewSampler(Protocol):
         generator: torch.Generator,
         steps: int = 50,
         temperature: float = 1.0,
+        start: Start | None = None,
     ) -> Float[Tensor, "views 3 size size"]:
         """Samples of novel views, in [0, 1].
 
@@ -76,6 +87,7 @@ class ViewSampler(Protocol):
             steps: Sampling steps.
             temperature: Standard deviation of the initial noise. 1 samples the prior's whole distribution; towards 0
                 samples approach its mean, with fewer details and smaller errors.
+            start: Images and noise level to start from; None: pure noise.
         """
         ...
 

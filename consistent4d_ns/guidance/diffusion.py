@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -114,6 +115,29 @@ def ddim_schedule(alphas: Float[Tensor, " timesteps"], steps: int) -> Iterator[t
     stride = len(alphas) // steps
     for timestep in ddim_timesteps(len(alphas), steps).tolist():
         yield timestep, alphas[timestep], alphas[max(timestep - stride, 0)]
+
+
+def descent_timesteps(num_timesteps: int, steps: int, strength: float) -> Int64[Tensor, " steps+1"]:
+    """Timesteps of `steps` even sampling steps from noise level `strength` to 0; the last is where they end.
+
+    Raises:
+        InputError: `strength` is not in (0, 1], or there are fewer timesteps below it than steps.
+    """
+    if not 0.0 < strength <= 1.0:
+        raise InputError(f"sampling: it cannot start at noise level {strength}; choose one above 0 and up to 1.")
+    first = strength * (num_timesteps - 1)
+    if not 1 <= steps <= first:
+        raise InputError(f"sampling: {steps} steps from noise level {strength}; choose 1 to {int(first)}.")
+    return torch.linspace(first, 0, steps + 1).round().long()
+
+
+def ddim_descent(
+    alphas: Float[Tensor, " timesteps"], steps: int, strength: float
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """As `ddim_schedule`, but from noise level `strength`, a fraction of the schedule's length, evenly down to 0."""
+    timesteps = descent_timesteps(len(alphas), steps, strength).tolist()
+    for timestep, following in pairwise(timesteps):
+        yield timestep, alphas[timestep], alphas[following]
 
 
 def ddim_step(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.base import GuidanceDraws, Start
 from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss
 
 Truth: TypeAlias = Callable[
@@ -66,6 +66,23 @@ class ExactScoreGuidance:
             truth = self.encode(self.truth(*absolute_view(poses, self.condition), frames).to(images))
             predicted = exact_noise(add_noise(latents, draws.noise, kept), truth, kept)
         return distillation_loss(latents, predicted, draws.noise, kept)
+
+    def sample(
+        self,
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, " views"],
+        *,
+        scale: float,
+        generator: torch.Generator,
+        steps: int = 50,
+        temperature: float = 1.0,
+        start: Start | None = None,
+    ) -> Float[Tensor, "views 3 size size"]:
+        """The true images, of the latents' size (see `base.ViewSampler.sample`).
+
+        An exact score leads to them from any noise, start and scale, and in any number of steps.
+        """
+        return (self.encode(self.truth(*absolute_view(poses, self.condition), frames)) + 1) / 2
 
     def encode(self, images: Float[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 h w"]:
         """Latents of images in [0, 1]: resized bilinearly, scaled to [-1, 1]."""

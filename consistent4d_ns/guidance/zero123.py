@@ -14,11 +14,19 @@ from consistent4d_ns.data.images import resized
 from consistent4d_ns.device.cuda import trying_no_algorithms
 from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.guidance.base import GuidanceDraws
+from consistent4d_ns.guidance.base import GuidanceDraws, Start
 from consistent4d_ns.guidance.camera_convention import resolve_convention
 from consistent4d_ns.guidance.conditioning import Conditions, image_tokens, vae_posterior
 from consistent4d_ns.guidance.config import PriorConfig
-from consistent4d_ns.guidance.diffusion import add_noise, count_undefined, ddim_schedule, ddim_step, distillation_loss
+from consistent4d_ns.guidance.diffusion import (
+    add_noise,
+    count_undefined,
+    ddim_descent,
+    ddim_schedule,
+    ddim_step,
+    descent_timesteps,
+    distillation_loss,
+)
 from consistent4d_ns.guidance.fused import fuse_networks, runs_fused
 from consistent4d_ns.guidance.gradients import LossWithGradient, pull_back
 from consistent4d_ns.guidance.networks import Zero123Networks
@@ -220,8 +228,9 @@ class Zero123Guidance:
         generator: torch.Generator,
         steps: int = 50,
         temperature: float = 1.0,
+        start: Start | None = None,
     ) -> Float[Tensor, "views 3 size size"]:
-        """Novel views by DDIM from noise (method.md section 5.1; see `base.ViewSampler.sample`).
+        """Novel views by DDIM from noise or noisy images (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
             InputError: The VAE decoder was not kept (`previews` is off), or `steps` is out of range.
@@ -234,11 +243,24 @@ class Zero123Guidance:
         with self._without_autocast():
             conditions = self.view_conditions(poses, frames)
             latents = temperature * torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-            for timestep, kept, next_kept in ddim_schedule(self._alphas, steps):
+            if start is None:
+                schedule = ddim_schedule(self._alphas, steps)
+            else:
+                schedule = ddim_descent(self._alphas, steps, start.strength)
+                latents = self._noisy_start(start, latents)
+            for timestep, kept, next_kept in schedule:
                 timesteps = torch.full(shape[:2], timestep, device=self.device)
                 predicted = self.predict_noise(latents, timesteps, conditions, scale)
                 latents = ddim_step(latents, predicted, kept, next_kept)
             return self.decode(latents[0])
+
+    def _noisy_start(self, start: Start, noise: Float[Tensor, "1 views c h w"]) -> Float[Tensor, "1 views c h w"]:
+        """The latents of a start's images, encoded as the posterior's mean, with noise; pure noise without images."""
+        if start.images is None:
+            return noise
+        latents = self.encode(self._to_device(start.images)[None], torch.zeros_like(noise))
+        first = descent_timesteps(self.num_timesteps, 1, start.strength)[0]
+        return add_noise(latents, noise, self._alphas[first].expand(noise.shape[:2]))
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "images c h w"]) -> Float[Tensor, "images 3 size size"]:

@@ -76,9 +76,11 @@ class TrainingReport:
         self.is_finished = True
 
     def draw_losses(self) -> None:
-        """Plot the history, with the beginning of each resolution stage."""
+        """Plot the history, with the beginning of each stage."""
         plan = self.pipeline.datamanager.config.plan
         stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes, strict=True) if step > 0}
+        stages |= {targets.begin: targets.name for targets in self.pipeline.target_rounds if targets.begin > 0}
+        stages = dict(sorted(stages.items()))
         with new_file(self.folder / PLOT, overwrite=True) as file:
             plot_losses(self.history.rows, stages, file)
 

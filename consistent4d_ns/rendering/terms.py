@@ -17,7 +17,8 @@ def rendering_terms(rendering: Rendering, batch: dict[str, Any], weights: LossWe
 
     Args:
         rendering: All rays of a batch.
-        batch: As of `Consistent4DDataManager.batch`: its `plan`, and of the input view `image` and `alpha`.
+        batch: As of `Consistent4DDataManager.batch`: its `plan`, and of the input view `image` and `alpha`; of target
+            views also `judged`, those of `TargetBank.batch`.
         weights: Tell which terms are needed.
     """
     plan: StepPlan = batch["plan"]
@@ -25,6 +26,10 @@ def rendering_terms(rendering: Rendering, batch: dict[str, Any], weights: LossWe
     if plan.kind is StepKind.REFERENCE:
         terms |= per_level("rgb", losses.mean_squared_error(rendering.rgb, batch["image"]))
         terms |= per_level("mask", losses.mean_squared_error(rendering.accumulation, batch["alpha"]))
+    elif plan.kind is StepKind.TARGETS:
+        judged, alpha = batch["judged"], batch["alpha"]
+        terms |= per_level("target_rgb", losses.mean_squared_error(rendering.rgb, batch["image"]))
+        terms |= per_level("target_mask", losses.mean_squared_error(rendering.accumulation * judged, alpha * judged))
     elif weights.sparsity > 0:
         terms["sparsity"] = losses.sparsity(rendering.accumulation)
     terms |= normal_terms(rendering, plan.image_size)

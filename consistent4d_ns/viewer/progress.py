@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import viser
 
+from consistent4d_ns.targets.config import round_at
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.elements import Note, Readout, install
 
@@ -15,12 +16,12 @@ INTERVAL = 0.5
 
 
 class Progress:
-    """Resolution stage, noise levels and the latest value of each loss term."""
+    """Stage, noise levels and the latest value of each loss term."""
 
     def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._latest = 0.0
-        self.stage = Readout("Stage", "Resolution stage of training, and width of its images.")
+        self.stage = Readout("Stage", "Stage of training, and width of its images.")
         self.noise = Readout("Noise now", "Noise levels from which distillation draws; 1 is pure noise.")
         self.terms = Note("Loss terms appear with the first step.")
 
@@ -34,13 +35,19 @@ class Progress:
         if now - self._latest < INTERVAL:
             return False
         self._latest = now
-        plan = self._pipeline.datamanager.config.plan
-        stage = plan.stage(step)
-        self.stage.show(f"{stage + 1} of {len(plan.stage_steps)}: {plan.image_sizes[stage]} pixels")
+        self.stage.show(self._stage(step))
         self.noise.show(self._noise())
         values = {name: float(term) for name, term in self._pipeline.latest_terms.items()}
         self.terms.show(table(values, self._pipeline.settings.loss_weights))
         return True
+
+    def _stage(self, step: int) -> str:
+        targets = round_at(self._pipeline.target_rounds, step)
+        if targets is not None:
+            return f"{targets.name}: {targets.image_size} pixels"
+        plan = self._pipeline.datamanager.config.plan
+        stage = plan.stage(step)
+        return f"{stage + 1} of {len(plan.stage_steps)}: {plan.image_sizes[stage]} pixels"
 
     def _noise(self) -> str:
         settings = self._pipeline.settings

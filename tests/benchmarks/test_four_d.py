@@ -105,6 +105,24 @@ def test_overlap_by_hand():
     assert measures.overlap(first, second).tolist() == pytest.approx([1 / 3, 0.0])
 
 
+def test_haze_by_hand():
+    """A silhouette of 2 x 2 pixels, dilated by 1 to 4 x 4; one opaque pixel and a faint rest outside."""
+    silhouette = torch.zeros(3, 8, 8, dtype=torch.bool)
+    silhouette[:2, 3:5, 3:5] = True
+    silhouette[2] = True
+    alpha = torch.zeros(3, 8, 8)
+    alpha[:, 2:6, 2:6] = 1.0
+    alpha[1, 0, 0] = 1.0
+    alpha[1, 7] = 0.5
+    assert measures.opacity_outside(alpha, silhouette, 1).tolist() == pytest.approx([0.0, 5 / 48, 0.0])
+
+
+def test_haze_is_in_percent(clips):
+    faint = Clips(clips.rgb, torch.full_like(clips.alpha, 0.25))
+    assert four_d.measure(faint, clips, None)["haze"] == pytest.approx([25.0, 25.0])
+    assert four_d.measure(clips, clips, None)["haze"] == [0.0, 0.0]
+
+
 def test_temporal_change_is_per_clip():
     still = torch.zeros(5, 3, 4, 4)
     blinking = still.clone()

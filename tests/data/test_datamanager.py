@@ -173,6 +173,13 @@ def test_evaluation_uses_the_size_of_the_stage(data: Consistent4DDataManager) ->
         assert batch["image"].shape == (size**2, 3)
 
 
+def test_reference_images_have_their_own_size_in_evaluation_too(toy: Path) -> None:
+    data = manager(toy, reference_sizes=(12, 16))
+    assert data.get_train_rays_per_batch() == 12**2
+    assert len(data.next_train(0)[0]) == len(data.next_eval(0)[0]) == 12**2
+    assert len(data.next_train(1)[0]) == 3 * 8**2
+
+
 def test_evaluation_image_and_camera_belong_together(data: Consistent4DDataManager) -> None:
     for index in range(7):
         camera, batch = data.next_eval_image(500 * index)

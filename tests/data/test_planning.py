@@ -56,6 +56,14 @@ def test_stage_follows_from_the_step():
     assert plan(config, 5000).image_size == 256
 
 
+def test_reference_images_may_have_another_size():
+    config = PlanConfig(reference_sizes=(128, 200))
+    assert [plan(config, step).image_size for step in (0, 1, 4999, 5000, 5001)] == [128, 64, 64, 200, 256]
+    for step in (1, 4999, 5001):
+        ours, usual = plan(config, step), plan(PlanConfig(), step)
+        assert torch.equal(ours.views.azimuth, usual.views.azimuth)
+
+
 def test_batches_have_the_structure_of_their_kind():
     for p in plans(PlanConfig(identical_views="identical"), 400):
         frames, views = p.frames.diff(), p.views
@@ -144,6 +152,8 @@ def test_steps_follow_the_configured_law_of_elevations():
         ({"views": (4,)}, "number of stages"),
         ({"stage_steps": (5, 10)}, "begin with 0"),
         ({"image_sizes": (0, 64)}, "at least 1"),
+        ({"reference_sizes": (0, 64)}, "at least 1"),
+        ({"reference_sizes": (64,)}, "reference-sizes has 1 values for 2 stages"),
         ({"independent": -1.0}, "shares"),
     ],
 )

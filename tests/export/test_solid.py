@@ -10,6 +10,7 @@ import torch
 import trimesh
 
 from consistent4d_ns.data.cameras import orbit_views
+from consistent4d_ns.data.parts import large_parts
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimedFrame, TimeOptions
 from consistent4d_ns.export.sequence import exporter
@@ -23,7 +24,6 @@ from consistent4d_ns.export.solid import (
 from consistent4d_ns.export.surface import (
     extract,
     filled,
-    large_parts,
     sample_evenly,
     without_cavities_and_small_parts,
 )

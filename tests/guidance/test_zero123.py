@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import zero123
-from consistent4d_ns.guidance.base import GuidanceDraws, draw
+from consistent4d_ns.guidance.base import GuidanceDraws, Start, draw
 from consistent4d_ns.guidance.conditioning import clip_input
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.fused import runs_fused
@@ -254,6 +254,30 @@ def test_cold_samples_do_not_depend_on_the_noise(guidance: Zero123Guidance) -> N
         for seed in range(2)
     )
     assert torch.equal(first, second)
+
+
+def test_samples_start_from_images(guidance: Zero123Guidance, rendered: Tensor) -> None:
+    """The more noise, the less is left of them."""
+
+    def sampled(images: Tensor | None, strength: float) -> Tensor:
+        generator = torch.Generator().manual_seed(4)
+        return guidance.sample(POSES, FRAMES, scale=1.5, generator=generator, steps=1, start=Start(images, strength))
+
+    first, other = rendered
+    zeros = torch.zeros(1, VIEWS, *guidance.latent_shape)
+    kept = guidance.decode(guidance.encode(first[None], zeros)[0])
+    distances = [float((sampled(first, strength) - kept).abs().mean()) for strength in (0.002, 0.2, 0.8)]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.6 * distances[-1]
+    assert torch.equal(sampled(first, 0.8), sampled(first, 0.8))
+    assert not torch.equal(sampled(first, 0.8), sampled(other, 0.8))
+    assert sampled(None, 1.0).shape == kept.shape
+
+
+def test_noise_levels_that_cannot_be_started_from_are_named(guidance: Zero123Guidance) -> None:
+    for strength, words in ((0.0, "noise level 0.0"), (1.1, "noise level 1.1"), (0.01, "50 steps")):
+        with pytest.raises(InputError, match=words):
+            guidance.sample(POSES, FRAMES, scale=1.0, generator=torch.Generator(), start=Start(None, strength))
 
 
 def test_what_only_previews_need_is_freed(networks: Zero123Networks, frames: Tensor, rendered: Tensor) -> None:

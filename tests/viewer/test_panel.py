@@ -19,6 +19,7 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.nerfstudio_internals import replace_render_threads
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.steering import Steering
+from consistent4d_ns.targets.config import HoldConfig, TargetsConfig, target_rounds
 from consistent4d_ns.viewer.controls import Controls
 from consistent4d_ns.viewer.elements import Note
 from consistent4d_ns.viewer.frames import Frames
@@ -135,13 +136,18 @@ def test_progress_shows_stage_noise_and_terms(pipeline, monkeypatch):
     monkeypatch.setattr("consistent4d_ns.viewer.progress.INTERVAL", 0.0)
     progress.show(150)
     assert progress.stage.value == "2 of 2: 32 pixels"
+    config = TargetsConfig(hold=HoldConfig(steps=10, begin_step=145))
+    monkeypatch.setattr(pipeline, "target_rounds", target_rounds(config))
+    progress.show(150)
+    assert progress.stage.value == "held views: 64 pixels"
 
 
 def test_the_table_multiplies():
     assert table({"rgb_0": 0.02}, {"rgb_0": 500.0}).splitlines()[2] == "| rgb_0 | 0.02 | 500 | 10 |"
 
 
-def test_previews_need_the_decoder(pipeline):
+def test_previews_need_the_decoder(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline.config.guidance, "previews", False)
     preview = Preview(pipeline)
     assert preview.button.disabled
     assert "--pipeline.guidance.previews True" in preview.result.text

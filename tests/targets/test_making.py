@@ -1,0 +1,176 @@
+"""Training in rounds of target views: what the banks hold, what a step fits, what is kept in checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig, target_rounds
+from consistent4d_ns.targets.making import rendered
+from consistent4d_ns.targets.silhouettes import background, cleaned
+from tests.support.tiny import FRAMES, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
+
+SIZE = 16
+TARGETS = TargetsConfig(
+    ImagineConfig(steps=4, views=5, sampling_steps=2, batch=2, image_size=SIZE),
+    HoldConfig(steps=6, begin_step=10, views=7, batch=3, image_size=SIZE),
+)
+"""Imagined views at steps 0 to 3 and 4 to 7, held ones at 10 to 15."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return toy_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def pipeline(data: Path) -> Consistent4DPipeline:
+    made = tiny_pipeline(data)
+    made.config.targets, made.target_rounds = TARGETS, target_rounds(TARGETS)
+    return made
+
+
+def test_odd_steps_of_a_round_fit_target_views(pipeline: Consistent4DPipeline):
+    kinds = [pipeline.plan(step).kind for step in range(17)]
+    assert {kinds[step] for step in range(0, 17, 2)} == {StepKind.REFERENCE}
+    assert {kinds[step] for step in (1, 3, 5, 7, 11, 13, 15)} == {StepKind.TARGETS}
+    assert kinds[9].is_distilled
+    assert pipeline.bank is None
+    assert [len(pipeline.plan(step).frames) for step in (1, 11)] == [2, 3]
+
+
+@pytest.mark.parametrize("step", [1, 5, 11])
+def test_a_step_repeats_from_its_draws(pipeline: Consistent4DPipeline, step: int):
+    draws = pipeline.draw(step)
+    once, again = losses_and_gradients(pipeline, draws), losses_and_gradients(pipeline, draws)
+    assert {"target_rgb_0", "target_rgb_1", "target_mask_0", "target_mask_1"} <= once[0].keys()
+    assert not {"sds_0", "rgb_0", "sparsity"} & once[0].keys()
+    for a, b in zip(once, again, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert draws.guidance is None
+
+
+def test_terms_by_hand(pipeline: Consistent4DPipeline):
+    """Mean squared errors over all pixels; the opacity counts where it is judged."""
+    draws = pipeline.draw(1)
+    rays, _ = pipeline.datamanager.batch(draws.plan)
+    losses, _ = losses_and_gradients(pipeline, draws)
+    rendering = pipeline.model.render(rays, draws.rendering, with_normals=False)
+    bank, targets = pipeline.bank, draws.plan.targets
+    assert bank is not None
+    assert targets is not None
+    rgb = bank.rgb[targets].movedim(1, -1).reshape(-1, 3) / 255
+    error = (rendering.rgb[1].detach() - rgb).square().mean()
+    assert float(losses["target_rgb_1"].detach()) == pytest.approx(200 * float(error), rel=1e-5)
+    judged = bank.judged[targets].flatten()
+    error = (rendering.accumulation[0].detach().square() * judged).mean()
+    assert float(losses["target_mask_0"].detach()) == pytest.approx(20 * float(error), rel=1e-5)
+
+
+def test_imagined_views_are_the_prior_s(pipeline: Consistent4DPipeline):
+    """The exact score's samples are the truth; opacity is judged in the background, as 0."""
+    bank = pipeline.current_bank(1)
+    assert bank is not None
+    truth = pipeline.guidance.truth(  # type: ignore[union-attr]
+        bank.moments.views.elevation, bank.moments.views.azimuth, bank.moments.views.distance, bank.moments.frames
+    )
+    assert float((bank.rgb / 255 - truth).abs().max()) < 1e-2
+    assert torch.equal(bank.judged, background(bank.rgb / 255, 0.04))
+    assert int(bank.opacity[bank.judged].max()) == 0
+    assert 0.1 < float(bank.judged.float().mean()) < 0.95
+
+
+def test_held_views_are_the_object_s_own(pipeline: Consistent4DPipeline):
+    bank = pipeline.current_bank(10)
+    assert bank is not None
+    rgb, opacity = cleaned(*rendered(pipeline.model, bank.moments, SIZE), (0.5, 0.5), 0.1)
+    assert float((bank.rgb / 255 - rgb).abs().max()) <= 0.5 / 255 + 1e-5
+    assert torch.equal(bank.opacity, (255 * opacity).byte())
+    assert bank.judged.all()
+    assert set(bank.moments.frames.tolist()) <= set(range(FRAMES))
+
+
+def test_a_bank_is_made_once_and_the_same_again(pipeline: Consistent4DPipeline, data: Path):
+    first = pipeline.current_bank(4)
+    assert first is not None
+    assert pipeline.current_bank(5) is first
+    pipeline.bank = None
+    again = pipeline.current_bank(7)
+    assert again is not None
+    assert torch.equal(first.rgb, again.rgb)
+    assert torch.equal(first.moments.views.azimuth, again.moments.views.azimuth)
+    other = pipeline.current_bank(10)
+    assert other is not None
+    assert other.begin == 10
+
+
+def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DPipeline, data: Path):
+    pipeline.draw(10)
+    assert pipeline.targets_state(15) is None
+    state = pipeline.targets_state(12)
+    assert state is not None
+    other = tiny_pipeline(data)
+    other.config.targets, other.target_rounds = TARGETS, pipeline.target_rounds
+    other.load_targets(state)
+    ours, theirs = pipeline.draw(13), other.draw(13)
+    assert other.bank is not None
+    assert other.bank.state_dict().keys() == state.keys()
+    assert torch.equal(ours.plan.views.azimuth, theirs.plan.views.azimuth)
+    assert all(name.startswith("_model.") for name in pipeline.state_dict())
+
+
+def test_nothing_is_saved_before_a_round(pipeline: Consistent4DPipeline):
+    pipeline.draw(8)
+    assert pipeline.targets_state(9) is None
+    pipeline.draw(3)
+    assert pipeline.targets_state(3) is None, "the next round makes its own"
+
+
+def test_while_distillation_is_paused_only_held_views_are_fitted(pipeline: Consistent4DPipeline):
+    pipeline.steer(pause_distillation=True)
+    pipeline.adopt_steering(1)
+    assert {pipeline.plan(step).kind for step in range(10)} == {StepKind.REFERENCE}
+    assert pipeline.bank is None
+    assert pipeline.plan(11).kind is StepKind.TARGETS
+
+
+def test_holding_needs_no_prior(data: Path):
+    pipeline = tiny_pipeline(data, priors=False)
+    pipeline.config.targets.hold = TARGETS.hold
+    pipeline.target_rounds = target_rounds(pipeline.config.targets)
+    assert pipeline.plan(11).kind is StepKind.TARGETS
+    assert pipeline.plan(9).kind is StepKind.REFERENCE
+
+
+def test_imagining_is_refused_without_a_prior_but_such_a_run_opens(data: Path):
+    config = tiny_config(data)
+    config.pipeline.targets.imagine.steps = 4
+    with pytest.raises(InputError, match=r"guidance\.kind is none: choose a prior"):
+        config.pipeline.setup(device="cpu", test_mode="val")
+    config.pipeline.setup(device="cpu", test_mode="test")
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_imagining_keeps_the_prior_s_decoder(data: Path, monkeypatch: pytest.MonkeyPatch, steps: int):
+    config, asked = tiny_config(data).pipeline, []
+    config.guidance = GuidanceConfig(kind="zero123", previews=False)
+    config.targets.imagine.steps = steps
+    monkeypatch.setattr("consistent4d_ns.guidance.loading.build_guidance", lambda prior, *_: asked.append(prior))
+    config.setup(device="cpu", test_mode="val")
+    assert [prior.previews for prior in asked] == [steps > 0]
+    assert not config.guidance.previews
+
+
+def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipeline):
+    _, _, metrics = pipeline.training_step(pipeline.draw(13))
+    assert float(metrics["weight/target_rgb_0"]) == 200
+    assert float(metrics["weight/target_mask_1"]) == 20
+    assert float(metrics["schedule/learning_rate_factor"]) == pytest.approx(0.1**0.5)
+    assert float(metrics["schedule/image_size"]) == SIZE
