@@ -211,7 +211,7 @@ def check_usd() -> None:
         InputError: it is not.
     """
     if not find_spec("pxr"):
-        raise InputError("USD files need usd-core: pip install 'consistent4d_ns[usd]'.")
+        raise InputError("USD files need usd-core: pip install usd-core.")
 
 
 def numbered_format(out: Path, format: Format | None) -> Format:

@@ -223,7 +223,7 @@ def test_usd_that_does_not_fit_on_the_disk_is_not_kept(run: Path, tmp_path: Path
 
 def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert "pip install 'consistent4d_ns[usd]'" in message("usd", run, tmp_path / "object.usda")
+    assert "pip install usd-core" in message("usd", run, tmp_path / "object.usda")
 
 
 @pytest.mark.parametrize(

@@ -239,9 +239,9 @@ def test_all_forty_quirks_are_accounted_for():
         numbers = [int(number) for number in row[0].split(" to ")]
         fates |= dict.fromkeys(range(numbers[0], numbers[-1] + 1), row[-1])
     assert sorted(fates) == list(range(1, 41))
-    assert set(fates.values()) == {"mended", "option", "kept", "gone"}
-    mended = sum(fate in ("mended", "option") for fate in fates.values())
-    assert f"mends {mended} of its" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
+    assert set(fates.values()) == {"fixed", "option", "kept", "gone"}
+    fixed = sum(fate in ("fixed", "option") for fate in fates.values())
+    assert f"mends {fixed} of its" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
     listed = re.findall(
         r"^(\d+)\. ", read("docs/method.md").partition("## 11.")[2].partition("## 12.")[0], re.MULTILINE
     )
