@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from consistent4d_ns.targets.silhouettes import dilated
 
 
 def psnr(images: Float[Tensor, "images 3 h w"], truth: Float[Tensor, "images 3 h w"]) -> Float[Tensor, " images"]:
@@ -59,8 +60,7 @@ def opacity_outside(
 
     Of the ground truth's silhouette, it is the haze and the floaters of a rendering.
     """
-    dilated = F.max_pool2d(silhouette[:, None].float(), 2 * margin + 1, stride=1, padding=margin)[:, 0]
-    outside = 1.0 - dilated
+    outside = 1.0 - dilated(silhouette.float(), margin)
     return (alpha * outside).flatten(1).sum(dim=1) / outside.flatten(1).sum(dim=1).clamp(min=1)
 
 

@@ -46,7 +46,7 @@ def cleaned(
     low, high = opacity_range
     solid = (accumulation > 0.5 * (low + high)).cpu().numpy()
     kept = _each(solid, lambda mask: large_parts(mask, min_part)).to(accumulation)
-    opacity = kept if low == high else _dilated(kept, SKIRT) * smooth_step(accumulation, low, high)
+    opacity = kept if low == high else dilated(kept, SKIRT) * smooth_step(accumulation, low, high)
     foreground = rgb - (1.0 - accumulation[:, None])
     straight = straight_colour(foreground, accumulation[:, None])
     return straight * opacity[:, None] + (1.0 - opacity[:, None]), opacity
@@ -58,7 +58,8 @@ def smooth_step(values: Float[Tensor, "*batch"], low: float, high: float) -> Flo
     return x * x * (3.0 - 2.0 * x)
 
 
-def _dilated(masks: Float[Tensor, "images h w"], radius: int) -> Float[Tensor, "images h w"]:
+def dilated(masks: Float[Tensor, "images h w"], radius: int) -> Float[Tensor, "images h w"]:
+    """Masks that reach `radius` pixels further, corners included."""
     return F.max_pool2d(masks[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
 
 
