@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.comms import get_rank, is_main_process
@@ -68,6 +68,8 @@ class StepDraws:
 
     plan: StepPlan
     """Frames and cameras."""
+    pixels: Int64[Tensor, " rays"] | None
+    """Pixels of the views that are rendered (see `Consistent4DDataManager.batch`); None: all of them."""
     settings: StepSettings
     """Loss weights, guidance scale and noise levels, as configured and steered."""
     rendering: RenderDraws
@@ -199,14 +201,13 @@ class Consistent4DPipeline(VanillaPipeline):
         return frozenset({StepKind.REFERENCE, *clips})
 
     def plan(self, step: int) -> StepPlan:
-        """What training step `step` renders: the input view, views to be distilled, or target views of a round."""
+        """What training step `step` shows: the input view, views to be distilled, or target views of a round."""
         bank = self.current_bank(step)
         if bank is None or step % self.datamanager.config.plan.reference_every == 0:
             return self.datamanager.plan(step, self.useful_kinds(step))
         current = round_at(self.target_rounds, step)
         assert current is not None
-        generator = step_generator(self.seed, step, "targets", "cpu")
-        return plan_targets(step, bank.moments, current.batch, bank.image_size, generator)
+        return plan_targets(step, bank.moments, bank.image_size, current.rays)
 
     def current_bank(self, step: int) -> TargetBank | None:
         """The target views that are fitted at `step`, made if they are not there yet; those of other rounds are freed.
@@ -261,16 +262,15 @@ class Consistent4DPipeline(VanillaPipeline):
         """
         settings = self.resolve_settings(step)
         plan = self.plan(step)
-        rays = len(plan.frames) * plan.image_size**2
         offsets = self.config.model.loss_weights.normal_smoothness_3d > 0
-        rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device), offsets)
+        rendering = draw_rendering(plan.num_rays, step_generator(self.seed, step, "rendering", self.device), offsets)
         guidance = None
         if self.guidance is not None and plan.kind.is_distilled:
             timesteps = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             generator = step_generator(self.seed, step, "guidance", self.device)
             levels = self.model.field.num_levels
             guidance = draw(self.guidance, levels, len(plan.frames), timesteps, generator)
-        return StepDraws(plan, settings, rendering, guidance)
+        return StepDraws(plan, self.datamanager.draw_pixels(plan), settings, rendering, guidance)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """Outputs, weighted losses and values for the log of one training step.
@@ -285,10 +285,11 @@ class Consistent4DPipeline(VanillaPipeline):
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """One training step, determined by its draws."""
         plan = draws.plan
-        rays, batch = self.datamanager.batch(plan)
-        if plan.targets is not None:
+        rays, batch = self.datamanager.batch(plan, draws.pixels)
+        if plan.kind is StepKind.TARGETS:
             assert self.bank is not None
-            batch |= self.bank.batch(plan.targets)
+            assert draws.pixels is not None
+            batch |= self.bank.batch(draws.pixels)
         # Called through `_model`, and once only: distributed training wraps that.
         outputs = self._model(rays, draws.rendering, plan.step)
         terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
@@ -332,6 +333,7 @@ class Consistent4DPipeline(VanillaPipeline):
         known = {f"term/{name}": term for name, term in self.latest_terms.items()}
         numbers = {f"weight/{name}": settings.loss_weights[name] for name in self.latest_terms}
         numbers |= {"schedule/image_size": draws.plan.image_size, "schedule/views": len(draws.plan.frames)}
+        numbers["schedule/rays"] = draws.plan.num_rays
         if self.target_rounds:
             numbers["schedule/learning_rate_factor"] = self.rate_factor(draws.plan.step)
         if self.guidance is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
@@ -44,6 +44,10 @@ class OrbitViews:
 
     def __len__(self) -> int:
         return self.elevation.shape[0]
+
+    def __getitem__(self, chosen: Int64[Tensor, " chosen"] | slice) -> OrbitViews:
+        """Some of the views; one may be chosen several times."""
+        return OrbitViews(self.elevation[chosen], self.azimuth[chosen], self.distance[chosen], self.fovy[chosen])
 
     def to(self, device: torch.device | str) -> OrbitViews:
         """The same views on another device; copies to a GPU do not wait for the work queued there."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -18,8 +19,8 @@ from tests.support.tiny import FRAMES, losses_and_gradients, tiny_config, tiny_p
 
 SIZE = 16
 TARGETS = TargetsConfig(
-    ImagineConfig(steps=4, views=5, sampling_steps=2, batch=2, image_size=SIZE),
-    HoldConfig(steps=6, begin_step=10, views=7, batch=3, image_size=SIZE),
+    ImagineConfig(steps=4, views=5, sampling_steps=2, rays=200, image_size=SIZE),
+    HoldConfig(steps=6, begin_step=10, views=7, rays=300, image_size=SIZE),
 )
 """Imagined views at steps 0 to 3 and 4 to 7, held ones at 10 to 15."""
 
@@ -42,7 +43,7 @@ def test_odd_steps_of_a_round_fit_target_views(pipeline: Consistent4DPipeline):
     assert {kinds[step] for step in (1, 3, 5, 7, 11, 13, 15)} == {StepKind.TARGETS}
     assert kinds[9].is_distilled
     assert pipeline.bank is None
-    assert [len(pipeline.plan(step).frames) for step in (1, 11)] == [2, 3]
+    assert [pipeline.plan(step).num_rays for step in (1, 11)] == [200, 300]
 
 
 @pytest.mark.parametrize("step", [1, 5, 11])
@@ -50,7 +51,7 @@ def test_a_step_repeats_from_its_draws(pipeline: Consistent4DPipeline, step: int
     draws = pipeline.draw(step)
     once, again = losses_and_gradients(pipeline, draws), losses_and_gradients(pipeline, draws)
     assert {"target_rgb_0", "target_rgb_1", "target_mask_0", "target_mask_1"} <= once[0].keys()
-    assert not {"sds_0", "rgb_0", "sparsity"} & once[0].keys()
+    assert not {"sds_0", "rgb_0", "sparsity", "normal_smoothness_2d"} & once[0].keys()
     for a, b in zip(once, again, strict=True):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
@@ -58,18 +59,19 @@ def test_a_step_repeats_from_its_draws(pipeline: Consistent4DPipeline, step: int
 
 
 def test_terms_by_hand(pipeline: Consistent4DPipeline):
-    """Mean squared errors over all pixels; the opacity counts where it is judged."""
+    """Mean squared errors over the drawn pixels; the opacity counts where it is judged."""
     draws = pipeline.draw(1)
-    rays, _ = pipeline.datamanager.batch(draws.plan)
+    bank, pixels = pipeline.bank, draws.pixels
+    assert bank is not None
+    assert pixels is not None
+    assert len(pixels) == 200
+    rays = view_rays(bank.moments.views, bank.moments.times, SIZE)[pixels]
     losses, _ = losses_and_gradients(pipeline, draws)
     rendering = pipeline.model.render(rays, draws.rendering, with_normals=False)
-    bank, targets = pipeline.bank, draws.plan.targets
-    assert bank is not None
-    assert targets is not None
-    rgb = bank.rgb[targets].movedim(1, -1).reshape(-1, 3) / 255
+    rgb = bank.rgb.movedim(1, -1).reshape(-1, 3)[pixels] / 255
     error = (rendering.rgb[1].detach() - rgb).square().mean()
     assert float(losses["target_rgb_1"].detach()) == pytest.approx(200 * float(error), rel=1e-5)
-    judged = bank.judged[targets].flatten()
+    judged = bank.judged.flatten()[pixels]
     error = (rendering.accumulation[0].detach().square() * judged).mean()
     assert float(losses["target_mask_0"].detach()) == pytest.approx(20 * float(error), rel=1e-5)
 
@@ -123,6 +125,9 @@ def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DP
     assert other.bank is not None
     assert other.bank.state_dict().keys() == state.keys()
     assert torch.equal(ours.plan.views.azimuth, theirs.plan.views.azimuth)
+    assert ours.pixels is not None
+    assert theirs.pixels is not None
+    assert torch.equal(ours.pixels, theirs.pixels)
     assert all(name.startswith("_model.") for name in pipeline.state_dict())
 
 
@@ -174,3 +179,4 @@ def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipelin
     assert float(metrics["weight/target_mask_1"]) == 20
     assert float(metrics["schedule/learning_rate_factor"]) == pytest.approx(0.1**0.5)
     assert float(metrics["schedule/image_size"]) == SIZE
+    assert float(metrics["schedule/rays"]) == 300
