@@ -52,10 +52,9 @@ class TargetBank:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as plain values and tensors, for a checkpoint."""
-        views = self.moments.views
         return {
             "begin": self.begin,
-            "views": torch.stack((views.elevation, views.azimuth, views.distance, views.fovy)),
+            "views": self.moments.views.stacked(),
             "frames": self.moments.frames,
             "times": self.moments.times,
             "rgb": self.rgb,

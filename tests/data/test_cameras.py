@@ -182,3 +182,12 @@ def test_scattered_rays_are_some_of_those_of_whole_views():
     some, expected = scattered_rays(views, times, 5, pixels), whole[pixels]
     for name in ("origins", "directions", "pixel_area", "camera_indices", "times"):
         torch.testing.assert_close(getattr(some, name), getattr(expected, name), msg=name)
+
+
+def test_views_can_be_chosen():
+    views = OrbitViews(*torch.arange(12.0).view(4, 3))
+    some = views[torch.tensor([2, 0, 2])]
+    assert len(some) == 3
+    assert torch.equal(some.elevation, torch.tensor([2.0, 0.0, 2.0]))
+    assert torch.equal(some.fovy, torch.tensor([11.0, 9.0, 11.0]))
+    assert torch.equal(views[1:].stacked(), views.stacked()[:, 1:])
