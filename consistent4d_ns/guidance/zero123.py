@@ -88,14 +88,17 @@ class Zero123Guidance:
         self._conditions = Conditions(tokens, torch.cat([chunk.latents for chunk in chunks]))
         self._graphed_distil.forget()
         if not self.config.previews:
-            self._free_what_only_previews_need()
+            self.end_sampling()
         _freeze(self._networks.vae, self.device, self._dtype)
         if runs_fused(self.config.implementation, self.device):
             fuse_networks(self._networks)
 
-    def _free_what_only_previews_need(self) -> None:
+    def end_sampling(self) -> None:
+        """Free image encoder and VAE decoder: nothing can be sampled nor conditioned on any more."""
         networks: Any = self._networks
-        del networks.image_encoder, networks.vae.decoder, networks.vae.post_quant_conv
+        for owner, part in ((networks, "image_encoder"), (networks.vae, "decoder"), (networks.vae, "post_quant_conv")):
+            if hasattr(owner, part):
+                delattr(owner, part)
 
     @torch.no_grad()
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
@@ -243,12 +246,10 @@ class Zero123Guidance:
         """Novel views by DDIM from noise or noisy images (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
-            InputError: The VAE decoder was not kept (`previews` is off), or `steps` is out of range.
+            InputError: The VAE decoder was freed (`previews` is off), or `steps` is out of range.
         """
-        if not self.config.previews:
-            raise InputError(
-                "guidance.previews is False, so the VAE decoder was not kept; set it to True for previews."
-            )
+        if not hasattr(self._networks.vae, "decoder"):
+            raise InputError("the prior's VAE decoder is not in memory any more: guidance.previews True keeps it.")
         shape = (1, len(poses), *self.latent_shape)
         with self._without_autocast():
             conditions = self.view_conditions(poses, frames)

@@ -335,8 +335,21 @@ def test_what_only_previews_need_is_freed(networks: Zero123Networks, frames: Ten
     assert not hasattr(guidance._networks, "image_encoder")
     assert not any(name.startswith("decoder") for name in guidance._networks.vae.state_dict())
     assert torch.isfinite(guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)).all()
-    with pytest.raises(InputError, match=r"guidance\.previews is False.*set it to True"):
+    with pytest.raises(InputError, match=r"decoder is not in memory any more: guidance\.previews True keeps it"):
         guidance.sample(POSES, FRAMES, scale=3.0, generator=torch.Generator())
+
+
+def test_sampling_ends_when_it_is_not_needed_any_more(
+    networks: Zero123Networks, frames: Tensor, rendered: Tensor
+) -> None:
+    guidance = prepared(networks, frames, previews=True)
+    before = guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)
+    guidance.sample(POSES, FRAMES, scale=1.0, generator=torch.Generator(), steps=1)
+    guidance.end_sampling()
+    guidance.end_sampling()
+    assert torch.equal(guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0), before)
+    with pytest.raises(InputError, match="decoder is not in memory any more"):
+        guidance.sample(POSES, FRAMES, scale=1.0, generator=torch.Generator(), steps=1)
 
 
 def test_use_before_preparation_is_refused(networks: Zero123Networks, rendered: Tensor) -> None:
