@@ -26,7 +26,8 @@ from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_p
 from consistent4d_ns.media.pictures import nerfstudio_path, render_rows, run_sheet
 from consistent4d_ns.media.tiles import parse_tiles
 from consistent4d_ns.method_configs import FieldOptimizerConfig
-from consistent4d_ns.targets.config import HoldConfig, target_rounds
+from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
+from consistent4d_ns.targets.stages import TargetStages
 from tests.field.test_planes import kernel_error
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
@@ -65,17 +66,16 @@ def test_the_host_does_not_wait_for_random_pixels(tmp_path):
     pipeline = tiny_pipeline(toy_folder(tmp_path), device="cuda")
     data = pipeline.datamanager
     data.config.plan.reference_rays = 500
-    pipeline.config.targets.hold = HoldConfig(steps=4, begin_step=0, views=3, rays=500, image_size=16)
-    pipeline.target_rounds = target_rounds(pipeline.config.targets)
+    held = TargetsConfig(hold=HoldConfig(steps=4, begin_step=0, views=3, rays=500, image_size=16))
+    pipeline.targets = TargetStages(held, data, 0)
 
     def step(number: int) -> None:
         plan = pipeline.plan(number)
         pixels = data.draw_pixels(plan)
         data.batch(plan, pixels)
         if plan.kind is StepKind.TARGETS:
-            assert pipeline.bank is not None
             assert pixels is not None
-            pipeline.bank.batch(pixels)
+            pipeline.targets.batch(pixels)
 
     for mode in ("default", "error"):
         torch.cuda.set_sync_debug_mode(mode)
