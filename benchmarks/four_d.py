@@ -49,6 +49,7 @@ from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.media.pictures import contact_sheet, render_image, to_bytes
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.targets.config import round_at
 
 STRIP_FRAMES = 6
 """Frames of one novel view on the contact sheet, evenly spread over time."""
@@ -318,8 +319,8 @@ def train(trainer: Trainer) -> dict[str, float]:
     trainer.train()
     times = {"train_seconds": time.perf_counter() - begin, "step_seconds": sum(spent)}
     pipeline = cast(Consistent4DPipeline, trainer.pipeline)
-    every = pipeline.datamanager.config.plan.reference_every
-    distilling = [seconds for step, seconds in enumerate(spent) if step % every]
+    every, rounds = pipeline.datamanager.config.plan.reference_every, pipeline.target_rounds
+    distilling = [seconds for step, seconds in enumerate(spent) if step % every and round_at(rounds, step) is None]
     if pipeline.guidance is not None and distilling:
         times["distillation_ms"] = 1e3 * median(distilling)
     return times

@@ -70,7 +70,7 @@ class Options:
     """Steps of `quality` as a multiple of the preset's; schedules are scaled accordingly."""
     shorter: tuple[float, ...] = ()
     """Fractions of that length for additional runs on several GPUs: at 0.5, two GPUs process as many views as one."""
-    variant: str = "guidance+icl"
+    variant: str = "preset"
     """Variant of benchmarks.four_d that `quality` trains."""
     overrides: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
     """Changes to both presets: PATH=VALUE, as in benchmarks.four_d."""
@@ -144,8 +144,10 @@ def speed_config(options: Options, folder: Path) -> Consistent4DTrainerConfig:
 
 
 def scale_steps(config: Consistent4DTrainerConfig, factor: float) -> None:
-    """Multiply the number of steps and the steps of all schedules by a factor."""
+    """Multiply the number of steps, the stages and the steps of all schedules by a factor."""
     plan, guidance = config.pipeline.datamanager.plan, config.pipeline.guidance
+    for stage in (config.pipeline.targets.imagine, config.pipeline.targets.hold):
+        stage.begin_step, stage.steps = round(factor * stage.begin_step), round(factor * stage.steps)
     weights = config.pipeline.model.loss_weights
     config.max_num_iterations = round(factor * config.max_num_iterations)
     plan.stage_steps = tuple(round(factor * step) for step in plan.stage_steps)

@@ -34,6 +34,9 @@ from consistent4d_ns.guidance.networks import Zero123Networks
 Scale: TypeAlias = float | Float[Tensor, ""]
 """Classifier-free guidance scale. A number is known before anything runs, and 1 then needs half of the UNet's work."""
 
+DECODED_AT_ONCE = 8
+"""Latents decoded together: the decoder of a full-size prior needs much memory for each."""
+
 
 class Zero123Guidance:
     """A frozen Zero123 prior, conditioned on the frames of one video. Not a module, so it stays out of checkpoints.
@@ -277,7 +280,8 @@ class Zero123Guidance:
     def decode(self, latents: Float[Tensor, "images c h w"]) -> Float[Tensor, "images 3 size size"]:
         """Images in [0, 1] of scaled latents."""
         vae: Any = self._networks.vae
-        decoded = vae.decode((latents / self._networks.scaling_factor).to(vae.dtype)).sample
+        scaled = (latents / self._networks.scaling_factor).to(vae.dtype)
+        decoded = torch.cat([vae.decode(part).sample for part in scaled.split(DECODED_AT_ONCE)])
         return (decoded.to(latents.dtype) * 0.5 + 0.5).clamp(0.0, 1.0)
 
     def _to_device(self, tensor: Tensor) -> Tensor:

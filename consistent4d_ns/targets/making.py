@@ -19,8 +19,8 @@ from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetRoun
 from consistent4d_ns.targets.planning import Moments
 from consistent4d_ns.targets.silhouettes import background, cleaned
 
-RENDERED_AT_ONCE = 8
-"""Views rendered together."""
+RENDERED_AT_ONCE = 1 << 16
+"""Rays rendered together, at least those of one view."""
 SAMPLED_AT_ONCE = 32
 """Views that the prior samples together. The noise follows from it: another number gives other samples."""
 
@@ -87,8 +87,9 @@ def held_bank(
 def rendered(model: Consistent4DModel, moments: Moments, size: int) -> Pictures:
     """The finest level of the object in some views, `size` pixels wide, without randomness."""
     rgb, opacity = [], []
-    for begin in range(0, len(moments), RENDERED_AT_ONCE):
-        part = moments[begin : begin + RENDERED_AT_ONCE]
+    views_at_once = max(1, RENDERED_AT_ONCE // size**2)
+    for begin in range(0, len(moments), views_at_once):
+        part = moments[begin : begin + views_at_once]
         rays = view_rays(part.views.to(model.device), part.times.to(model.device), size)
         rendering = model.render(rays, None, with_normals=False)
         rgb.append(rendering.rgb[-1].view(len(part), size, size, 3).movedim(-1, 1))
