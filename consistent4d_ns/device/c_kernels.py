@@ -19,7 +19,10 @@ from torch import Tensor
 
 from consistent4d_ns.messages import say
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
+FLAGS = (
+    *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-Wno-psabi", "-shared", "-fPIC", "-pthread", f"-I{Path(__file__).parent}"),
+)
 """Options of the compiler; results may differ from torch's by rounding."""
 ITEMS_PER_THREAD = 1024
 """Items (points, rays) that are worth starting a thread for."""

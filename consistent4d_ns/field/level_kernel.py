@@ -19,7 +19,6 @@ from consistent4d_ns.device import c_kernels
 from consistent4d_ns.field.types import HeadValues, HeadWeights, PlaneReduction, Planes
 
 SOURCE = Path(__file__).with_name("level.c")
-INCLUDE = f"-I{Path(c_kernels.__file__).parent}"
 COLOURS = 3
 LANES = 8
 """Numbers that the kernel processes together."""
@@ -105,7 +104,7 @@ def _run(
     """Call a function of the library that is compiled for these widths."""
     hidden, channels = weights[1].shape
     macros = f"CHANNELS={channels}", f"HIDDEN={hidden}", f"HYBRID={int(hybrid)}"
-    function = getattr(c_kernels.load(SOURCE, *macros, flags=(INCLUDE,)), name)
+    function = getattr(c_kernels.load(SOURCE, *macros), name)
     sizes = (ctypes.c_int64 * 4)(*resolution)
     gradients = results[2]
     size = 0 if gradients is None else gradients.shape[1]
