@@ -77,6 +77,7 @@ def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
     config.data = config.pipeline.datamanager.data = data
     config.output_dir = out / "runs"
     config.vis = "tensorboard"
+    config.steps_per_eval_image = 0  # Nobody looks at TensorBoard's images meanwhile.
     config.set_timestamp()
     return config
 
@@ -107,6 +108,8 @@ def report(trainer: Trainer) -> None:
     assert isinstance(pipeline, Consistent4DPipeline)
     pipeline.eval()
     model, data = pipeline.model, pipeline.datamanager
+    # Neither shown nor measured, they would take most of the time.
+    model.config.render_normals = False
     options = PathOptions(frames=VIDEO_FRAMES, size=VIDEO_SIZE)
     videos: dict[Kind, Path] = {"orbit-in-time": out / "orbit.mp4", "fixed-view": out / "fixed_view.mp4"}
     for kind, file in videos.items():
