@@ -92,8 +92,10 @@ static inline Look look(const Job *job, int64_t point) {
     Look look;
     int64_t before[4], start = 0;
     float share[4];
+#pragma GCC unroll 4
     for (int axis = 0; axis < 4; axis++)
         find(job->coordinates[4 * point + axis], job->resolution[axis], &before[axis], &share[axis]);
+#pragma GCC unroll 6
     for (int i = 0; i < PLANES; i++) {
         int a = FIRST[i], b = SECOND[i];
         int64_t columns = job->resolution[a], rows = job->resolution[b];
@@ -201,8 +203,10 @@ static void backward_share(void *argument, int64_t begin, int64_t end, int threa
         }
         Features behind[PLANES], before = v[0]; /* products of the values after and before each, and the gradient */
         behind[PLANES - 1] = grad;
+#pragma GCC unroll 6
         for (int i = PLANES - 1; i > 0; i--) behind[i - 1] = times(behind[i], v[i]);
         spread(&at.place[0], behind[0], grad_table);
+#pragma GCC unroll 6
         for (int i = 1; i < PLANES; i++) {
             spread(&at.place[i], times(before, behind[i]), grad_table);
             before = times(before, v[i]);

@@ -19,6 +19,8 @@ from consistent4d_ns.device import c_kernels
 from consistent4d_ns.field.types import HeadValues, HeadWeights, PlaneReduction, Planes
 
 SOURCE = Path(__file__).with_name("level.c")
+ANY_ORDER = ("-fassociative-math", "-fno-signed-zeros")
+"""Sums may be formed in any order."""
 COLOURS = 3
 LANES = 8
 """Numbers that the kernel processes together."""
@@ -72,7 +74,7 @@ class _Level(torch.autograd.Function):
         ctx.resolution, ctx.hybrid = resolution, hybrid
         density = coordinates.new_empty(len(coordinates))
         colour = None if weights[3] is None else coordinates.new_empty(len(coordinates), COLOURS)
-        _run("forward", coordinates, resolution, hybrid, weights, (density, colour, None), 1)
+        _run("forward", coordinates, resolution, hybrid, weights, (density, colour), None)
         return density, colour
 
     @staticmethod
@@ -85,7 +87,7 @@ class _Level(torch.autograd.Function):
         threads = c_kernels.threads_for(len(coordinates))
         gradients = table.new_zeros(threads, sum(sizes))
         upstream = to_density.contiguous(), None if colour_hidden is None else to_colour.contiguous()  # type: ignore
-        _run("backward", coordinates, ctx.resolution, ctx.hybrid, weights, (*upstream, gradients), threads)
+        _run("backward", coordinates, ctx.resolution, ctx.hybrid, weights, upstream, gradients)
         *heads, of_table = gradients.sum(dim=0).split(sizes)
         shapes = (density_hidden, density_output, colour_hidden, weights[4])
         of_heads = (None if like is None else grad.view_as(like) for grad, like in zip(heads, shapes, strict=True))
@@ -98,19 +100,16 @@ def _run(
     resolution: tuple[int, ...],
     hybrid: bool,
     weights: Any,
-    results: tuple[Tensor | None, ...],
-    threads: int,
+    results: tuple[Tensor, Tensor | None],
+    gradients: Float[Tensor, "threads size"] | None,
 ) -> None:
     """Call a function of the library that is compiled for these widths."""
     hidden, channels = weights[1].shape
-    macros = f"CHANNELS={channels}", f"HIDDEN={hidden}", f"HYBRID={int(hybrid)}"
-    function = getattr(c_kernels.load(SOURCE, *macros), name)
-    sizes = (ctypes.c_int64 * 4)(*resolution)
-    gradients = results[2]
+    threads = c_kernels.threads_for(len(coordinates)) if gradients is None else len(gradients)
     size = 0 if gradients is None else gradients.shape[1]
-    pointers = map(c_kernels.pointer, (*weights, *results))
-    table, *rest = pointers
+    macros = f"CHANNELS={channels}", f"HIDDEN={hidden}", f"HYBRID={int(hybrid)}"
+    function = getattr(c_kernels.load(SOURCE, *macros, flags=ANY_ORDER), name)
+    sizes = (ctypes.c_int64 * 4)(*resolution)
+    table, *rest = map(c_kernels.pointer, (*weights, *results, gradients))
     job = Job(table, c_kernels.pointer(coordinates), ctypes.addressof(sizes), *rest, size)
-    if name == "forward":
-        threads = c_kernels.threads_for(len(coordinates))
     function(ctypes.byref(job), ctypes.c_int64(len(coordinates)), ctypes.c_int(threads))
