@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,9 +85,12 @@ def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
 
 def train(config: TrainerConfig) -> Trainer:
     """Train in this process, as `ns-train` does with this configuration."""
-    from nerfstudio.scripts.train import _set_random_seed
+    import numpy as np
+    import torch
 
-    _set_random_seed(config.machine.seed)
+    # As Nerfstudio's script seeds them; importing it brings every one of its methods, which takes seconds.
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(config.machine.seed)
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
