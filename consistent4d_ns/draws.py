@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 NORMAL_OFFSETS = 65536
@@ -37,3 +37,8 @@ def draw_rendering(rays: int, generator: torch.Generator, offsets: bool = True) 
     """Draws for a batch of `rays` rays, on the generator's device; normal offsets only with `offsets`."""
     like = {"generator": generator, "device": generator.device}
     return RenderDraws(torch.rand(rays, **like), torch.randn(NORMAL_OFFSETS if offsets else 0, 3, **like))
+
+
+def draw_pixels(count: int, pixels: int, generator: torch.Generator) -> Int64[Tensor, " count"]:
+    """`count` out of `pixels` pixels, on the generator's device; one may be drawn several times."""
+    return torch.randint(pixels, (count,), generator=generator, device=generator.device)

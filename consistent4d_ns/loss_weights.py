@@ -37,7 +37,7 @@ class LossWeights:
     normal_smoothness_3d: float = 2.0
     """Difference of normals at slightly shifted points."""
     normal_smoothness_2d: float = 0.0
-    """Difference of neighbouring pixels of the normal image."""
+    """Difference of neighbouring pixels of the normal image, in steps that render whole images."""
     sparsity: float = 0.0
     """Mean accumulation of novel views."""
     opaqueness: float = 0.0

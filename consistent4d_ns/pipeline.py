@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Lock
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from nerfstudio.utils.comms import get_rank, is_main_process
+from nerfstudio.utils.comms import get_rank
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
@@ -31,10 +30,8 @@ from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
-from consistent4d_ns.targets.bank import TargetBank, bank_from_state
-from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
-from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
-from consistent4d_ns.targets.planning import draw_moments, plan_targets
+from consistent4d_ns.targets.config import TargetRound, TargetsConfig
+from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.viewer.panel import Panel
 
 MIN_CLIP = 3
@@ -68,6 +65,8 @@ class StepDraws:
 
     plan: StepPlan
     """Frames and cameras."""
+    pixels: Int64[Tensor, " rays"] | None
+    """Pixels of the views that are rendered (see `Consistent4DDataManager.batch`); None: all of them."""
     settings: StepSettings
     """Loss weights, guidance scale and noise levels, as configured and steered."""
     rendering: RenderDraws
@@ -82,8 +81,8 @@ class Consistent4DPipeline(VanillaPipeline):
     In the rounds that `TargetsConfig` describes, it fits a bank of target views in place of distilling.
 
     `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither. `steering`
-    holds the changes to the configuration that are in force; `steer` asks for others, from the next step on. `bank`
-    holds the target views of the current round, if there is one.
+    holds the changes to the configuration that are in force; `steer` asks for others, from the next step on. `targets`
+    holds the target views of the current round.
     """
 
     config: Consistent4DPipelineConfig
@@ -112,8 +111,8 @@ class Consistent4DPipeline(VanillaPipeline):
         self.latest_terms: dict[str, Tensor] = {}
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
-        self.target_rounds = target_rounds(config.targets)
-        self.bank: TargetBank | None = None
+        # Nerfstudio adds the rank to the seed; target views are the same on all ranks.
+        self.targets = TargetStages(config.targets, self.datamanager, self.seed - get_rank())
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
         self.panel = Panel(self, training=test_mode == "val")
@@ -138,10 +137,15 @@ class Consistent4DPipeline(VanillaPipeline):
         """Whether neighbouring images are kept consistent by an interpolation network."""
         return self.interpolator is not None
 
+    @property
+    def target_rounds(self) -> tuple[TargetRound, ...]:
+        """The rounds of training that fit a bank of target views."""
+        return self.targets.rounds
+
     def load_priors(self, device: str) -> None:
         """Load the configured priors and condition the guidance on the frames.
 
-        Where target views are imagined, the prior's decoder is kept whatever `previews` says.
+        Where target views are imagined, the prior's decoder is kept until they are, whatever `previews` says.
 
         Raises:
             InputError: Weights are missing or of another layout.
@@ -162,11 +166,18 @@ class Consistent4DPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Nerfstudio's callbacks and the panel's."""
+        """Nerfstudio's callbacks, the panel's, and the prior's decoder freed where it has done its work."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         after = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
-        callbacks.append(TrainingCallback(after, self.panel.after_step, update_every_num_iters=1))
+        for function in (self.panel.after_step, self.free_decoder):
+            callbacks.append(TrainingCallback(after, function, update_every_num_iters=1))
         return callbacks
+
+    def free_decoder(self, step: int) -> None:
+        """Free what the prior is sampled with, once no step after `step` samples target views and previews are off."""
+        unused = not (self.config.guidance.previews or self.targets.samples_after(step))
+        if unused and isinstance(self.guidance, ViewSampler):
+            self.guidance.end_sampling()
 
     def steer(self, **changes: Any) -> None:
         """Change values of `Steering` from the next step on; may be called from any thread."""
@@ -199,60 +210,12 @@ class Consistent4DPipeline(VanillaPipeline):
         return frozenset({StepKind.REFERENCE, *clips})
 
     def plan(self, step: int) -> StepPlan:
-        """What training step `step` renders: the input view, views to be distilled, or target views of a round."""
-        bank = self.current_bank(step)
-        if bank is None or step % self.datamanager.config.plan.reference_every == 0:
+        """What training step `step` shows: the input view, views to be distilled, or target views of a round."""
+        # Also in reference steps: the first step of a round makes its target views.
+        targets = self.targets.plan(step, self.model, self.guidance, self.steering.pause_distillation)
+        if targets is None or step % self.datamanager.config.plan.reference_every == 0:
             return self.datamanager.plan(step, self.useful_kinds(step))
-        current = round_at(self.target_rounds, step)
-        assert current is not None
-        generator = step_generator(self.seed, step, "targets", "cpu")
-        return plan_targets(step, bank.moments, current.batch, bank.image_size, generator)
-
-    def current_bank(self, step: int) -> TargetBank | None:
-        """The target views that are fitted at `step`, made if they are not there yet; those of other rounds are freed.
-
-        While distillation is paused, no imagined views are fitted either: they come from the prior. Held ones are.
-        """
-        current = round_at(self.target_rounds, step)
-        if current is None:
-            self.bank = None
-        elif self.steering.pause_distillation and current.is_imagined:
-            return None
-        elif self.bank is None or self.bank.begin != current.begin:
-            self.bank = None  # not beside the new one
-            self.bank = self.make_bank(current)
-        return self.bank
-
-    def make_bank(self, current: TargetRound) -> TargetBank:
-        """The target views of a round, of the object as it is now; every process makes the same ones."""
-        seed = self.seed - get_rank()  # Nerfstudio adds the rank
-        data, config = self.datamanager, self.config.targets
-        if is_main_process():
-            say(f"Making {current.views} target views: {current.name}.")
-        generator = step_generator(seed, current.begin, "target views", "cpu")
-        moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
-        render = partial(rendered, self.model)
-        if not current.is_imagined:
-            return held_bank(config.hold, current, moments, render)
-        assert isinstance(self.guidance, ViewSampler)
-        noise = step_generator(seed, current.begin, "target noise", "cpu")
-        return imagined_bank(config.imagine, current, moments, self.guidance, data.input_view, render, noise)
-
-    def targets_state(self, step: int) -> dict[str, Any] | None:
-        """The target views as values for a checkpoint after `step`; None if the next step fits none of them."""
-        following = round_at(self.target_rounds, step + 1)
-        if self.bank is None or following is None or self.bank.begin != following.begin:
-            return None
-        return self.bank.state_dict()
-
-    def load_targets(self, state: dict[str, Any] | None) -> None:
-        """Take up target views from `targets_state`."""
-        self.bank = None if state is None else bank_from_state(state, self.device)
-
-    def rate_factor(self, step: int) -> float:
-        """Factor on the learning rate at training step `step`."""
-        current = round_at(self.target_rounds, step)
-        return 1.0 if current is None else current.rate_factor(step)
+        return targets
 
     def draw(self, step: int) -> StepDraws:
         """What decides training step `step`; follows from the seed, the step, the configuration and the steering.
@@ -261,16 +224,15 @@ class Consistent4DPipeline(VanillaPipeline):
         """
         settings = self.resolve_settings(step)
         plan = self.plan(step)
-        rays = len(plan.frames) * plan.image_size**2
         offsets = self.config.model.loss_weights.normal_smoothness_3d > 0
-        rendering = draw_rendering(rays, step_generator(self.seed, step, "rendering", self.device), offsets)
+        rendering = draw_rendering(plan.num_rays, step_generator(self.seed, step, "rendering", self.device), offsets)
         guidance = None
         if self.guidance is not None and plan.kind.is_distilled:
             timesteps = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             generator = step_generator(self.seed, step, "guidance", self.device)
             levels = self.model.field.num_levels
             guidance = draw(self.guidance, levels, len(plan.frames), timesteps, generator)
-        return StepDraws(plan, settings, rendering, guidance)
+        return StepDraws(plan, self.datamanager.draw_pixels(plan), settings, rendering, guidance)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """Outputs, weighted losses and values for the log of one training step.
@@ -285,10 +247,10 @@ class Consistent4DPipeline(VanillaPipeline):
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """One training step, determined by its draws."""
         plan = draws.plan
-        rays, batch = self.datamanager.batch(plan)
-        if plan.targets is not None:
-            assert self.bank is not None
-            batch |= self.bank.batch(plan.targets)
+        rays, batch = self.datamanager.batch(plan, draws.pixels)
+        if plan.kind is StepKind.TARGETS:
+            assert draws.pixels is not None
+            batch |= self.targets.batch(draws.pixels)
         # Called through `_model`, and once only: distributed training wraps that.
         outputs = self._model(rays, draws.rendering, plan.step)
         terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
@@ -332,8 +294,9 @@ class Consistent4DPipeline(VanillaPipeline):
         known = {f"term/{name}": term for name, term in self.latest_terms.items()}
         numbers = {f"weight/{name}": settings.loss_weights[name] for name in self.latest_terms}
         numbers |= {"schedule/image_size": draws.plan.image_size, "schedule/views": len(draws.plan.frames)}
+        numbers["schedule/rays"] = draws.plan.num_rays
         if self.target_rounds:
-            numbers["schedule/learning_rate_factor"] = self.rate_factor(draws.plan.step)
+            numbers["schedule/learning_rate_factor"] = self.targets.rate_factor(draws.plan.step)
         if self.guidance is not None:
             low, high = timestep_range(settings.noise_range, self.guidance.num_timesteps)
             numbers |= {"schedule/min_timestep": low, "schedule/max_timestep": high}

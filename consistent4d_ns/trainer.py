@@ -30,6 +30,7 @@ from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
@@ -58,8 +59,11 @@ class Consistent4DTrainer(Trainer):
         """Error of the latest checkpoint, if it could not be saved."""
         self.folder_lock: TrainingLock | None = None
         """Keeps other trainings out of the run's folder, from `setup` to the end of `train`."""
-        self.rate_factor = 1.0
-        """Factor on the learning rate in the current step."""
+
+    @property
+    def targets(self) -> TargetStages:
+        """The stages of training that fit target views."""
+        return cast(Consistent4DPipeline, self.pipeline).targets
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build the pipeline, load the checkpoint to resume from, open the logs; in the main process also the report.
@@ -73,7 +77,7 @@ class Consistent4DTrainer(Trainer):
         with end_on_interrupt("stopped before the first step."):
             super().setup(test_mode)
         for optimizer in self.optimizers.optimizers.values():
-            scale_updates(optimizer, lambda: self.rate_factor)
+            scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
@@ -92,7 +96,7 @@ class Consistent4DTrainer(Trainer):
         state = read_checkpoint(file)
         try:
             self.pipeline.load_pipeline(state["pipeline"], state["step"])
-            cast(Consistent4DPipeline, self.pipeline).load_targets(state.get("targets"))
+            self.targets.load(state.get("targets"), self.device)
             self.optimizers.load_optimizers(state["optimizers"])
             if config.load_scheduler:
                 self.optimizers.load_schedulers(state.get("schedulers", {}))
@@ -118,7 +122,7 @@ class Consistent4DTrainer(Trainer):
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
         }
-        targets = cast(Consistent4DPipeline, self.pipeline).targets_state(step)
+        targets = self.targets.state_after(step)
         if targets is not None:
             state["targets"] = targets
         try:
@@ -153,7 +157,6 @@ class Consistent4DTrainer(Trainer):
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """One training step."""
-        self.rate_factor = cast(Consistent4DPipeline, self.pipeline).rate_factor(step)
         result = super().train_iteration(step)
         self.last_step = step
         return result

@@ -26,6 +26,8 @@ from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_p
 from consistent4d_ns.media.pictures import nerfstudio_path, render_rows, run_sheet
 from consistent4d_ns.media.tiles import parse_tiles
 from consistent4d_ns.method_configs import FieldOptimizerConfig
+from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
+from consistent4d_ns.targets.stages import TargetStages
 from tests.field.test_planes import kernel_error
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
@@ -38,19 +40,50 @@ def on_cuda(value):
     return map_tensors(value, Tensor.cuda)
 
 
-@pytest.mark.parametrize("kind", [StepKind.REFERENCE, StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES])
-def test_a_training_step(tmp_path, kind: StepKind):
+STEPS = [(kind, None) for kind in (StepKind.REFERENCE, StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES)]
+"""Kinds of steps on whole images, and how many pixels a reference step fits otherwise."""
+
+
+@pytest.mark.parametrize(("kind", "pixels"), [*STEPS, (StepKind.REFERENCE, 500)])
+def test_a_training_step(tmp_path, kind: StepKind, pixels: int | None):
     data = toy_folder(tmp_path)
     cpu, cuda = tiny_pipeline(data), tiny_pipeline(data, device="cuda")
     cuda.load_pipeline(cpu.state_dict(), 0)
+    cpu.datamanager.config.plan.reference_rays = pixels
     draws = first_step(cpu, kind)
     # Plans stay on the CPU: they say what to do, the datamanager brings it to the device.
-    moved = replace(draws, rendering=on_cuda(draws.rendering), guidance=on_cuda(draws.guidance))
+    moved = {name: on_cuda(getattr(draws, name)) for name in ("pixels", "rendering", "guidance")}
+    moved = replace(draws, **moved)
     expected, expected_gradients = losses_and_gradients(cpu, draws)
     losses, gradients = losses_and_gradients(cuda, moved)
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(float(expected[name]), rel=1e-3), name
     assert gradient_error(gradients, expected_gradients) < 1e-2
+
+
+def test_the_host_does_not_wait_for_random_pixels(tmp_path):
+    """Those of the input view at another size than the frames', and those of target views."""
+    pipeline = tiny_pipeline(toy_folder(tmp_path), device="cuda")
+    data = pipeline.datamanager
+    data.config.plan.reference_rays = 500
+    held = TargetsConfig(hold=HoldConfig(steps=4, begin_step=0, views=3, rays=500, image_size=16))
+    pipeline.targets = TargetStages(held, data, 0)
+
+    def step(number: int) -> None:
+        plan = pipeline.plan(number)
+        pixels = data.draw_pixels(plan)
+        data.batch(plan, pixels)
+        if plan.kind is StepKind.TARGETS:
+            assert pixels is not None
+            pipeline.targets.batch(pixels)
+
+    for mode in ("default", "error"):
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            step(0)
+            step(1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_allocator_extends_its_segments():
@@ -142,11 +175,12 @@ def some_step(prior: Zero123Guidance, seed: int, views: int, side: int) -> tuple
     images = torch.rand(2, views, 3, side, side, generator=generator, device="cuda").requires_grad_()
     poses = torch.randn(views, 4, generator=generator, device="cuda")
     frames = torch.randint(2, (views,), generator=torch.Generator().manual_seed(seed))
-    return images, poses, frames, draw(prior, 2, views, (200, 800), generator), 1.0 + seed
+    return images, poses, frames, draw(prior, 2, views, (200, 800), generator), 1.0 + seed % 3
 
 
 STAGES = [(1, 4, 64), (2, 4, 64), (3, 2, 64), (4, 4, 64), (5, 1, 96), (6, 1, 96), (7, 4, 64)]
-"""Seed, views and side of calls as a run makes them, and back again."""
+"""Seed, views and side of calls as a run makes them, and back again; the guidance scale of the third and the sixth
+is 1."""
 
 
 @pytest.mark.parametrize("implementation", ["torch", "fused"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.data.planning import StepKind, reference_plan
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.method_configs import consistent4d, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -64,6 +64,45 @@ def test_a_step_agrees_with_float64(pipeline, kind: StepKind):
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(float(exact_losses[name]), rel=1e-3), name
     assert gradient_error(gradients, exact_gradients) < 1e-2
+
+
+@pytest.fixture(scope="module")
+def of_pixels(data) -> Consistent4DPipeline:
+    """A pipeline whose reference steps fit random pixels."""
+    made = tiny_pipeline(data)
+    made.datamanager.config.plan.reference_rays = 400
+    return made
+
+
+def test_a_step_of_pixels_repeats_from_its_draws_and_agrees_with_float64(of_pixels):
+    draws = of_pixels.draw(0)
+    losses, gradients = losses_and_gradients(of_pixels, draws)
+    again, _ = losses_and_gradients(of_pixels, of_pixels.draw(0))
+    assert all(torch.equal(losses[name], again[name]) for name in losses)
+    assert {"rgb_0", "rgb_1", "mask_0", "mask_1", "orientation", "opaqueness"} <= losses.keys()
+    assert "normal_smoothness_2d" not in losses, "random pixels have no neighbours"
+    exact_losses, exact_gradients = losses_and_gradients(in_double(of_pixels), doubled(draws))
+    for name, loss in losses.items():
+        assert float(loss) == pytest.approx(float(exact_losses[name]), rel=1e-3), name
+    assert gradient_error(gradients, exact_gradients) < 1e-2
+
+
+def test_pixels_estimate_what_whole_frames_cost(of_pixels):
+    """The mean over all pixels of all frames is the mean of the whole frames."""
+    data = of_pixels.datamanager
+    draws = of_pixels.draw(0)
+    every = torch.arange(draws.plan.num_pixels)
+    jitter = torch.full((len(every),), 0.5)
+    rendering = dataclasses.replace(draws.rendering, jitter=jitter)
+    losses, _ = losses_and_gradients(of_pixels, dataclasses.replace(draws, pixels=every, rendering=rendering))
+    whole = []
+    for frame in range(data.num_frames):
+        plan = reference_plan(0, torch.tensor([frame]), data.frame_times, data.input_view, draws.plan.image_size)
+        one = dataclasses.replace(draws.rendering, jitter=jitter[: plan.num_rays])
+        whole.append(losses_and_gradients(of_pixels, dataclasses.replace(draws, plan=plan, pixels=None, rendering=one)))
+    for name in ("rgb_0", "rgb_1", "mask_0", "mask_1"):
+        mean = sum(float(one[0][name]) for one in whole) / len(whole)
+        assert float(losses[name]) == pytest.approx(mean, rel=1e-3), name
 
 
 def test_normal_offsets_are_drawn_where_a_loss_asks_for_them(pipeline, monkeypatch):

@@ -69,7 +69,7 @@ OPTIONS = [
     ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
     ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
     ("pipeline.guidance.max_noise.end", 0.15, "max_noise"),
-    ("pipeline.targets.hold.batch", 0, "targets.hold.batch is 0: give at least 1"),
+    ("pipeline.targets.hold.rays", 0, "targets.hold.rays is 0: give at least 1"),
     ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
 ]
 
@@ -272,11 +272,15 @@ def test_what_is_resumed_after_ctrl_c_equals_an_uninterrupted_run(config: Consis
 def test_what_is_resumed_inside_a_round_of_target_views_equals_an_uninterrupted_run(
     config: Consistent4DTrainerConfig, monkeypatch, stopped: int
 ):
-    """Imagined views at steps 0 to 3 and 4 to 7, held ones at 8 to 11, with a falling learning rate."""
+    """Imagined views at steps 0 to 3 and 4 to 7, held ones at 8 to 11, with a falling learning rate.
+
+    The steps between them fit random pixels of the input view.
+    """
     monkeypatch.setattr(Consistent4DPipeline, "load_priors", lambda self, _: attach_priors(self))
     targets = config.pipeline.targets
-    targets.imagine = ImagineConfig(steps=4, views=4, sampling_steps=2, batch=2, image_size=8)
-    targets.hold = HoldConfig(steps=4, begin_step=8, views=4, batch=2, image_size=8)
+    targets.imagine = ImagineConfig(steps=4, views=4, sampling_steps=2, rays=100, image_size=8)
+    targets.hold = HoldConfig(steps=4, begin_step=8, views=4, rays=100, image_size=8)
+    config.pipeline.datamanager.plan.reference_rays = 100
     config.pipeline.guidance.kind, config.max_num_iterations = "zero123", 13
     whole = train(deepcopy(config)).config.get_base_dir()
     with monkeypatch.context() as patch:

@@ -178,7 +178,7 @@ class Course:
         """
         denoiser = on_device(Denoiser(networks), device)
         self.denoiser: Any = torch.compile(denoiser, dynamic=False) if compile else denoiser
-        self.optimiser = Optimiser(denoiser, weight_decay=0.01, decay=0.9995)
+        self.optimiser = Optimiser(denoiser, weight_decay=0.01, decay=0.9995, muon=True)
         self.batch = batch
         self.dtype = training_dtype(device)
         self.alphas = alphas_cumprod().to(device, torch.float32)

@@ -15,7 +15,7 @@ from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.saving import save_folder
 from training.denoiser import STATE
 from training.networks import Denoiser, load_autoencoder, new_networks
-from training.optimise import Optimiser
+from training.optimise import load_averages
 
 
 def trained_networks(out: Path) -> Zero123Networks:
@@ -25,9 +25,7 @@ def trained_networks(out: Path) -> Zero123Networks:
         InputError: The autoencoder or the denoiser is missing, or belongs to other networks.
     """
     networks = new_networks(seed=0)
-    optimiser = Optimiser(Denoiser(networks), weight_decay=0.0, decay=0.0)
-    optimiser.load(out / STATE)
-    optimiser.use_averages()
+    load_averages(Denoiser(networks), out / STATE)
     networks.vae = load_autoencoder(out / "vae")
     return networks
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
@@ -19,6 +21,10 @@ SAVE_EVERY = 1000
 """Steps between checkpoints."""
 LARGEST_NORM = 1.0
 """Norm that gradients are clipped to."""
+MOMENTUM = 0.95
+"""Muon's momentum."""
+SMALLEST_SIDE = 32
+"""Matrices with a side below this are left to AdamW: orthogonality says little about them."""
 
 
 def learning_rate(step: int, peak: float, warm_up: int, left: float, cool_down: float) -> float:
@@ -32,6 +38,13 @@ def learning_rate(step: int, peak: float, warm_up: int, left: float, cool_down: 
         cool_down: Share of the training over which the rate falls, above 0.
     """
     return peak * min(1.0, (step + 1) / max(warm_up, 1), max(0.0, left) / cool_down)
+
+
+def matrices(network: nn.Module) -> list[bool]:
+    """Which parameters, in order, multiply features as a matrix or kernel of a size that Muon suits."""
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    shapes = ((p, p.flatten(1).shape if p.ndim > 1 else (0,)) for p in network.parameters())
+    return [min(shape) >= SMALLEST_SIDE and id(p) not in embeddings for p, shape in shapes]
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -55,18 +68,69 @@ def prepare_for_speed() -> None:
     torch.backends.cudnn.benchmark = True
 
 
+def orthogonalised(matrices: Float[Tensor, "count rows columns"]) -> Float[Tensor, "count rows columns"]:
+    """About U V^T of each matrix's singular value decomposition U S V^T, in bfloat16.
+
+    Five iterations of the quintic of Newton and Schulz with the coefficients of Jordan et al. (2024), which bring all
+    singular values of any size that matters to between 0.7 and 1.2.
+    """
+    x = matrices.bfloat16()
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)) @ x
+    return x if wide else x.mT
+
+
+class Muon:
+    """Descent along the orthogonalised momentum of each weight matrix (Jordan et al. 2024).
+
+    Kernels count as matrices of one row per output channel. Updates have AdamW's usual size, 0.2 of the learning rate
+    for each entry (Liu et al. 2025), so that both can share a learning rate. Matrices of one shape are updated
+    together: one by one, as `torch.optim.Muon` does, a small network's step is bound by kernel launches.
+    """
+
+    def __init__(self, masters: Sequence[Tensor], weight_decay: float) -> None:
+        """
+        Args:
+            masters: float32 tensors with at least two axes; they come to share memory with those of the same shape.
+            weight_decay: Share of the weights that is subtracted at a learning rate of 1.
+        """
+        self.weight_decay = weight_decay
+        shapes = sorted({tuple(master.flatten(1).shape) for master in masters})
+        self.groups = [[m for m in masters if tuple(m.flatten(1).shape) == shape] for shape in shapes]
+        self.stacks = [torch.stack([m.flatten(1) for m in group]) for group in self.groups]
+        self.momenta = [torch.zeros_like(stack) for stack in self.stacks]
+        for group, stack in zip(self.groups, self.stacks, strict=True):
+            for master, part in zip(group, stack, strict=True):
+                master.data = part.view(master.shape)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step with the gradients of the masters, all of which must have one."""
+        for group, stack, momentum in zip(self.groups, self.stacks, self.momenta, strict=True):
+            gradient = torch.stack([m.grad.flatten(1) for m in group if m.grad is not None])
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            update = orthogonalised(gradient.lerp_(momentum, MOMENTUM))
+            stack.mul_(1 - rate * self.weight_decay)
+            stack.add_(update, alpha=-0.2 * rate * math.sqrt(max(stack.shape[1:])))
+
+
 class Optimiser:
-    """AdamW on float32 copies of a network's parameters, and a running average of them.
+    """Muon or AdamW on float32 copies of a network's parameters, and a running average of them.
 
     The network keeps its own precision; after each step the copies are written back to it.
     """
 
-    def __init__(self, network: nn.Module, weight_decay: float, decay: float) -> None:
+    def __init__(self, network: nn.Module, weight_decay: float, decay: float, muon: bool = False) -> None:
         """
         Args:
             network: On its device, in its precision.
-            weight_decay: AdamW's, for weight matrices and kernels.
+            weight_decay: For weight matrices and kernels.
             decay: Decay of the running average; lower during the first steps.
+            muon: Use Muon for weight matrices and kernels rather than AdamW for everything.
         """
         self.network = network
         self.decay = decay
@@ -74,9 +138,12 @@ class Optimiser:
         self.parameters: list[Tensor] = list(network.parameters())
         self.masters = [parameter.detach().float().clone() for parameter in self.parameters]
         self.averages = [master.clone() for master in self.masters]
+        suited = matrices(network) if muon else [False] * len(self.masters)
+        self.muon = Muon([m for m, suits in zip(self.masters, suited, strict=True) if suits], weight_decay)
+        others = [m for m, suits in zip(self.masters, suited, strict=True) if not suits]
         groups = [
-            {"params": [m for m in self.masters if m.ndim > 1], "weight_decay": weight_decay},
-            {"params": [m for m in self.masters if m.ndim <= 1], "weight_decay": 0.0},
+            {"params": [m for m in others if m.ndim > 1], "weight_decay": weight_decay},
+            {"params": [m for m in others if m.ndim <= 1], "weight_decay": 0.0},
         ]
         fused = self.masters[0].is_cuda
         self.adam = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.99), fused=fused)
@@ -101,6 +168,7 @@ class Optimiser:
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
+        self.muon.step(rate)
         self.steps += 1
         torch._foreach_lerp_(self.averages, self.masters, 1 - min(self.decay, self.steps / (10 + self.steps)))
         self._hand_over(self.masters)
@@ -119,7 +187,7 @@ class Optimiser:
         """Write a checkpoint, atomically."""
         state = {"steps": self.steps, "masters": self.masters, "averages": self.averages}
         unfinished = path.with_suffix(".part")
-        torch.save(state | {"adam": self.adam.state_dict()}, unfinished)
+        torch.save(state | {"adam": self.adam.state_dict(), "muon": self.muon.momenta}, unfinished)
         unfinished.replace(path)
 
     def load(self, path: Path) -> None:
@@ -128,18 +196,41 @@ class Optimiser:
         Raises:
             InputError: The file is missing or damaged, or belongs to another network.
         """
-        try:
-            state = torch.load(path, map_location=self.masters[0].device, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise InputError(f"{path}: not a readable state of a training ({reason}); train first.") from error
-        if [tuple(m.shape) for m in state["masters"]] != [tuple(m.shape) for m in self.masters]:
-            raise InputError(f"{path}: was written for another network; move it away to start anew.")
+        state = load_state(path, self.parameters)
         self.steps = state["steps"]
         torch._foreach_copy_(self.masters, state["masters"])
         torch._foreach_copy_(self.averages, state["averages"])
         self.adam.load_state_dict(state["adam"])
+        for momentum, saved in zip(self.muon.momenta, state["muon"], strict=True):
+            momentum.copy_(saved)
         self._hand_over(self.masters)
+
+
+def load_state(path: Path, parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """A checkpoint written by `Optimiser.save`, on the device of the network's parameters.
+
+    Raises:
+        InputError: The file is missing or damaged, or belongs to another network.
+    """
+    try:
+        state = torch.load(path, map_location=parameters[0].device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(f"{path}: not a readable state of a training ({reason}); train first.") from error
+    if [tuple(m.shape) for m in state["masters"]] != [tuple(p.shape) for p in parameters]:
+        raise InputError(f"{path}: was written for another network; move it away to start anew.")
+    return state
+
+
+@torch.no_grad()
+def load_averages(network: nn.Module, path: Path) -> None:
+    """Give a network the averaged parameters of a checkpoint.
+
+    Raises:
+        InputError: The file is missing or damaged, or belongs to another network.
+    """
+    parameters = list(network.parameters())
+    torch._foreach_copy_(parameters, load_state(path, parameters)["averages"])
 
 
 class Journal:

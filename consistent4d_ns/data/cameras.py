@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
@@ -45,10 +45,17 @@ class OrbitViews:
     def __len__(self) -> int:
         return self.elevation.shape[0]
 
+    def __getitem__(self, chosen: Int64[Tensor, " chosen"] | slice) -> OrbitViews:
+        """Some of the views; one may be chosen several times."""
+        return OrbitViews(*self.stacked()[:, chosen])
+
+    def stacked(self) -> Float[Tensor, "4 views"]:
+        """All values in one tensor, in the order of the fields."""
+        return torch.stack((self.elevation, self.azimuth, self.distance, self.fovy))
+
     def to(self, device: torch.device | str) -> OrbitViews:
         """The same views on another device; copies to a GPU do not wait for the work queued there."""
-        values = torch.stack((self.elevation, self.azimuth, self.distance, self.fovy))
-        return OrbitViews(*values.to(device, non_blocking=torch.device(device).type == "cuda"))
+        return OrbitViews(*self.stacked().to(device, non_blocking=torch.device(device).type == "cuda"))
 
     def poses(self) -> Float[Tensor, "views 3 4"]:
         """Camera-to-world matrices."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float16
+from jaxtyping import Float, Float16, Int64
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -18,13 +18,15 @@ from torch import Tensor
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig
 from consistent4d_ns.data.dataset import FrameDataset
-from consistent4d_ns.data.images import composite_white, resized
+from consistent4d_ns.data.images import composite_white, locate_pixels, resized
 from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, plan_step, reference_plan
-from consistent4d_ns.data.rays import view_rays
+from consistent4d_ns.data.rays import scattered_rays, view_rays
 from consistent4d_ns.data.times import FrameTimes
-from consistent4d_ns.draws import step_generator
+from consistent4d_ns.draws import draw_pixels, step_generator
 
 ALL_KINDS = frozenset(StepKind)
+RESIZED_AT_ONCE = 32
+"""Frames that are resized together, in float32."""
 
 
 @dataclass
@@ -40,11 +42,11 @@ class Consistent4DDataManagerConfig(VanillaDataManagerConfig):
 
 
 class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
-    """A batch is one or more whole images, of the input view or of novel views.
+    """A batch is one or more whole images, of the input view or of novel views, or random pixels of them.
 
     All frames stay in one tensor on the training device (float16; 32, 300 or 1000 frames at 256 pixels take 17, 157 or
-    524 MB). A batch is a dictionary with its `plan` and, for the input view, `image` [rays, 3] on white and the soft
-    mask `alpha` [rays].
+    524 MB); where random pixels are fitted at another size, they are kept at that size too. A batch is a dictionary
+    with its `plan` and, for the input view, `image` [rays, 3] on white and the soft mask `alpha` [rays].
     """
 
     config: Consistent4DDataManagerConfig
@@ -60,8 +62,9 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """
         self.config.plan.check()
         self.seed = torch.initial_seed()
-        self._rays_per_batch = self.config.plan.reference_size(0) ** 2
+        self._rays_per_batch = self.config.plan.reference_rays or self.config.plan.reference_size(0) ** 2
         self.frames: Float16[Tensor, "frames 4 size size"] = self.train_dataset.rgba.to(self.device)
+        self._resized_frames = self.frames
 
     def setup_eval(self) -> None:
         """Loaders of whole images: in order for `ns-eval`, at random for the training log."""
@@ -95,26 +98,59 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         return composite_white(self.frames.float())
 
     def plan(self, step: int, useful: frozenset[StepKind] = ALL_KINDS) -> StepPlan:
-        """What training step `step` renders, of the `useful` kinds; determined by the seed and the step alone."""
+        """What training step `step` shows, of the `useful` kinds; determined by the seed and the step alone."""
         generator = step_generator(self.seed, step, "plan", "cpu")
         return plan_step(self.config.plan, step, self.frame_times, self.input_view, useful, generator)
 
-    def batch(self, plan: StepPlan) -> tuple[RayBundle, dict[str, Any]]:
-        """Rays of all views of a plan, in view-major, row-major order, and the batch (see the class)."""
-        times = plan.times.to(self.device, non_blocking=True)
-        rays = view_rays(plan.views.to(self.device), times, plan.image_size)
+    def draw_pixels(self, plan: StepPlan) -> Int64[Tensor, " rays"] | None:
+        """The random pixels of a plan, for `batch`; determined by the seed and the step alone. None: all pixels."""
+        if plan.random_pixels is None:
+            return None
+        generator = step_generator(self.seed, plan.step, "pixels", self.device)
+        return draw_pixels(plan.random_pixels, plan.num_pixels, generator)
+
+    def batch(self, plan: StepPlan, pixels: Int64[Tensor, " rays"] | None = None) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of a plan's views, and the batch (see the class).
+
+        Args:
+            plan: Views, times and frames.
+            pixels: Which pixels, counted view after view and row after row; None: all of them in this order.
+        """
+        views, times = plan.views.to(self.device), plan.times.to(self.device, non_blocking=True)
+        if pixels is None:
+            rays = view_rays(views, times, plan.image_size)
+        else:
+            rays = scattered_rays(views, times, plan.image_size, pixels)
         self._rays_per_batch = len(rays)
         batch: dict[str, Any] = {"plan": plan}
         if plan.kind is StepKind.REFERENCE:
-            rgba = resized(self.frames[plan.frames.to(self.device, non_blocking=True)].float(), plan.image_size)
+            rgba = self._reference_images(plan, pixels)
             batch["image"] = composite_white(rgba).movedim(1, -1).reshape(-1, 3)
             batch["alpha"] = rgba[:, 3].reshape(-1)
         return rays, batch
 
+    def _reference_images(
+        self, plan: StepPlan, pixels: Int64[Tensor, " rays"] | None
+    ) -> Float[Tensor, "images 4 height width"]:
+        """The frames of a plan at its size, or some of their pixels as images of one pixel each."""
+        frames = plan.frames.to(self.device, non_blocking=True)
+        if pixels is None:
+            return resized(self.frames[frames].float(), plan.image_size)
+        image, row, column = locate_pixels(pixels, plan.image_size)
+        return self._frames_at(plan.image_size)[frames[image], :, row, column, None, None].float()
+
+    def _frames_at(self, size: int) -> Float16[Tensor, "frames 4 size size"]:
+        """All frames at some size, which are kept until another is asked for."""
+        if self._resized_frames.shape[-1] != size:
+            parts = [resized(part.float(), size).to(part) for part in self.frames.split(RESIZED_AT_ONCE)]
+            self._resized_frames = torch.cat(parts)
+        return self._resized_frames
+
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """The batch of a training step."""
         self.train_count += 1
-        return self.batch(self.plan(step))
+        plan = self.plan(step)
+        return self.batch(plan, self.draw_pixels(plan))
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """A frame of the input view, as training sees it but without random draws; the next one at every call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 MAX_SIDE = 8192
@@ -25,6 +25,19 @@ def resized(images: Float[Tensor, "images c size size"], side: int) -> Float[Ten
     """Resize square images: area averaging to shrink them, bilinear interpolation to enlarge them."""
     mode = "area" if side <= images.shape[-1] else "bilinear"
     return F.interpolate(images, (side, side), mode=mode)
+
+
+def locate_pixels(
+    pixels: Int64[Tensor, " rays"], side: int
+) -> tuple[Int64[Tensor, " rays"], Int64[Tensor, " rays"], Int64[Tensor, " rays"]]:
+    """Image, row and column of pixels of square images, counted image after image and row after row.
+
+    Args:
+        pixels: Numbers from 0 to images * side^2 - 1.
+        side: Side of the images in pixels.
+    """
+    rows = pixels // side
+    return rows // side, rows % side, pixels % side
 
 
 def unit_range(rgba: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:

@@ -26,7 +26,7 @@ class StepKind(Enum):
     """What a training step renders."""
 
     REFERENCE = "reference"
-    """One frame from the input camera, to be fitted."""
+    """The input view, to be fitted: one whole frame, or random pixels of all frames."""
     INDEPENDENT = "independent"
     """One frame from independent cameras, to be distilled."""
     AZIMUTHS = "azimuths"
@@ -65,8 +65,18 @@ class StepPlan:
     """Camera of each view."""
     image_size: int
     """Side of the images in pixels."""
-    targets: Int64[Tensor, " views"] | None = None
-    """Which target view of the bank each view is; None where none is fitted."""
+    random_pixels: int | None = None
+    """Number of random pixels that are rendered, of all views together; None: all pixels of all views."""
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of all views together."""
+        return len(self.frames) * self.image_size**2
+
+    @property
+    def num_rays(self) -> int:
+        """Rays of the step."""
+        return self.num_pixels if self.random_pixels is None else self.random_pixels
 
 
 @dataclass
@@ -80,6 +90,9 @@ class PlanConfig:
     reference_sizes: tuple[int, ...] = ()
     """Side of reference images in pixels, per stage, where it differs from that of novel views; empty: as
     image_sizes."""
+    reference_rays: int | None = None
+    """Random pixels of the input view that a step fits, each of a random frame; None: all pixels of one random frame,
+    as in the original."""
     views: tuple[int, ...] = (4, 1)
     """Novel views of a distillation step, per stage."""
     clip_views: tuple[int, ...] = (4, 1)
@@ -129,6 +142,8 @@ class PlanConfig:
             raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
         if min(*self.image_sizes, *self.reference_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
             raise InputError("image-sizes, reference-sizes, views, clip-views and reference-every must be at least 1.")
+        if self.reference_rays is not None and self.reference_rays < 1:
+            raise InputError(f"reference-rays is {self.reference_rays}: give at least 1, or None for whole frames.")
         if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
             raise InputError("the shares independent, azimuths, times and identical must be at least 0 and not all 0.")
 
@@ -167,6 +182,8 @@ def plan_step(
     """
     stage = config.stage(step)
     kind = draw_kind(config, step, useful, generator)
+    if kind is StepKind.REFERENCE and config.reference_rays is not None:
+        return video_plan(step, frame_times, input_view, config.reference_size(step), config.reference_rays)
     if kind is StepKind.REFERENCE:
         frame = torch.randint(len(frame_times), (1,), generator=generator)
         return reference_plan(step, frame, frame_times, input_view, config.reference_size(step))
@@ -184,6 +201,15 @@ def reference_plan(
 ) -> StepPlan:
     """A step that shows one frame from the input camera."""
     return StepPlan(step, StepKind.REFERENCE, frame, frame_times.tensor()[frame], input_view, image_size)
+
+
+def video_plan(
+    step: int, frame_times: FrameTimes, input_view: OrbitViews, image_size: int, random_pixels: int
+) -> StepPlan:
+    """A step that shows random pixels of all frames from the input camera."""
+    count, times = len(frame_times), frame_times.tensor()
+    views = input_view[torch.zeros(count, dtype=torch.int64)]
+    return StepPlan(step, StepKind.REFERENCE, torch.arange(count), times, views, image_size, random_pixels)
 
 
 def evenly_in_time(

@@ -91,6 +91,10 @@ class ViewSampler(Protocol):
         """
         ...
 
+    def end_sampling(self) -> None:
+        """Free what only `sample` needs, which is not called any more; may be called again."""
+        ...
+
 
 def draw(
     guidance: Guidance, levels: int, views: int, timestep_range: tuple[int, int], generator: torch.Generator

@@ -46,7 +46,8 @@ class GuidanceConfig(PriorConfig):
     kind: Literal["zero123", "none"] = "zero123"
     """A Zero123 prior, or none: nothing is loaded and nothing distilled."""
     scale: float = 5.0
-    """Classifier-free guidance scale (method.md section 5.3)."""
+    """Classifier-free guidance scale (method.md section 5.3). 1 is the prior's own prediction and needs half of the
+    UNet's work."""
     min_noise: Anneal = field(default_factory=lambda: Anneal(0.8, 0.2, 5000))
     """Minimum noise level drawn, as a fraction of the noise schedule's length."""
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))

@@ -84,6 +84,9 @@ class ExactScoreGuidance:
         """
         return (self.encode(self.truth(*absolute_view(poses, self.condition), frames)) + 1) / 2
 
+    def end_sampling(self) -> None:
+        """Nothing is kept for sampling alone."""
+
     def encode(self, images: Float[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 h w"]:
         """Latents of images in [0, 1]: resized bilinearly, scaled to [-1, 1]."""
         small = F.interpolate(images.flatten(0, -4), self.latent_shape[1:], mode="bilinear", align_corners=False)

@@ -32,7 +32,7 @@ from consistent4d_ns.guidance.gradients import LossWithGradient, pull_back
 from consistent4d_ns.guidance.networks import Zero123Networks
 
 Scale: TypeAlias = float | Float[Tensor, ""]
-"""Classifier-free guidance scale."""
+"""Classifier-free guidance scale. A number is known before anything runs, and 1 then needs half of the UNet's work."""
 
 
 class Zero123Guidance:
@@ -88,14 +88,17 @@ class Zero123Guidance:
         self._conditions = Conditions(tokens, torch.cat([chunk.latents for chunk in chunks]))
         self._graphed_distil.forget()
         if not self.config.previews:
-            self._free_what_only_previews_need()
+            self.end_sampling()
         _freeze(self._networks.vae, self.device, self._dtype)
         if runs_fused(self.config.implementation, self.device):
             fuse_networks(self._networks)
 
-    def _free_what_only_previews_need(self) -> None:
+    def end_sampling(self) -> None:
+        """Free image encoder and VAE decoder: nothing can be sampled nor conditioned on any more."""
         networks: Any = self._networks
-        del networks.image_encoder, networks.vae.decoder, networks.vae.post_quant_conv
+        for owner, part in ((networks, "image_encoder"), (networks.vae, "decoder"), (networks.vae, "post_quant_conv")):
+            if hasattr(owner, part):
+                delattr(owner, part)
 
     @torch.no_grad()
     def _condition(self, images: Float[Tensor, "images 3 side side"]) -> Conditions:
@@ -139,10 +142,13 @@ class Zero123Guidance:
 
         The gradient for the images is computed here, with the latents' gradient scaled to about 1: the backward pass
         through a half-precision VAE then neither overflows nor underflows, whatever the scale of a GradScaler.
+
+        Where distillation is recorded as a CUDA graph, a scale of 1 has one of its own, and all others share one.
         """
-        inputs = (images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise)
-        guidance_scale = torch.full((), scale, device=self.device)
-        losses, gradient, undefined = self._graphed_distil(*map(self._to_device, inputs), guidance_scale)
+        inputs = [images, poses, frames, draws.posterior_noise, draws.timesteps, draws.noise]
+        if scale != 1.0:
+            inputs.append(torch.full((), scale, device=self.device))
+        losses, gradient, undefined = self._graphed_distil(*map(self._to_device, inputs))
         self.undefined_predictions = self.undefined_predictions + undefined
         return cast(Tensor, LossWithGradient.apply(images, losses, gradient.to(images.dtype)))
 
@@ -154,7 +160,7 @@ class Zero123Guidance:
         posterior_noise: Float[Tensor, "levels views c h w"],
         timesteps: Int64[Tensor, "levels views"],
         noise: Float[Tensor, "levels views c h w"],
-        scale: Float[Tensor, ""],
+        scale: Scale = 1.0,
     ) -> tuple[Float[Tensor, " levels"], Float[Tensor, "levels views 3 height width"], Int64[Tensor, ""]]:
         """Loss of each level, its gradient for the images, and the number of undefined predictions.
 
@@ -203,17 +209,24 @@ class Zero123Guidance:
         """Classifier-free guided noise u + scale (c - u), from one UNet call for all levels and both halves.
 
         `conditions` hold one context and condition latent per view; the unconditional half, which has zeros, is first.
+        At a scale of the number 1, the guided noise is c, and that half alone is evaluated.
         """
-        latents = conditions.latents.expand_as(noisy)
-        context = conditions.tokens.expand(noisy.shape[0], *conditions.tokens.shape)
-        inputs = torch.cat((noisy.expand(2, *noisy.shape), torch.stack((torch.zeros_like(latents), latents))), dim=3)
-        contexts = torch.stack((torch.zeros_like(context), context))
+        latents = conditions.latents.expand_as(noisy)[None]
+        context = conditions.tokens.expand(1, noisy.shape[0], *conditions.tokens.shape)
+        is_plain = not isinstance(scale, Tensor) and scale == 1.0
+        if not is_plain:
+            latents, context = (torch.cat((torch.zeros_like(half), half)) for half in (latents, context))
+        halves = len(latents)
+        inputs = torch.cat((noisy.expand(halves, *noisy.shape), latents), dim=3)
         predicted = self._networks.unet(
             inputs.flatten(0, 2).to(self._dtype),
-            timesteps.expand(2, *timesteps.shape).flatten(),
-            encoder_hidden_states=contexts.flatten(0, 2).to(self._dtype),
+            timesteps.expand(halves, *timesteps.shape).flatten(),
+            encoder_hidden_states=context.flatten(0, 2).to(self._dtype),
         ).sample
-        unconditional, conditional = predicted.to(noisy.dtype).view(2, *noisy.shape)
+        predicted = predicted.to(noisy.dtype).view(halves, *noisy.shape)
+        if is_plain:
+            return predicted[0]
+        unconditional, conditional = predicted
         return unconditional + scale * (conditional - unconditional)
 
     # Sampling
@@ -233,12 +246,10 @@ class Zero123Guidance:
         """Novel views by DDIM from noise or noisy images (method.md section 5.1; see `base.ViewSampler.sample`).
 
         Raises:
-            InputError: The VAE decoder was not kept (`previews` is off), or `steps` is out of range.
+            InputError: The VAE decoder was freed (`previews` is off), or `steps` is out of range.
         """
-        if not self.config.previews:
-            raise InputError(
-                "guidance.previews is False, so the VAE decoder was not kept; set it to True for previews."
-            )
+        if not hasattr(self._networks.vae, "decoder"):
+            raise InputError("the prior's VAE decoder is not in memory any more: guidance.previews True keeps it.")
         shape = (1, len(poses), *self.latent_shape)
         with self._without_autocast():
             conditions = self.view_conditions(poses, frames)

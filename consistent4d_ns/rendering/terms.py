@@ -32,7 +32,7 @@ def rendering_terms(rendering: Rendering, batch: dict[str, Any], weights: LossWe
         terms |= per_level("target_mask", losses.mean_squared_error(rendering.accumulation * judged, alpha * judged))
     elif weights.sparsity > 0:
         terms["sparsity"] = losses.sparsity(rendering.accumulation)
-    terms |= normal_terms(rendering, plan.image_size)
+    terms |= normal_terms(rendering, plan)
     if weights.opaqueness > 0:
         terms["opaqueness"] = losses.opaqueness(rendering.accumulation)
     if rendering.depth_variance is not None:
@@ -40,8 +40,8 @@ def rendering_terms(rendering: Rendering, batch: dict[str, Any], weights: LossWe
     return terms
 
 
-def normal_terms(rendering: Rendering, image_size: int) -> dict[str, Tensor]:
-    """Those terms of the normals for which they were computed; images are square, `image_size` pixels wide."""
+def normal_terms(rendering: Rendering, plan: StepPlan) -> dict[str, Tensor]:
+    """Those terms of the normals for which they were computed; random pixels have no neighbours to be smooth with."""
     terms: dict[str, Tensor] = {}
     if rendering.normals is not None:
         terms["orientation"] = losses.orientation(
@@ -49,7 +49,7 @@ def normal_terms(rendering: Rendering, image_size: int) -> dict[str, Tensor]:
         )
     if rendering.normals is not None and rendering.shifted_normals is not None:
         terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(rendering.normals, rendering.shifted_normals)
-    if rendering.normal_map is not None:
-        images = rendering.normal_map.view(-1, image_size, image_size, 3)
+    if rendering.normal_map is not None and plan.random_pixels is None:
+        images = rendering.normal_map.view(-1, plan.image_size, plan.image_size, 3)
         terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)
     return terms

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.images import locate_pixels
 from consistent4d_ns.targets.planning import Moments
 
 
@@ -37,24 +38,23 @@ class TargetBank:
         """Side of the images in pixels."""
         return self.rgb.shape[-1]
 
-    def batch(self, targets: Int64[Tensor, " chosen"]) -> dict[str, Tensor]:
-        """What the rays of some views, view after view and row after row, are to show, as float32.
+    def batch(self, pixels: Int64[Tensor, " rays"]) -> dict[str, Tensor]:
+        """What some pixels, counted view after view and row after row, are to show, as float32.
 
         `image` [rays, 3] and `alpha` [rays] in [0, 1], and `judged` [rays], 1 where the opacity is to be fitted.
         """
-        chosen = targets.to(self.rgb.device, non_blocking=True)
+        view, row, column = locate_pixels(pixels, self.image_size)
         return {
-            "image": self.rgb[chosen].movedim(1, -1).reshape(-1, 3) / 255.0,
-            "alpha": self.opacity[chosen].flatten() / 255.0,
-            "judged": self.judged[chosen].flatten().float(),
+            "image": self.rgb[view, :, row, column] / 255.0,
+            "alpha": self.opacity[view, row, column] / 255.0,
+            "judged": self.judged[view, row, column].float(),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as plain values and tensors, for a checkpoint."""
-        views = self.moments.views
         return {
             "begin": self.begin,
-            "views": torch.stack((views.elevation, views.azimuth, views.distance, views.fovy)),
+            "views": self.moments.views.stacked(),
             "frames": self.moments.frames,
             "times": self.moments.times,
             "rgb": self.rgb,

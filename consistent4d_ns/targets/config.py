@@ -28,9 +28,9 @@ class ImagineConfig:
     sampling_steps: int = 20
     """Steps in which a view is sampled."""
     scale: float = 1.5
-    """Classifier-free guidance scale of the samples."""
-    batch: int = 6
-    """Target views that a step fits."""
+    """Classifier-free guidance scale of the samples; 1 takes half the time."""
+    rays: int = 4096
+    """Random pixels that a step fits, of all target views."""
     image_size: int = 64
     """Side of the target views in pixels."""
     white_tolerance: float = 0.04
@@ -48,8 +48,8 @@ class HoldConfig:
     """Training step at which it begins."""
     views: int = 768
     """Target views, each at a random time, rendered when the stage begins."""
-    batch: int = 6
-    """Target views that a step fits."""
+    rays: int = 4096
+    """Random pixels that a step fits, of all target views."""
     image_size: int = 64
     """Side of the target views in pixels."""
     opacity_range: tuple[float, float] = (0.5, 0.5)
@@ -78,7 +78,7 @@ class TargetsConfig:
         """Raises: InputError: values are out of range, stages overlap, or there is no prior to sample from."""
         imagine, hold = self.imagine, self.hold
         for name, part in (("imagine", imagine), ("hold", hold)):
-            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("batch", 1), ("image_size", 1)):
+            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("rays", 1), ("image_size", 1)):
                 _within(f"{name}.{option}", getattr(part, option), least, math.inf)
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
@@ -120,8 +120,8 @@ class TargetRound:
     """Noise level at which the prior samples the views; None: the object's own renderings are kept."""
     views: int
     """Target views in the bank."""
-    batch: int
-    """Target views of a step."""
+    rays: int
+    """Random pixels of a step."""
     image_size: int
     """Side of the target views in pixels."""
     final_rate: float = 1.0
@@ -144,10 +144,10 @@ def target_rounds(config: TargetsConfig) -> tuple[TargetRound, ...]:
     for index, strength in enumerate(imagine.strengths if imagine.steps > 0 else ()):
         begin = imagine.begin_step + index * imagine.steps
         name = f"imagined views, round {index + 1} of {len(imagine.strengths)}"
-        sizes = (imagine.views, imagine.batch, imagine.image_size)
+        sizes = (imagine.views, imagine.rays, imagine.image_size)
         rounds.append(TargetRound(name, begin, begin + imagine.steps, strength, *sizes))
     if hold.steps > 0:
-        sizes = (hold.views, hold.batch, hold.image_size)
+        sizes = (hold.views, hold.rays, hold.image_size)
         end = hold.begin_step + hold.steps
         rounds.append(TargetRound("held views", hold.begin_step, end, None, *sizes, hold.final_rate))
     return tuple(sorted(rounds, key=lambda one: one.begin))

@@ -20,7 +20,7 @@ from consistent4d_ns.targets.planning import Moments
 from consistent4d_ns.targets.silhouettes import background, cleaned
 
 RENDERED_AT_ONCE = 8
-"""Views rendered together; a training step renders about as many."""
+"""Views rendered together."""
 SAMPLED_AT_ONCE = 32
 """Views that the prior samples together. The noise follows from it: another number gives other samples."""
 

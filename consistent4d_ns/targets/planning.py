@@ -1,4 +1,4 @@
-"""Which target views a bank holds and which of them a training step fits: pure functions of random draws."""
+"""Which target views a bank holds and what a training step fits of them: pure functions of random draws."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ class Moments:
         return len(self.views)
 
     def __getitem__(self, chosen: Int64[Tensor, " chosen"] | slice) -> Moments:
-        views = self.views
-        parts = (views.elevation, views.azimuth, views.distance, views.fovy)
-        return Moments(OrbitViews(*(part[chosen] for part in parts)), self.frames[chosen], self.times[chosen])
+        return Moments(self.views[chosen], self.frames[chosen], self.times[chosen])
 
 
 def draw_moments(
@@ -57,16 +55,13 @@ def draw_moments(
     return Moments(OrbitViews(elevation, azimuth, distance, fovy), frames, frame_times.tensor()[frames])
 
 
-def plan_targets(step: int, moments: Moments, batch: int, image_size: int, generator: torch.Generator) -> StepPlan:
-    """A step that fits `batch` views of a bank; a view may be drawn more than once.
+def plan_targets(step: int, moments: Moments, image_size: int, rays: int) -> StepPlan:
+    """A step that fits random pixels of a bank.
 
     Args:
         step: Training step, 0-based.
         moments: All views of the bank.
-        batch: Views of the step.
         image_size: Side of the bank's images in pixels.
-        generator: CPU generator of this step.
+        rays: Pixels of the step, of all views together.
     """
-    targets = torch.randint(len(moments), (batch,), generator=generator)
-    chosen = moments[targets]
-    return StepPlan(step, StepKind.TARGETS, chosen.frames, chosen.times, chosen.views, image_size, targets)
+    return StepPlan(step, StepKind.TARGETS, moments.frames, moments.times, moments.views, image_size, rays)

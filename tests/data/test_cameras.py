@@ -16,7 +16,7 @@ from consistent4d_ns.data.cameras import (
     orbit_views,
     relative_pose,
 )
-from consistent4d_ns.data.rays import box_exit, focal_length, pixel_rays
+from consistent4d_ns.data.rays import box_exit, focal_length, pixel_rays, scattered_rays, view_rays
 from tests.support.agreement import assert_agrees
 
 TOLERANCE = 1.1e-6
@@ -172,3 +172,22 @@ def test_views_repeat_and_keep_their_values_when_moved() -> None:
 def test_rays_have_left_the_box_by_the_box_exit() -> None:
     origins, directions = rays(orbit_views(35.0, 45.0, 2.0, 100.0).poses(), torch.tensor(100.0), 32)
     assert ((origins + box_exit(torch.tensor(2.0)) * directions).abs().amax(dim=-1) >= 1.0 - 1e-6).all()
+
+
+def test_scattered_rays_are_some_of_those_of_whole_views():
+    views = OrbitViews(*(torch.tensor(values) for values in ([10.0, -40.0], [30.0, 200.0], [2.0, 3.0], [49.1, 70.0])))
+    times = torch.tensor([0.25, 0.75])
+    whole = view_rays(views, times, 5)
+    pixels = torch.tensor([0, 49, 24, 25, 7, 7, 31])
+    some, expected = scattered_rays(views, times, 5, pixels), whole[pixels]
+    for name in ("origins", "directions", "pixel_area", "camera_indices", "times"):
+        torch.testing.assert_close(getattr(some, name), getattr(expected, name), msg=name)
+
+
+def test_views_can_be_chosen():
+    views = OrbitViews(*torch.arange(12.0).view(4, 3))
+    some = views[torch.tensor([2, 0, 2])]
+    assert len(some) == 3
+    assert torch.equal(some.elevation, torch.tensor([2.0, 0.0, 2.0]))
+    assert torch.equal(some.fovy, torch.tensor([11.0, 9.0, 11.0]))
+    assert torch.equal(views[1:].stacked(), views.stacked()[:, 1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,61 @@ def test_reference_batch(data: Consistent4DDataManager) -> None:
     assert torch.equal(rays.origins, expected.origins)
     assert rays.times is not None
     assert torch.equal(rays.times, torch.full((64, 1), frame / (FRAMES - 1)))
+
+
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_reference_pixels(toy: Path, size: int) -> None:
+    """As in whole frames of the stage's size, at the times of their frames; to half precision, in which frames are."""
+    data = manager(toy, reference_sizes=(size, size), reference_rays=50)
+    assert data.get_train_rays_per_batch() == 50
+    rays, batch = data.next_train(0)
+    pixels = data.draw_pixels(batch["plan"])
+    assert pixels is not None
+    assert len(rays) == len(pixels) == data.get_train_rays_per_batch() == 50
+    whole, expected = data.batch(dataclasses.replace(batch["plan"], random_pixels=None))
+    for name in ("image", "alpha"):
+        torch.testing.assert_close(batch[name], expected[name][pixels], rtol=0, atol=5e-4)
+    assert rays.times is not None
+    assert whole.times is not None
+    assert torch.equal(rays.times, whole.times[pixels])
+    assert len(rays.times.unique()) == FRAMES
+
+
+def test_every_pixel_of_every_frame_is_drawn(toy: Path) -> None:
+    data = manager(toy, reference_rays=1000)
+    drawn = [data.draw_pixels(data.plan(step)) for step in range(0, 10, 2)]
+    pixels = torch.cat([part for part in drawn if part is not None])
+    counts = torch.bincount(pixels, minlength=FRAMES * 8**2)
+    assert len(counts) == FRAMES * 8**2
+    assert counts.min() > 0
+    assert data.draw_pixels(data.plan(1)) is None
+
+
+def test_pixels_follow_from_seed_and_step(toy: Path) -> None:
+    one, same = manager(toy, reference_rays=20), manager(toy, reference_rays=20)
+    other = manager(toy, reference_rays=20)
+    other.seed += 1  # as the next rank's
+    first, again, elsewhere, later = (
+        data.draw_pixels(data.plan(step)) for data, step in ((one, 2), (same, 2), (other, 2), (one, 4))
+    )
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first, again)
+    assert elsewhere is not None
+    assert not torch.equal(first, elsewhere)
+    assert later is not None
+    assert not torch.equal(first, later)
+
+
+def test_a_new_stage_has_pixels_of_its_own_size(toy: Path) -> None:
+    data = manager(toy, reference_rays=20)
+    for step, size in ((0, 8), (100, 16), (2, 8)):
+        _, batch = data.next_train(step)
+        assert batch["plan"].image_size == size
+        pixels = data.draw_pixels(batch["plan"])
+        assert pixels is not None
+        _, whole = data.batch(dataclasses.replace(batch["plan"], random_pixels=None))
+        torch.testing.assert_close(batch["image"], whole["image"][pixels], rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize("kind", [StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES])
@@ -178,6 +234,11 @@ def test_reference_images_have_their_own_size_in_evaluation_too(toy: Path) -> No
     assert data.get_train_rays_per_batch() == 12**2
     assert len(data.next_train(0)[0]) == len(data.next_eval(0)[0]) == 12**2
     assert len(data.next_train(1)[0]) == 3 * 8**2
+
+
+def test_evaluation_shows_whole_frames_where_training_fits_pixels(toy: Path) -> None:
+    rays, batch = manager(toy, reference_rays=5).next_eval(0)
+    assert len(rays) == len(batch["image"]) == 8**2
 
 
 def test_evaluation_image_and_camera_belong_together(data: Consistent4DDataManager) -> None:

@@ -64,6 +64,20 @@ def test_reference_images_may_have_another_size():
         assert torch.equal(ours.views.azimuth, usual.views.azimuth)
 
 
+def test_reference_pixels_may_be_of_any_frame():
+    config = PlanConfig(reference_sizes=(128, 200), reference_rays=1000)
+    ours = plan(config, 0, frames=5)
+    assert ours.kind is StepKind.REFERENCE
+    assert ours.frames.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(ours.times, FrameTimes.even(5).tensor())
+    assert torch.equal(ours.views.elevation, torch.full((5,), 10.0))
+    assert (ours.num_pixels, ours.num_rays) == (5 * 128**2, 1000)
+    for step in (1, 4999, 5001):
+        distilled, usual = plan(config, step), plan(PlanConfig(), step)
+        assert torch.equal(distilled.views.azimuth, usual.views.azimuth)
+        assert distilled.num_rays == usual.num_rays == usual.num_pixels
+
+
 def test_batches_have_the_structure_of_their_kind():
     for p in plans(PlanConfig(identical_views="identical"), 400):
         frames, views = p.frames.diff(), p.views
@@ -154,6 +168,7 @@ def test_steps_follow_the_configured_law_of_elevations():
         ({"image_sizes": (0, 64)}, "at least 1"),
         ({"reference_sizes": (0, 64)}, "at least 1"),
         ({"reference_sizes": (64,)}, "reference-sizes has 1 values for 2 stages"),
+        ({"reference_rays": 0}, "reference-rays is 0: give at least 1"),
         ({"independent": -1.0}, "shares"),
     ],
 )

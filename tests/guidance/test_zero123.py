@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.base import GuidanceDraws, Start, draw
@@ -20,6 +21,7 @@ from consistent4d_ns.guidance.fused import runs_fused
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance, multiplies_bf16, network_dtype
+from tests.device.test_cuda_graphs import Recomputing
 from tests.support.agreement import assert_agrees
 
 LEVELS, VIEWS = 2, 3
@@ -185,9 +187,9 @@ def test_gradient_is_that_of_the_definition(guidance: Zero123Guidance, rendered:
     assert_agrees("loss", total, loss.detach(), 1e-5, relative=True)
 
 
-def test_one_unet_call_with_an_empty_first_half(
-    guidance: Zero123Guidance, rendered: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unet_calls(guidance: Zero123Guidance, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Input and context of each call of the UNet."""
     calls: list[tuple[Tensor, Tensor]] = []
     unet: Any = guidance._networks.unet
     forward = unet.forward
@@ -197,8 +199,14 @@ def test_one_unet_call_with_an_empty_first_half(
         return forward(sample, timestep, encoder_hidden_states=encoder_hidden_states)
 
     monkeypatch.setattr(unet, "forward", recording)
+    return calls
+
+
+def test_one_unet_call_with_an_empty_first_half(
+    guidance: Zero123Guidance, rendered: Tensor, unet_calls: list[tuple[Tensor, Tensor]]
+) -> None:
     guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)
-    ((sample, context),) = calls
+    ((sample, context),) = unet_calls
     half = LEVELS * VIEWS
     assert len(sample) == len(context) == 2 * half
     assert not sample[:half, 4:].any()
@@ -234,6 +242,48 @@ def test_guidance_scale_1_ignores_the_unconditional_half(guidance: Zero123Guidan
         guidance.predict_noise(draws.noise, draws.timesteps, conditions, s) for s in (0.0, 1.0, 5.0)
     )
     assert_agrees("guided", guided, uncond + 5 * (cond - uncond), 1e-4)
+
+
+def test_guidance_scale_1_is_the_conditional_half_alone(
+    guidance: Zero123Guidance, rendered: Tensor, unet_calls: list[tuple[Tensor, Tensor]]
+) -> None:
+    """With the same result as of both halves, which a scale that is known on the device alone needs."""
+    draws, conditions = draws_for(guidance), guidance.view_conditions(POSES, FRAMES)
+    inputs = (draws.noise, draws.timesteps, conditions)
+    both, alone = guidance.predict_noise(*inputs, torch.tensor(1.0)), guidance.predict_noise(*inputs, 1.0)
+    assert_agrees("guided", alone, both, 1e-5)
+    guidance.loss(rendered, POSES, FRAMES, draws, 1.0)
+    generator = torch.Generator().manual_seed(4)
+    guidance.sample(POSES, FRAMES, scale=1.0, generator=generator, steps=2)
+    guidance.sample(POSES, FRAMES, scale=2.0, generator=generator, steps=2)
+    half = LEVELS * VIEWS
+    assert [len(sample) for sample, _ in unet_calls] == [2 * half, half, half, VIEWS, VIEWS, 2 * VIEWS, 2 * VIEWS]
+    sample, context = unet_calls[2]
+    assert torch.equal(sample[:, 4:], guidance.conditions.latents[FRAMES].repeat(LEVELS, 1, 1, 1))
+    assert torch.equal(context, conditions.tokens.repeat(LEVELS, 1, 1))
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_scale_may_change_during_training(
+    networks: Zero123Networks, frames: Tensor, rendered: Tensor, graphs: bool
+) -> None:
+    """Recorded once at 1 and once for all other scales; losses go on meeting their limit at 1 from both sides."""
+    guidance, recorders = prepared(networks, frames), []
+    draws = draws_for(guidance)
+
+    def recorder() -> Recomputing:
+        recorders.append(Recomputing())
+        return recorders[-1]
+
+    guidance._graphed_distil = Graphed(guidance._distil, enabled=graphs, recorder=recorder)
+    scales = (5.0, 1.0, 0.9999, 1.0001, 1.0, 5.0)
+    losses = [guidance.loss(rendered, POSES, FRAMES, draws, scale) for scale in scales]
+    for around in losses[2:4]:
+        assert_agrees("loss", around, losses[1], 1e-3, relative=True)
+    assert torch.equal(losses[1], losses[4])
+    assert torch.equal(losses[0], losses[5])
+    assert not torch.equal(losses[0], losses[1])
+    assert [len(recorder.recorded) for recorder in recorders] == ([2] if graphs else [])
 
 
 def test_samples_are_images_and_reproducible(guidance: Zero123Guidance) -> None:
@@ -285,8 +335,21 @@ def test_what_only_previews_need_is_freed(networks: Zero123Networks, frames: Ten
     assert not hasattr(guidance._networks, "image_encoder")
     assert not any(name.startswith("decoder") for name in guidance._networks.vae.state_dict())
     assert torch.isfinite(guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)).all()
-    with pytest.raises(InputError, match=r"guidance\.previews is False.*set it to True"):
+    with pytest.raises(InputError, match=r"decoder is not in memory any more: guidance\.previews True keeps it"):
         guidance.sample(POSES, FRAMES, scale=3.0, generator=torch.Generator())
+
+
+def test_sampling_ends_when_it_is_not_needed_any_more(
+    networks: Zero123Networks, frames: Tensor, rendered: Tensor
+) -> None:
+    guidance = prepared(networks, frames, previews=True)
+    before = guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0)
+    guidance.sample(POSES, FRAMES, scale=1.0, generator=torch.Generator(), steps=1)
+    guidance.end_sampling()
+    guidance.end_sampling()
+    assert torch.equal(guidance.loss(rendered, POSES, FRAMES, draws_for(guidance), 5.0), before)
+    with pytest.raises(InputError, match="decoder is not in memory any more"):
+        guidance.sample(POSES, FRAMES, scale=1.0, generator=torch.Generator(), steps=1)
 
 
 def test_use_before_preparation_is_refused(networks: Zero123Networks, rendered: Tensor) -> None:

@@ -24,15 +24,14 @@ def bank() -> TargetBank:
     return bank_from_images(40, moments, rgb, opacity, opacity < 0.5)
 
 
-def test_a_batch_is_view_major():
-    stored, targets = bank(), torch.tensor([3, 1, 3])
-    batch = stored.batch(targets)
-    assert batch["image"].shape == (3 * SIZE**2, 3)
-    images = batch["image"].view(3, SIZE, SIZE, 3)
-    assert torch.equal(images[0], images[2])
-    assert torch.equal(images[1].movedim(-1, 0), stored.rgb[1] / 255)
-    assert torch.equal(batch["alpha"].view(3, SIZE, SIZE), stored.opacity[targets] / 255)
-    assert torch.equal(batch["judged"].view(3, SIZE, SIZE), stored.judged[targets].float())
+def test_pixels_are_counted_view_after_view_and_row_after_row():
+    stored, every = bank(), torch.arange(COUNT * SIZE**2)
+    pixels = every.flip(0)[::3]
+    whole, some = stored.batch(every), stored.batch(pixels)
+    assert torch.equal(whole["image"].view(COUNT, SIZE, SIZE, 3).movedim(-1, 1), stored.rgb / 255)
+    assert torch.equal(whole["alpha"].view(COUNT, SIZE, SIZE), stored.opacity / 255)
+    assert torch.equal(whole["judged"].view(COUNT, SIZE, SIZE), stored.judged.float())
+    assert all(torch.equal(some[name], whole[name][pixels]) for name in whole)
 
 
 def test_values_are_rounded_to_the_nearest_of_256():

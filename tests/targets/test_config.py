@@ -50,7 +50,7 @@ def test_the_learning_rate_falls_while_views_are_held():
         ("imagine", {"strengths": (1.5,)}, r"imagine\.strengths .*noise level 1\.5"),
         ("imagine", {"sampling_steps": 900}, r"sampling-steps: .*900 steps from noise level 0\.8"),
         ("imagine", {"scale": float("nan")}, r"imagine\.scale is nan"),
-        ("hold", {"batch": 0}, r"hold\.batch is 0"),
+        ("hold", {"rays": 0}, r"hold\.rays is 0"),
         ("hold", {"image_size": 0}, r"hold\.image-size is 0"),
         ("hold", {"opacity_range": (0.8, 0.2)}, r"hold\.opacity-range is 0\.8 0\.2"),
         ("hold", {"final_rate": 0.0}, r"hold\.final-rate is 0\.0"),

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 
 from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig, target_rounds
+from consistent4d_ns.targets.bank import TargetBank
+from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig
 from consistent4d_ns.targets.making import rendered
 from consistent4d_ns.targets.silhouettes import background, cleaned
+from consistent4d_ns.targets.stages import TargetStages
 from tests.support.tiny import FRAMES, losses_and_gradients, tiny_config, tiny_pipeline, toy_folder
 
 SIZE = 16
 TARGETS = TargetsConfig(
-    ImagineConfig(steps=4, views=5, sampling_steps=2, batch=2, image_size=SIZE),
-    HoldConfig(steps=6, begin_step=10, views=7, batch=3, image_size=SIZE),
+    ImagineConfig(steps=4, views=5, sampling_steps=2, rays=200, image_size=SIZE),
+    HoldConfig(steps=6, begin_step=10, views=7, rays=300, image_size=SIZE),
 )
 """Imagined views at steps 0 to 3 and 4 to 7, held ones at 10 to 15."""
 
@@ -32,8 +37,14 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def pipeline(data: Path) -> Consistent4DPipeline:
     made = tiny_pipeline(data)
-    made.config.targets, made.target_rounds = TARGETS, target_rounds(TARGETS)
+    made.targets = TargetStages(TARGETS, made.datamanager, made.seed)
     return made
+
+
+def bank_at(pipeline: Consistent4DPipeline, step: int) -> TargetBank | None:
+    """The target views at a step."""
+    pipeline.plan(step)
+    return pipeline.targets.bank
 
 
 def test_odd_steps_of_a_round_fit_target_views(pipeline: Consistent4DPipeline):
@@ -41,8 +52,8 @@ def test_odd_steps_of_a_round_fit_target_views(pipeline: Consistent4DPipeline):
     assert {kinds[step] for step in range(0, 17, 2)} == {StepKind.REFERENCE}
     assert {kinds[step] for step in (1, 3, 5, 7, 11, 13, 15)} == {StepKind.TARGETS}
     assert kinds[9].is_distilled
-    assert pipeline.bank is None
-    assert [len(pipeline.plan(step).frames) for step in (1, 11)] == [2, 3]
+    assert pipeline.targets.bank is None
+    assert [pipeline.plan(step).num_rays for step in (1, 11)] == [200, 300]
 
 
 @pytest.mark.parametrize("step", [1, 5, 11])
@@ -50,7 +61,7 @@ def test_a_step_repeats_from_its_draws(pipeline: Consistent4DPipeline, step: int
     draws = pipeline.draw(step)
     once, again = losses_and_gradients(pipeline, draws), losses_and_gradients(pipeline, draws)
     assert {"target_rgb_0", "target_rgb_1", "target_mask_0", "target_mask_1"} <= once[0].keys()
-    assert not {"sds_0", "rgb_0", "sparsity"} & once[0].keys()
+    assert not {"sds_0", "rgb_0", "sparsity", "normal_smoothness_2d"} & once[0].keys()
     for a, b in zip(once, again, strict=True):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
@@ -58,25 +69,26 @@ def test_a_step_repeats_from_its_draws(pipeline: Consistent4DPipeline, step: int
 
 
 def test_terms_by_hand(pipeline: Consistent4DPipeline):
-    """Mean squared errors over all pixels; the opacity counts where it is judged."""
+    """Mean squared errors over the drawn pixels; the opacity counts where it is judged."""
     draws = pipeline.draw(1)
-    rays, _ = pipeline.datamanager.batch(draws.plan)
+    bank, pixels = pipeline.targets.bank, draws.pixels
+    assert bank is not None
+    assert pixels is not None
+    assert len(pixels) == 200
+    rays = view_rays(bank.moments.views, bank.moments.times, SIZE)[pixels]
     losses, _ = losses_and_gradients(pipeline, draws)
     rendering = pipeline.model.render(rays, draws.rendering, with_normals=False)
-    bank, targets = pipeline.bank, draws.plan.targets
-    assert bank is not None
-    assert targets is not None
-    rgb = bank.rgb[targets].movedim(1, -1).reshape(-1, 3) / 255
+    rgb = bank.rgb.movedim(1, -1).reshape(-1, 3)[pixels] / 255
     error = (rendering.rgb[1].detach() - rgb).square().mean()
     assert float(losses["target_rgb_1"].detach()) == pytest.approx(200 * float(error), rel=1e-5)
-    judged = bank.judged[targets].flatten()
+    judged = bank.judged.flatten()[pixels]
     error = (rendering.accumulation[0].detach().square() * judged).mean()
     assert float(losses["target_mask_0"].detach()) == pytest.approx(20 * float(error), rel=1e-5)
 
 
 def test_imagined_views_are_the_prior_s(pipeline: Consistent4DPipeline):
     """The exact score's samples are the truth; opacity is judged in the background, as 0."""
-    bank = pipeline.current_bank(1)
+    bank = bank_at(pipeline, 1)
     assert bank is not None
     truth = pipeline.guidance.truth(  # type: ignore[union-attr]
         bank.moments.views.elevation, bank.moments.views.azimuth, bank.moments.views.distance, bank.moments.frames
@@ -88,7 +100,7 @@ def test_imagined_views_are_the_prior_s(pipeline: Consistent4DPipeline):
 
 
 def test_held_views_are_the_object_s_own(pipeline: Consistent4DPipeline):
-    bank = pipeline.current_bank(10)
+    bank = bank_at(pipeline, 10)
     assert bank is not None
     rgb, opacity = cleaned(*rendered(pipeline.model, bank.moments, SIZE), (0.5, 0.5), 0.1)
     assert float((bank.rgb / 255 - rgb).abs().max()) <= 0.5 / 255 + 1e-5
@@ -98,53 +110,56 @@ def test_held_views_are_the_object_s_own(pipeline: Consistent4DPipeline):
 
 
 def test_a_bank_is_made_once_and_the_same_again(pipeline: Consistent4DPipeline, data: Path):
-    first = pipeline.current_bank(4)
+    first = bank_at(pipeline, 4)
     assert first is not None
-    assert pipeline.current_bank(5) is first
-    pipeline.bank = None
-    again = pipeline.current_bank(7)
+    assert bank_at(pipeline, 5) is first
+    pipeline.targets.bank = None
+    again = bank_at(pipeline, 7)
     assert again is not None
     assert torch.equal(first.rgb, again.rgb)
     assert torch.equal(first.moments.views.azimuth, again.moments.views.azimuth)
-    other = pipeline.current_bank(10)
+    other = bank_at(pipeline, 10)
     assert other is not None
     assert other.begin == 10
 
 
 def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DPipeline, data: Path):
     pipeline.draw(10)
-    assert pipeline.targets_state(15) is None
-    state = pipeline.targets_state(12)
+    assert pipeline.targets.state_after(15) is None
+    state = pipeline.targets.state_after(12)
     assert state is not None
     other = tiny_pipeline(data)
-    other.config.targets, other.target_rounds = TARGETS, pipeline.target_rounds
-    other.load_targets(state)
+    other.targets = TargetStages(TARGETS, other.datamanager, other.seed)
+    other.targets.load(state, "cpu")
     ours, theirs = pipeline.draw(13), other.draw(13)
-    assert other.bank is not None
-    assert other.bank.state_dict().keys() == state.keys()
+    assert other.targets.bank is not None
+    assert other.targets.bank.state_dict().keys() == state.keys()
     assert torch.equal(ours.plan.views.azimuth, theirs.plan.views.azimuth)
+    assert ours.pixels is not None
+    assert theirs.pixels is not None
+    assert torch.equal(ours.pixels, theirs.pixels)
     assert all(name.startswith("_model.") for name in pipeline.state_dict())
 
 
 def test_nothing_is_saved_before_a_round(pipeline: Consistent4DPipeline):
     pipeline.draw(8)
-    assert pipeline.targets_state(9) is None
+    assert pipeline.targets.state_after(9) is None
     pipeline.draw(3)
-    assert pipeline.targets_state(3) is None, "the next round makes its own"
+    assert pipeline.targets.state_after(3) is None, "the next round makes its own"
 
 
 def test_while_distillation_is_paused_only_held_views_are_fitted(pipeline: Consistent4DPipeline):
     pipeline.steer(pause_distillation=True)
     pipeline.adopt_steering(1)
     assert {pipeline.plan(step).kind for step in range(10)} == {StepKind.REFERENCE}
-    assert pipeline.bank is None
+    assert pipeline.targets.bank is None
     assert pipeline.plan(11).kind is StepKind.TARGETS
 
 
 def test_holding_needs_no_prior(data: Path):
     pipeline = tiny_pipeline(data, priors=False)
-    pipeline.config.targets.hold = TARGETS.hold
-    pipeline.target_rounds = target_rounds(pipeline.config.targets)
+    held = TargetsConfig(hold=TARGETS.hold)
+    pipeline.targets = TargetStages(held, pipeline.datamanager, pipeline.seed)
     assert pipeline.plan(11).kind is StepKind.TARGETS
     assert pipeline.plan(9).kind is StepKind.REFERENCE
 
@@ -168,9 +183,24 @@ def test_imagining_keeps_the_prior_s_decoder(data: Path, monkeypatch: pytest.Mon
     assert not config.guidance.previews
 
 
+@pytest.mark.parametrize("previews", [False, True])
+def test_the_decoder_is_freed_after_the_last_round(
+    pipeline: Consistent4DPipeline, monkeypatch: pytest.MonkeyPatch, previews: bool
+):
+    freed, current = [], 0
+    pipeline.config.guidance.previews = previews
+    monkeypatch.setattr(pipeline.guidance, "end_sampling", lambda: freed.append(current))
+    callbacks = pipeline.get_training_callbacks(cast(TrainingCallbackAttributes, None))
+    for current in range(10):
+        for callback in callbacks:
+            callback.run_callback_at_location(current, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    assert freed == ([] if previews else [7, 8, 9])
+
+
 def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipeline):
     _, _, metrics = pipeline.training_step(pipeline.draw(13))
     assert float(metrics["weight/target_rgb_0"]) == 200
     assert float(metrics["weight/target_mask_1"]) == 20
     assert float(metrics["schedule/learning_rate_factor"]) == pytest.approx(0.1**0.5)
     assert float(metrics["schedule/image_size"]) == SIZE
+    assert float(metrics["schedule/rays"]) == 300

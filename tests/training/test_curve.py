@@ -16,8 +16,8 @@ CURVE = Path(curve.__file__).parent / "curves" / "denoiser.jsonl"
 
 def test_the_bundled_prior_went_on_learning_what_holds_for_unseen_objects() -> None:
     rows = [json.loads(line) for line in CURVE.read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(250, 18_001, 250))
-    assert rows[-1]["samples"] == 3250 * 512 + 14_750 * 1024
+    assert [row["step"] for row in rows] == list(range(250, 26_001, 250))
+    assert rows[-1]["samples"] == 3250 * 512 + (14_750 + 2000) * 1024 + 6000 * 2048
     for level in curve.LEVELS:
         first, last = (row[f"held_out_{level}"] for row in (rows[0], rows[-1]))
         assert last < 0.6 * first

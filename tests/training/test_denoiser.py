@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -22,7 +23,7 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from training import autoencoder, denoiser, export, networks
 from training.denoiser import BINS, Balance, Course, LatentViews, Schedule, draw_batch
 from training.networks import IMAGE_SIZE, LATENT, Denoiser, load_autoencoder, new_autoencoder, new_networks
-from training.optimise import LARGEST_NORM, Journal, Optimiser, learning_rate
+from training.optimise import LARGEST_NORM, Journal, Optimiser, learning_rate, orthogonalised
 from training.scenes import FOVY, INPUT_VIEWS
 from training.viewset import HELD_OUT, VIEWS, ViewSet, save_views
 
@@ -225,6 +226,53 @@ def test_masters_learn_what_half_precision_would_lose() -> None:
     assert optimiser.masters[0].item() == pytest.approx(1 - 64e-4, abs=1e-5)
     assert weight.item() == pytest.approx(1 - 64e-4, abs=4e-3)
     assert weight.item() < 1
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40)])
+def test_orthogonalised_matrices_keep_their_directions_and_lose_their_sizes(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=seeded(0)) * torch.tensor([1e-4, 1.0, 1e4])[:, None, None]
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    sizes = torch.linalg.diagonal(u.mT @ orthogonalised(matrices).float() @ vh.mT)
+    assert sizes.min() > 0.6
+    assert sizes.max() < 1.3
+
+
+def wide_network(seed: int) -> nn.Module:
+    """Two matrices of one shape and a kernel for Muon; an embedding, biases and a thin matrix for AdamW."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Embedding(64, 32), nn.Linear(32, 32), nn.Linear(32, 32, bias=False), nn.Conv2d(32, 32, 3), nn.Linear(32, 2)
+    )
+
+
+def test_muon_updates_matrices_of_feature_maps_by_their_orthogonalised_gradient() -> None:
+    optimiser = Optimiser(wide_network(0), weight_decay=0.5, decay=0.9, muon=True)
+    before = [master.clone() for master in optimiser.masters]
+    take_step(optimiser, 0)
+    suited = [tuple(m.shape) for group in optimiser.muon.groups for m in group]
+    assert sorted(suited) == [(32, 32), (32, 32), (32, 32, 3, 3)]
+    for old, new in zip(before, optimiser.masters, strict=True):
+        assert new.grad is not None
+        if tuple(new.shape) in suited:
+            matrix = new.grad.flatten(1)
+            update = 0.2 * math.sqrt(max(matrix.shape)) * orthogonalised(matrix[None])[0].view(new.shape)
+            torch.testing.assert_close(new, old * (1 - 0.5e-2) - 1e-2 * update, atol=5e-4, rtol=1e-3)
+        else:
+            kept = 1 - 0.5e-2 if new.ndim > 1 else 1.0
+            torch.testing.assert_close(new, old * kept - 1e-2 * new.grad.sign(), atol=1e-4, rtol=1e-3)
+
+
+def test_resuming_with_muon_is_exact(tmp_path: Path) -> None:
+    whole = Optimiser(wide_network(0), weight_decay=0.1, decay=0.9, muon=True)
+    take_step(whole, 0)
+    whole.save(tmp_path / "state.pt")
+    resumed = Optimiser(wide_network(1), weight_decay=0.1, decay=0.9, muon=True)
+    resumed.load(tmp_path / "state.pt")
+    for seed in (1, 2):
+        take_step(whole, seed)
+        take_step(resumed, seed)
+    assert all(torch.equal(a, b) for a, b in zip(whole.masters, resumed.masters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, resumed.parameters, strict=True))
 
 
 def test_averages_follow_the_parameters() -> None:

@@ -19,7 +19,8 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.nerfstudio_internals import replace_render_threads
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.steering import Steering
-from consistent4d_ns.targets.config import HoldConfig, TargetsConfig, target_rounds
+from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
+from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.viewer.controls import Controls
 from consistent4d_ns.viewer.elements import Note
 from consistent4d_ns.viewer.frames import Frames
@@ -137,7 +138,7 @@ def test_progress_shows_stage_noise_and_terms(pipeline, monkeypatch):
     progress.show(150)
     assert progress.stage.value == "2 of 2: 32 pixels"
     config = TargetsConfig(hold=HoldConfig(steps=10, begin_step=145))
-    monkeypatch.setattr(pipeline, "target_rounds", target_rounds(config))
+    monkeypatch.setattr(pipeline, "targets", TargetStages(config, pipeline.datamanager, 0))
     progress.show(150)
     assert progress.stage.value == "held views: 64 pixels"
 

@@ -1,0 +1,104 @@
+"""The stages of a training that fit target views: the round that a step belongs to, and the bank that it fits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from nerfstudio.utils.comms import is_main_process
+from torch import Tensor
+
+from consistent4d_ns.data.datamanager import Consistent4DDataManager
+from consistent4d_ns.data.planning import StepPlan
+from consistent4d_ns.draws import step_generator
+from consistent4d_ns.guidance.base import Guidance, ViewSampler
+from consistent4d_ns.messages import say
+from consistent4d_ns.model import Consistent4DModel
+from consistent4d_ns.targets.bank import TargetBank, bank_from_state
+from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
+from consistent4d_ns.targets.planning import draw_moments, plan_targets
+
+
+class TargetStages:
+    """Makes a bank of target views when a round begins, plans the steps that fit it, and frees it after the round.
+
+    `bank` holds the target views of the current round, if there is one: all that is state here.
+    """
+
+    def __init__(self, config: TargetsConfig, data: Consistent4DDataManager, seed: int) -> None:
+        """
+        Args:
+            config: When target views are made, and how.
+            data: The frames, and where cameras may be.
+            seed: Decides all draws. It is the same in all processes, so that all make the same views.
+        """
+        self.config, self._data, self._seed = config, data, seed
+        self.rounds = target_rounds(config)
+        self.bank: TargetBank | None = None
+
+    def plan(self, step: int, model: Consistent4DModel, prior: Guidance | None, paused: bool) -> StepPlan | None:
+        """What `step` fits of the target views; None outside of all rounds. The first step of a round makes them.
+
+        Args:
+            step: Training step, 0-based.
+            model: The object, of which views are rendered.
+            prior: What views are sampled from.
+            paused: Whether distillation is paused. Then imagined views are not fitted either, because they come from
+                the prior; held ones are.
+        """
+        current = round_at(self.rounds, step)
+        if current is None:
+            self.bank = None
+            return None
+        if paused and current.is_imagined:
+            return None
+        if self.bank is None or self.bank.begin != current.begin:
+            self.bank = None  # not beside the new one
+            self.bank = self.make(current, model, prior)
+        return plan_targets(step, self.bank.moments, self.bank.image_size, current.rays)
+
+    def make(self, current: TargetRound, model: Consistent4DModel, prior: Guidance | None) -> TargetBank:
+        """The target views of a round, of the object as it is now."""
+        data, config = self._data, self.config
+        if is_main_process():
+            say(f"Making {current.views} target views: {current.name}.")
+        generator = step_generator(self._seed, current.begin, "target views", "cpu")
+        moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
+        render = partial(rendered, model)
+        if not current.is_imagined:
+            return held_bank(config.hold, current, moments, render)
+        assert isinstance(prior, ViewSampler)
+        noise = step_generator(self._seed, current.begin, "target noise", "cpu")
+        return imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise)
+
+    def batch(self, pixels: Int64[Tensor, " rays"]) -> dict[str, Tensor]:
+        """What some pixels of the current round's views are to show (see `TargetBank.batch`)."""
+        assert self.bank is not None
+        return self.bank.batch(pixels)
+
+    def rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at training step `step`."""
+        current = round_at(self.rounds, step)
+        return 1.0 if current is None else current.rate_factor(step)
+
+    def samples_after(self, step: int) -> bool:
+        """Whether a step after `step` may sample views from the prior."""
+        return any(one.is_imagined and step + 1 < one.end for one in self.rounds)
+
+    def state_after(self, step: int) -> dict[str, Any] | None:
+        """The target views as values for a checkpoint after `step`; None if the next step fits none of them."""
+        following = round_at(self.rounds, step + 1)
+        if self.bank is None or following is None or self.bank.begin != following.begin:
+            return None
+        return self.bank.state_dict()
+
+    def load(self, state: dict[str, Any] | None, device: torch.device | str) -> None:
+        """Take up target views from `state_after`.
+
+        Raises:
+            LookupError: something is missing from them.
+        """
+        self.bank = None if state is None else bank_from_state(state, device)
