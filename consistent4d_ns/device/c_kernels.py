@@ -39,7 +39,7 @@ def compiler() -> str | None:
         command = [str(found), *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
         if found is not None and not subprocess.run(command, capture_output=True).returncode:
             return found
-    say(f"There is no C compiler that works ({name}): torch computes the field on the CPU, which takes longer.")
+    say(f"There is no C compiler that works ({name}): torch computes what kernels would, which takes longer.")
     return None
 
 
