@@ -18,6 +18,7 @@ import tyro
 from consistent4d_ns.guidance.exact import ExactScoreGuidance
 from consistent4d_ns.method_configs import consistent4d_mini, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.targets.config import TargetsConfig
 from consistent4d_ns.toy import ToyTruth, write_sequence
 
 
@@ -36,13 +37,15 @@ class Options:
 
 
 def make_pipeline(data: Path, options: Options, guided: bool) -> Consistent4DPipeline:
-    """The mini preset without RIFE; `guided` adds the exact score."""
+    """The mini preset without stages of target views; `guided` adds the exact score."""
     config = preset(consistent4d_mini)
     config.data = config.pipeline.datamanager.data = data
     config.pipeline.datamanager.dataparser.image_size = options.size
-    config.pipeline.datamanager.plan.image_sizes = (options.size // 2, options.size)
-    config.pipeline.datamanager.plan.stage_steps = (0, options.steps // 2)
-    config.pipeline.interpolation.kind = config.pipeline.guidance.kind = "none"
+    plan = config.pipeline.datamanager.plan
+    plan.image_sizes, plan.stage_steps = (options.size // 2, options.size), (0, options.steps // 2)
+    plan.reference_sizes, plan.reference_rays = (), None
+    config.pipeline.guidance.kind = "none"
+    config.pipeline.targets = TargetsConfig()
     config.pipeline.model.loss_weights.sds = (options.sds_weight,)
     config.pipeline.model.render_normals = False
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """4D quality: trains variants of consistent4d-mini on sequences with ground-truth novel views and evaluates them.
 
     python -m benchmarks.four_d --data toy gt4d/Fox gt4d/Trex --out four_d.json --jobs 4 --perceptual stlpips*.whl
-    python -m benchmarks.four_d --data gt4d/Fox --variants guidance+icl --out scan.json \\
+    python -m benchmarks.four_d --data gt4d/Fox --variants preset --out scan.json \\
         --scan pipeline.guidance.scale=1,2,3,5 pipeline.model.loss_weights.sds=0.03,0.1 --set max_num_iterations=500
 
 Run it in the root of the repository; the plugin need not be installed. A sequence is a folder with `input/`, `eval_*/`
@@ -80,11 +80,17 @@ def without_guidance(config: Consistent4DTrainerConfig) -> None:
 def without_prior(config: Consistent4DTrainerConfig) -> None:
     """Supervise novel views with the consistency loss alone."""
     config.pipeline.guidance.kind = "none"
+    with_consistency(config)
 
 
 def without_consistency(config: Consistent4DTrainerConfig) -> None:
     """Supervise novel views with the prior alone."""
     config.pipeline.interpolation.kind = "none"
+
+
+def with_consistency(config: Consistent4DTrainerConfig) -> None:
+    """Supervise novel views with the consistency loss too."""
+    config.pipeline.interpolation.kind = "rife"
 
 
 def as_set(config: Consistent4DTrainerConfig) -> None:
@@ -100,10 +106,11 @@ def one_level(config: Consistent4DTrainerConfig) -> None:
 
 
 VARIANTS: dict[str, Callable[[Consistent4DTrainerConfig], None]] = {
+    "preset": as_set,
     "none": without_guidance,
     "icl": without_prior,
     "guidance": without_consistency,
-    "guidance+icl": as_set,
+    "guidance+icl": with_consistency,
     "one-level": one_level,
 }
 """Variants that can be compared; applied after `--set` and `--scan`."""
@@ -117,9 +124,9 @@ class Options:
     """Sequences with ground truth."""
     out: Path
     """New JSON file for the results."""
-    variants: tuple[str, ...] = ("none", "guidance", "guidance+icl", "one-level")
-    """Names out of none (no prior, no consistency loss), icl (no prior), guidance (no consistency loss), guidance+icl
-    (the preset) and one-level (the preset with its finest level only)."""
+    variants: tuple[str, ...] = ("none", "preset", "guidance+icl", "one-level")
+    """Names out of preset, none (no prior, no consistency loss), icl (no prior, but the consistency loss), guidance (no
+    consistency loss), guidance+icl (both) and one-level (the preset with its finest level only)."""
     overrides: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
     """Changes to the preset for all variants: PATH=VALUE, with VALUE as after ns-train's option of that name
     ("pipeline.datamanager.plan.clip_views=4 4")."""

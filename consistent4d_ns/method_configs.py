@@ -22,6 +22,7 @@ from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.schedules import Anneal
+from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, FieldOptimizerConfig, TrainingLogConfig
 
 
@@ -31,9 +32,11 @@ def method(
     *,
     model: Consistent4DModelConfig,
     plan: PlanConfig,
+    targets: TargetsConfig,
     steps: int = 10_000,
     image_size: int = 256,
     guidance: GuidanceConfig | None = None,
+    interpolation: InterpolationConfig | None = None,
 ) -> MethodSpecification:
     """A method, from the values in which presets differ."""
     config = Consistent4DTrainerConfig(
@@ -50,7 +53,8 @@ def method(
             ),
             model=model,
             guidance=guidance or GuidanceConfig(),
-            interpolation=InterpolationConfig(),
+            interpolation=interpolation or InterpolationConfig(),
+            targets=targets,
         ),
         optimizers={"field": {"optimizer": FieldOptimizerConfig(), "scheduler": None}},
         machine=MachineConfig(seed=0, device_type="cuda" if torch.cuda.is_available() else "cpu"),
@@ -62,11 +66,20 @@ def method(
     return MethodSpecification(config=config, description=description)
 
 
+FULL_PLAN = PlanConfig(reference_sizes=(256, 256), reference_rays=16_384)
+"""Frames and cameras of the presets for full-size priors."""
+FULL_TARGETS = TargetsConfig(
+    imagine=ImagineConfig(steps=500, strengths=(1.0, 0.8, 0.6), scale=3.0, rays=16_384, image_size=256),
+    hold=HoldConfig(steps=2000, begin_step=8000, views=384, rays=16_384, image_size=256),
+)
+"""Stages that fit target views in these presets: the first 1500 steps and the last 2000."""
+
 consistent4d = method(
     "consistent4d",
     "Consistent4D: a 360-degree dynamic object from one video (two levels, the paper's setting).",
     model=Consistent4DModelConfig(),
-    plan=PlanConfig(),
+    plan=FULL_PLAN,
+    targets=FULL_TARGETS,
 )
 
 consistent4d_big = method(
@@ -76,7 +89,8 @@ consistent4d_big = method(
         grid_resolutions=((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32)),
         loss_weights=LossWeights(rgb=(500.0, 500.0, 200.0, 500.0), sds=(0.1, 0.1, 0.003, 0.1)),
     ),
-    plan=PlanConfig(),
+    plan=FULL_PLAN,
+    targets=FULL_TARGETS,
 )
 
 consistent4d_mini = method(
@@ -90,17 +104,30 @@ consistent4d_mini = method(
         occupancy_resolution=24,
         loss_weights=LossWeights(consistency=(800.0,), orientation=Anneal(0.0), normal_smoothness_3d=0.0),
     ),
-    plan=PlanConfig(stage_steps=(0, 500), image_sizes=(32, 64), views=(4, 2), clip_views=(4, 4)),
-    steps=1_000,
+    plan=PlanConfig(
+        stage_steps=(0, 500),
+        image_sizes=(32, 64),
+        reference_sizes=(128, 128),
+        reference_rays=4096,
+        views=(4, 2),
+        clip_views=(4, 4),
+    ),
+    targets=TargetsConfig(
+        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=64, sampling_steps=10, scale=1.0),
+        hold=HoldConfig(steps=1000, begin_step=1250, views=384),
+    ),
+    steps=2_250,
     image_size=128,
     # Chosen by results (docs/results.md).
     guidance=GuidanceConfig(
         prior=NAME,
-        scale=1.5,
+        scale=1.0,
         min_noise=Anneal(0.8, 0.2, 700),
         max_noise=Anneal(0.98, 0.4, 700),
         previews=True,
     ),
+    # The small prior's views already change slowly: the consistency loss takes motion and detail from them.
+    interpolation=InterpolationConfig(kind="none"),
 )
 
 PRESETS = (consistent4d, consistent4d_big, consistent4d_mini)

@@ -112,7 +112,7 @@ class Consistent4DPipeline(VanillaPipeline):
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
         # Nerfstudio adds the rank to the seed; target views are the same on all ranks.
-        self.targets = TargetStages(config.targets, self.datamanager, self.seed - get_rank())
+        self.targets = TargetStages(config.targets, config.guidance, self.datamanager, self.seed - get_rank())
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
         self.panel = Panel(self, training=test_mode == "val")
@@ -156,7 +156,7 @@ class Consistent4DPipeline(VanillaPipeline):
 
         self.interpolator = load_interpolator(self.config.interpolation, device)
         elevation = float(self.datamanager.input_view.elevation[0])
-        previews = self.config.guidance.previews or self.config.targets.imagines
+        previews = self.config.guidance.previews or self.targets.samples_after(-1)
         prior = dataclasses.replace(self.config.guidance, previews=previews)
         guidance = build_guidance(prior, elevation, device)
         if guidance is not None:

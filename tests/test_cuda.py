@@ -67,7 +67,7 @@ def test_the_host_does_not_wait_for_random_pixels(tmp_path):
     data = pipeline.datamanager
     data.config.plan.reference_rays = 500
     held = TargetsConfig(hold=HoldConfig(steps=4, begin_step=0, views=3, rays=500, image_size=16))
-    pipeline.targets = TargetStages(held, data, 0)
+    pipeline.targets = TargetStages(held, GuidanceConfig(), data, 0)
 
     def step(number: int) -> None:
         plan = pipeline.plan(number)

@@ -229,7 +229,7 @@ def load_averages(network: nn.Module, path: Path) -> None:
     Raises:
         InputError: The file is missing or damaged, or belongs to another network.
     """
-    parameters = list(network.parameters())
+    parameters: list[Tensor] = list(network.parameters())
     torch._foreach_copy_(parameters, load_state(path, parameters)["averages"])
 
 

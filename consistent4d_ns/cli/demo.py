@@ -30,15 +30,13 @@ TOY_FRAMES = 32
 def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Path | None = None) -> None:
     """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure.
 
-    Uses CUDA if available, else the CPU (a few minutes on two cores). The diffusion prior is part of the package;
-    RIFE's weights are downloaded from the package registry. Every run gets a folder of its own below OUT.
+    Uses CUDA if available, else the CPU (a few minutes on two cores). Nothing is downloaded: the diffusion prior is
+    part of the package. Every run gets a folder of its own below OUT.
 
     Args:
         out: Folder for all results.
         data: Frames to train on (see FrameSequence); default: the toy.
     """
-    from consistent4d_ns.cli.weights import weights
-
     begin = time.monotonic()
     if data is not None:
         data = data.expanduser()
@@ -46,14 +44,12 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
             raise InputError(
                 f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy."
             )
-    announce("Step 1 of 4: weights of the frame interpolation network RIFE")
-    weights("rife")
-    announce("Step 2 of 4: frames")
+    announce("Step 1 of 3: frames")
     data = toy_frames(out / "toy") if data is None else data
     print(f"Frames: {data}")
-    announce("Step 3 of 4: training consistent4d-mini; loading PyTorch and Nerfstudio first")
+    announce("Step 2 of 3: training consistent4d-mini; loading PyTorch and Nerfstudio first")
     trainer = train(mini_config(data, out))
-    announce("Step 4 of 4: videos and metrics")
+    announce("Step 3 of 3: videos and metrics")
     report(trainer)
     print(f"view it with:     consistent4d view {trainer.config.get_base_dir() / 'config.yml'}")
     print(f"took {time.monotonic() - begin:.0f} s")

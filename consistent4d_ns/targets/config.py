@@ -14,7 +14,7 @@ from consistent4d_ns.guidance.diffusion import TIMESTEPS, descent_timesteps
 
 @dataclass
 class ImagineConfig:
-    """Rounds in which the prior imagines target views and the object is fitted to them."""
+    """Rounds in which the prior imagines target views and the object is fitted to them; without a prior, none."""
 
     steps: int = 0
     """Training steps of each round; 0: no round."""
@@ -69,13 +69,8 @@ class TargetsConfig:
     hold: HoldConfig = field(default_factory=HoldConfig)
     """Views that the object itself shows."""
 
-    @property
-    def imagines(self) -> bool:
-        """Whether the prior is sampled during training."""
-        return self.imagine.steps > 0 and len(self.imagine.strengths) > 0
-
     def check(self, guidance: GuidanceConfig) -> None:
-        """Raises: InputError: values are out of range, stages overlap, or there is no prior to sample from."""
+        """Raises: InputError: values are out of range, or stages overlap."""
         imagine, hold = self.imagine, self.hold
         for name, part in (("imagine", imagine), ("hold", hold)):
             for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("rays", 1), ("image_size", 1)):
@@ -92,12 +87,7 @@ class TargetsConfig:
                 descent_timesteps(TIMESTEPS, imagine.sampling_steps, strength)
             except InputError as error:
                 raise InputError(f"targets.imagine.strengths or sampling-steps: {error}") from error
-        if self.imagines and guidance.kind == "none":
-            raise InputError(
-                "targets.imagine.steps asks for views that the prior samples, but guidance.kind is none: choose a "
-                "prior, or leave targets.imagine.steps at 0."
-            )
-        rounds = target_rounds(self)
+        rounds = target_rounds(self, guidance)
         for earlier, later in pairwise(rounds):
             if later.begin < earlier.end:
                 raise InputError(
@@ -137,11 +127,12 @@ class TargetRound:
         return self.final_rate ** ((step - self.begin) / (self.end - self.begin))
 
 
-def target_rounds(config: TargetsConfig) -> tuple[TargetRound, ...]:
-    """All rounds in the order of their steps."""
+def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[TargetRound, ...]:
+    """All rounds in the order of their steps; rounds of imagined views only where there is a prior to sample."""
     imagine, hold = config.imagine, config.hold
+    imagines = imagine.steps > 0 and guidance.kind != "none"
     rounds = []
-    for index, strength in enumerate(imagine.strengths if imagine.steps > 0 else ()):
+    for index, strength in enumerate(imagine.strengths if imagines else ()):
         begin = imagine.begin_step + index * imagine.steps
         name = f"imagined views, round {index + 1} of {len(imagine.strengths)}"
         sizes = (imagine.views, imagine.rays, imagine.image_size)

@@ -14,6 +14,7 @@ from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.data.planning import StepPlan
 from consistent4d_ns.draws import step_generator
 from consistent4d_ns.guidance.base import Guidance, ViewSampler
+from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
@@ -28,15 +29,18 @@ class TargetStages:
     `bank` holds the target views of the current round, if there is one: all that is state here.
     """
 
-    def __init__(self, config: TargetsConfig, data: Consistent4DDataManager, seed: int) -> None:
+    def __init__(
+        self, config: TargetsConfig, guidance: GuidanceConfig, data: Consistent4DDataManager, seed: int
+    ) -> None:
         """
         Args:
             config: When target views are made, and how.
+            guidance: Which prior they are sampled from.
             data: The frames, and where cameras may be.
             seed: Decides all draws. It is the same in all processes, so that all make the same views.
         """
         self.config, self._data, self._seed = config, data, seed
-        self.rounds = target_rounds(config)
+        self.rounds = target_rounds(config, guidance)
         self.bank: TargetBank | None = None
 
     def plan(self, step: int, model: Consistent4DModel, prior: Guidance | None, paused: bool) -> StepPlan | None:

@@ -207,11 +207,12 @@ def test_variants_change_what_they_say():
 
     kinds = {name: (configured(name).guidance.kind, configured(name).interpolation.kind) for name in four_d.VARIANTS}
     assert kinds == {
+        "preset": ("zero123", "none"),
         "none": ("none", "none"),
         "icl": ("none", "rife"),
         "guidance": ("zero123", "none"),
         "guidance+icl": ("zero123", "rife"),
-        "one-level": ("zero123", "rife"),
+        "one-level": ("zero123", "none"),
     }
     model = configured("one-level").model
     model.check()

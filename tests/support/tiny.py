@@ -23,6 +23,7 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig, consistent
 from consistent4d_ns.model import LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.targets.config import TargetsConfig
 from consistent4d_ns.toy import ToyTruth, write_sequence
 
 FRAMES = 9
@@ -80,12 +81,14 @@ def _rendered_toy() -> TemporaryDirectory[str]:
 
 
 def tiny_config(data: Path) -> Consistent4DTrainerConfig:
-    """The mini preset, smaller still, with every loss term switched on and no priors."""
+    """The mini preset, smaller still, with every loss term switched on, no priors and no stages of target views."""
     config = preset(consistent4d_mini)
     config.data = config.pipeline.datamanager.data = data
     config.pipeline.datamanager.dataparser.image_size = SIZE
     plan = config.pipeline.datamanager.plan
     plan.stage_steps, plan.image_sizes, plan.views, plan.clip_views = (0, 100), (16, 32), (2, 1), (3, 3)
+    plan.reference_sizes, plan.reference_rays = (), None
+    config.pipeline.targets = TargetsConfig()
     model = config.pipeline.model
     model.grid_resolutions, model.samples_per_ray = ((8, 8, 8, 4), (16, 16, 16, 8)), 48
     model.loss_weights = LossWeights(

@@ -15,13 +15,12 @@ ON = TargetsConfig(ImagineConfig(steps=250), HoldConfig(steps=1000))
 
 
 def test_there_are_none_by_default():
-    assert target_rounds(TargetsConfig()) == ()
-    assert not TargetsConfig().imagines
+    assert target_rounds(TargetsConfig(), GuidanceConfig()) == ()
     TargetsConfig().check(GuidanceConfig(kind="none"))
 
 
 def test_rounds_follow_each_other():
-    rounds = target_rounds(ON)
+    rounds = target_rounds(ON, GuidanceConfig())
     assert [(one.begin, one.end, one.strength) for one in rounds] == [
         (0, 250, 1.0),
         (250, 500, 0.8),
@@ -35,7 +34,7 @@ def test_rounds_follow_each_other():
 
 
 def test_the_learning_rate_falls_while_views_are_held():
-    imagined, _, held = target_rounds(ON)
+    imagined, _, held = target_rounds(ON, GuidanceConfig())
     assert [imagined.rate_factor(step) for step in (0, 100, 249)] == [1.0, 1.0, 1.0]
     assert held.rate_factor(1000) == 1.0
     assert held.rate_factor(1500) == pytest.approx(0.1**0.5)
@@ -64,6 +63,6 @@ def test_options_that_cannot_work_are_named(part: str, change: dict[str, Any], w
 
 
 def test_imagining_needs_a_prior_and_holding_does_not():
-    with pytest.raises(InputError, match=r"imagine\.steps .* guidance\.kind is none: choose a prior"):
-        ON.check(GuidanceConfig(kind="none"))
-    replace(ON, imagine=ImagineConfig()).check(GuidanceConfig(kind="none"))
+    names = [one.name for one in target_rounds(ON, GuidanceConfig())]
+    assert names == ["imagined views, round 1 of 2", "imagined views, round 2 of 2", "held views"]
+    assert [one.name for one in target_rounds(ON, GuidanceConfig(kind="none"))] == ["held views"]

@@ -11,7 +11,6 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.data.rays import view_rays
-from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.targets.bank import TargetBank
@@ -37,7 +36,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def pipeline(data: Path) -> Consistent4DPipeline:
     made = tiny_pipeline(data)
-    made.targets = TargetStages(TARGETS, made.datamanager, made.seed)
+    made.targets = TargetStages(TARGETS, GuidanceConfig(), made.datamanager, made.seed)
     return made
 
 
@@ -129,7 +128,7 @@ def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DP
     state = pipeline.targets.state_after(12)
     assert state is not None
     other = tiny_pipeline(data)
-    other.targets = TargetStages(TARGETS, other.datamanager, other.seed)
+    other.targets = TargetStages(TARGETS, GuidanceConfig(), other.datamanager, other.seed)
     other.targets.load(state, "cpu")
     ours, theirs = pipeline.draw(13), other.draw(13)
     assert other.targets.bank is not None
@@ -159,17 +158,9 @@ def test_while_distillation_is_paused_only_held_views_are_fitted(pipeline: Consi
 def test_holding_needs_no_prior(data: Path):
     pipeline = tiny_pipeline(data, priors=False)
     held = TargetsConfig(hold=TARGETS.hold)
-    pipeline.targets = TargetStages(held, pipeline.datamanager, pipeline.seed)
+    pipeline.targets = TargetStages(held, GuidanceConfig(), pipeline.datamanager, pipeline.seed)
     assert pipeline.plan(11).kind is StepKind.TARGETS
     assert pipeline.plan(9).kind is StepKind.REFERENCE
-
-
-def test_imagining_is_refused_without_a_prior_but_such_a_run_opens(data: Path):
-    config = tiny_config(data)
-    config.pipeline.targets.imagine.steps = 4
-    with pytest.raises(InputError, match=r"guidance\.kind is none: choose a prior"):
-        config.pipeline.setup(device="cpu", test_mode="val")
-    config.pipeline.setup(device="cpu", test_mode="test")
 
 
 @pytest.mark.parametrize("steps", [0, 4])

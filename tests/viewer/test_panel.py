@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.times import FrameTimes
+from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.nerfstudio_internals import replace_render_threads
@@ -138,7 +139,7 @@ def test_progress_shows_stage_noise_and_terms(pipeline, monkeypatch):
     progress.show(150)
     assert progress.stage.value == "2 of 2: 32 pixels"
     config = TargetsConfig(hold=HoldConfig(steps=10, begin_step=145))
-    monkeypatch.setattr(pipeline, "targets", TargetStages(config, pipeline.datamanager, 0))
+    monkeypatch.setattr(pipeline, "targets", TargetStages(config, GuidanceConfig(), pipeline.datamanager, 0))
     progress.show(150)
     assert progress.stage.value == "held views: 64 pixels"
 
