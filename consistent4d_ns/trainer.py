@@ -15,6 +15,7 @@ from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerC
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
 
+from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
 from consistent4d_ns.files.checkpoints import (
@@ -45,6 +46,8 @@ class Consistent4DTrainer(Trainer):
         hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
+        if self.device == "cpu":
+            keep_freed_memory()
         # The viewer, which is set up later, takes the lock from here.
         self.train_lock: Any = FairLock()
         self.report: TrainingReport | None = None

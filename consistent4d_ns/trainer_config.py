@@ -47,9 +47,9 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
     """Decay rates of the running means of the gradient and of its square."""
 
     def setup(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser; on a CUDA device one that updates everything in one kernel."""
+        """The optimiser; on a CUDA device or the CPU one that updates everything in one kernel."""
         settings = {name: value for name, value in vars(self).items() if name not in ("_target", "max_norm")}
-        fused = True if all(p.is_cuda for p in params) else None
+        fused = True if all(p.device.type in ("cuda", "cpu") for p in params) else None
         return self._target(params, fused=fused, **settings)
 
 

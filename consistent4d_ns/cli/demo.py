@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,15 +74,19 @@ def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
     config.data = config.pipeline.datamanager.data = data
     config.output_dir = out / "runs"
     config.vis = "tensorboard"
+    config.steps_per_eval_image = 0  # Nobody looks at TensorBoard's images meanwhile.
     config.set_timestamp()
     return config
 
 
 def train(config: TrainerConfig) -> Trainer:
     """Train in this process, as `ns-train` does with this configuration."""
-    from nerfstudio.scripts.train import _set_random_seed
+    import numpy as np
+    import torch
 
-    _set_random_seed(config.machine.seed)
+    # As Nerfstudio's script seeds them; importing it brings every one of its methods, which takes seconds.
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(config.machine.seed)
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
@@ -103,6 +108,8 @@ def report(trainer: Trainer) -> None:
     assert isinstance(pipeline, Consistent4DPipeline)
     pipeline.eval()
     model, data = pipeline.model, pipeline.datamanager
+    # Neither shown nor measured, they would take most of the time.
+    model.config.render_normals = False
     options = PathOptions(frames=VIDEO_FRAMES, size=VIDEO_SIZE)
     videos: dict[Kind, Path] = {"orbit-in-time": out / "orbit.mp4", "fixed-view": out / "fixed_view.mp4"}
     for kind, file in videos.items():

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field.heads import head_values, make_head
+from consistent4d_ns.field.heads import head_values, head_weights, make_head
+from consistent4d_ns.field.level_kernel import accepts, level_values
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
 from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, HeadImplementation, HeadValues, PlaneReduction
 
@@ -87,9 +88,18 @@ class KPlanesLevel(nn.Module):
 
     def read(self, coordinates: Float[Tensor, "points 4"], colour: bool, gradient: bool) -> HeadValues:
         """The heads' outputs at (x, y, z, t) in [-1, 1]; colour and gradient where they are asked for."""
+        if not gradient and self.runs_in_c(coordinates):
+            heads = head_weights(self.density_head), head_weights(self.feature_head) if colour else None
+            return level_values(list(self.planes), *heads, coordinates, self.reduction)
         features, jacobian = self.with_jacobian(coordinates) if gradient else (self(coordinates), None)
         colour_head = self.feature_head if colour else None
         return head_values(self.density_head, colour_head, features, jacobian)
+
+    def runs_in_c(self, coordinates: Float[Tensor, "points 4"]) -> bool:
+        """Whether the kernel for the CPU can be used, for features without derivatives and torch heads."""
+        return isinstance(self.density_head, nn.Sequential) and accepts(
+            list(self.planes), head_weights(self.density_head)[0], coordinates
+        )
 
 
 class CascadeKPlanes(nn.Module):

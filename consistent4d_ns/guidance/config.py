@@ -21,8 +21,8 @@ class PriorConfig:
     """`bundled` (the small prior that comes with this package), a hub id, a folder in the diffusers layout (write
     ./bundled for one of that name), or a .ckpt / .safetensors file in the original authors' layout."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX), fp32 elsewhere.
-    Conditions and losses are always fp32."""
+    """Number format of UNet and VAE; auto: fp16 on CUDA, bf16 on CPUs that multiply it fast (AMX, or AMD's
+    AVX-512), fp32 elsewhere. Conditions and losses are always fp32."""
     cuda_graphs: bool = True
     """On CUDA, capture a distillation step once per image shape and replay it from then on: one launch instead of
     thousands. Each graph reserves its own memory pool. Previews are not captured: they are rare, of other shapes, and

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from nerfacc import accumulate_along_rays
 from torch import Tensor
 
-from consistent4d_ns.device import kernels
+from consistent4d_ns.device import c_kernels, kernels
+from consistent4d_ns.rendering import compositing_cpu
 from consistent4d_ns.rendering.sampling import PackedSamples
 
 DEVICES_WITHOUT_FLOAT64 = ("mps",)
@@ -39,6 +40,8 @@ def composite(
         from consistent4d_ns.rendering import compositing_kernel as rendering_kernel
 
         return Composite(*rendering_kernel.composite(density, features, samples.starts, samples.offsets, samples.step))
+    if c_kernels.usable(density, features, samples.starts):
+        return Composite(*compositing_cpu.composite(density, features, samples.starts, samples.offsets, samples.step))
     weights = render_weights(density, samples)
     return Composite(
         weights,

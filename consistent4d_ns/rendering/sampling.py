@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from consistent4d_ns.device import kernels
+from consistent4d_ns.device import c_kernels, kernels
+from consistent4d_ns.rendering import sampling_cpu
 
 BOX_RADIUS = 1.0
 """The object lives in [-BOX_RADIUS, BOX_RADIUS]^3."""
@@ -205,7 +206,13 @@ class OccupancyGrid(nn.Module):
 
             rays, starts, points, offsets = grid_samples(*place, self.occupied, self.resolution, nears, fars)
             return PackedSamples(rays, starts, points, self.step, offsets)
-        return lattice_samples(*place, self, nears, fars, self.occupied_box())
+        box = self.occupied_box()
+        if c_kernels.usable(origins, *(t for t in (jitter, nears, fars) if t is not None)):
+            rays, starts, points, offsets = sampling_cpu.grid_samples(
+                *place, self.occupied, self.resolution, nears, fars, box
+            )
+            return PackedSamples(rays, starts, points, self.step, offsets)
+        return lattice_samples(*place, self, nears, fars, box)
 
     def draw(self, step: int, times: int, warmup: int, generator: torch.Generator) -> OccupancyDraws:
         """Cells, positions and times to evaluate in the update at training step `step`.

@@ -20,7 +20,7 @@ from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.fused import runs_fused
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
-from consistent4d_ns.guidance.zero123 import Zero123Guidance, network_dtype
+from consistent4d_ns.guidance.zero123 import Zero123Guidance, multiplies_bf16, network_dtype
 from tests.device.test_cuda_graphs import Recomputing
 from tests.support.agreement import assert_agrees
 
@@ -364,6 +364,23 @@ def test_automatic_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(zero123, "multiplies_bf16", lambda: True)
     assert network_dtype("auto", torch.device("cpu")) == torch.bfloat16
     assert network_dtype("bf16", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, True),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, False),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"amx_bf16": False, "avx512_bf16": False, "cpu_name": "AMD EPYC"}, False),
+        ({}, False),
+    ],
+)
+def test_which_cpus_multiply_bfloat16_fast(
+    capabilities: dict[str, bool | str], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bf16() is fast
 
 
 def test_fused_networks_are_for_cuda() -> None:
