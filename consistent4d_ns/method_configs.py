@@ -66,7 +66,7 @@ def method(
     return MethodSpecification(config=config, description=description)
 
 
-FULL_PLAN = PlanConfig(reference_sizes=(256, 256), reference_rays=16_384)
+FULL_PLAN = PlanConfig(reference_sizes=(256,), reference_rays=16_384)
 """Frames and cameras of the presets for full-size priors."""
 FULL_TARGETS = TargetsConfig(
     imagine=ImagineConfig(steps=500, strengths=(1.0, 0.8, 0.6), scale=3.0, rays=16_384, image_size=256),
@@ -107,7 +107,7 @@ consistent4d_mini = method(
     plan=PlanConfig(
         stage_steps=(0, 500),
         image_sizes=(32, 64),
-        reference_sizes=(128, 128),
+        reference_sizes=(128,),
         reference_rays=4096,
         views=(4, 2),
         clip_views=(4, 4),

@@ -88,7 +88,7 @@ class PlanConfig:
     image_sizes: tuple[int, ...] = (64, 256)
     """Side of reference and novel-view images in pixels, per stage."""
     reference_sizes: tuple[int, ...] = ()
-    """Side of reference images in pixels, per stage, where it differs from that of novel views; empty: as
+    """Side of reference images in pixels, once or per stage, where it differs from that of novel views; empty: as
     image_sizes."""
     reference_rays: int | None = None
     """Random pixels of the input view that a step fits, each of a random frame; None: all pixels of one random frame,
@@ -129,10 +129,10 @@ class PlanConfig:
     def check(self) -> None:
         """Raises: InputError: values that contradict each other."""
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
-        if self.reference_sizes and len(self.reference_sizes) != len(self.stage_steps):
+        if len(self.reference_sizes) not in (0, 1, len(self.stage_steps)):
             raise InputError(
                 f"reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} stages: give one "
-                "per stage, or none for those of image-sizes."
+                "for all, one per stage, or none for those of image-sizes."
             )
         if len(lengths) != 1:
             raise InputError(
@@ -159,7 +159,8 @@ class PlanConfig:
 
     def reference_size(self, step: int) -> int:
         """Side of reference images in pixels at `step`."""
-        return (self.reference_sizes or self.image_sizes)[self.stage(step)]
+        sizes = self.reference_sizes or self.image_sizes
+        return sizes[0] if len(sizes) == 1 else sizes[self.stage(step)]
 
 
 def plan_step(

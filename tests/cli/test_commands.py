@@ -38,6 +38,7 @@ SIZE = 32
 STEPS = 40
 EXTRA_STEPS = 5
 STAGE_STEP = 30
+RIFE = ("--pipeline.interpolation.kind", "rife")
 TIMES = (0.0, 0.25, 0.5, 1.0)
 """Times of the camera path."""
 SMALL = (
@@ -45,6 +46,7 @@ SMALL = (
     *("--pipeline.interpolation.kind", "none"),
     *("--pipeline.datamanager.dataparser.image-size", str(SIZE)),
     *("--pipeline.datamanager.plan.image-sizes", "16", "32"),
+    *("--pipeline.datamanager.plan.reference-sizes", "16", "32"),
     *("--pipeline.datamanager.plan.stage-steps", "0", str(STAGE_STEP)),
     *("--pipeline.datamanager.plan.views", "2", "1", "--pipeline.datamanager.plan.clip-views", "2", "1"),
     *("--pipeline.model.grid-resolutions", "8", "8", "8", "4", "16", "16", "16", "6"),
@@ -318,7 +320,7 @@ def test_presets_serve_this_machine_only():
     ("options", "words"),
     [
         (("--data", "nowhere"), ("nowhere does not exist", "--data")),
-        (("--data", "toy"), ("RIFE weights", "consistent4d weights rife", "--pipeline.interpolation.kind none")),
+        (("--data", "toy", *RIFE), ("RIFE weights", "consistent4d weights rife", "--pipeline.interpolation.kind none")),
     ],
 )
 def test_errors_of_the_user_are_one_line(place: Workplace, options: tuple[str, ...], words: tuple[str, ...]):

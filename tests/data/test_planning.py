@@ -64,6 +64,12 @@ def test_reference_images_may_have_another_size():
         assert torch.equal(ours.views.azimuth, usual.views.azimuth)
 
 
+def test_one_size_of_reference_images_holds_for_all_stages():
+    config = PlanConfig(reference_sizes=(128,))
+    config.check()
+    assert [config.reference_size(step) for step in (0, 4999, 5000, 9999)] == [128] * 4
+
+
 def test_reference_pixels_may_be_of_any_frame():
     config = PlanConfig(reference_sizes=(128, 200), reference_rays=1000)
     ours = plan(config, 0, frames=5)
@@ -167,7 +173,7 @@ def test_steps_follow_the_configured_law_of_elevations():
         ({"stage_steps": (5, 10)}, "begin with 0"),
         ({"image_sizes": (0, 64)}, "at least 1"),
         ({"reference_sizes": (0, 64)}, "at least 1"),
-        ({"reference_sizes": (64,)}, "reference-sizes has 1 values for 2 stages"),
+        ({"reference_sizes": (64, 64, 64)}, "reference-sizes has 3 values for 2 stages"),
         ({"reference_rays": 0}, "reference-rays is 0: give at least 1"),
         ({"independent": -1.0}, "shares"),
     ],

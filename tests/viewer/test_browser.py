@@ -284,7 +284,7 @@ def test_training_goes_on_while_frames_are_rendered(training: Seen):
 
 def weights(page: ViewerPage, term: str) -> str:
     """The table's row of a term."""
-    row = page.page.locator("tr", has_text=term)
+    row = page.page.locator("tr", has=page.page.get_by_text(term, exact=True))
     return row.inner_text() if row.count() else ""
 
 
