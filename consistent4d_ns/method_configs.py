@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from consistent4d_ns.nerfstudio_internals import import_trainer_lightly
+from consistent4d_ns.nerfstudio_internals import import_trainer_lightly, name_callers_quickly
 
 import_trainer_lightly()  # Before anything else imports it in full.
+name_callers_quickly()  # Before `ns-train` lists all methods, the plugins' first.
 
 from copy import deepcopy
 from typing import cast

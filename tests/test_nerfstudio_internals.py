@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from nerfstudio.configs import external_methods
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model
 from nerfstudio.viewer.control_panel import ControlPanel
@@ -27,6 +28,22 @@ def test_threads_are_registered_before_they_are_started():
     source = inspect.getsource(Viewer)
     registered = source.index("self.render_statemachines[client.client_id] = RenderStateMachine(")
     assert registered < source.index("self.render_statemachines[client.client_id].start()")
+
+
+def test_methods_to_be_installed_are_listed_without_reading_source_files(monkeypatch: pytest.MonkeyPatch):
+    internals.name_callers_quickly()
+    monkeypatch.setattr(inspect, "getmodule", lambda *_: pytest.fail("searched all modules for a source file"))
+    methods, descriptions = external_methods.get_external_methods()
+    assert "in2n" in methods
+    assert methods.keys() == descriptions.keys()
+
+
+def test_naming_a_method_to_be_installed_tells_how(capsys: pytest.CaptureFixture[str]):
+    internals.name_callers_quickly()
+    method = external_methods.ExternalMethod("how to install it", [("name", "description")])
+    with pytest.raises(SystemExit):
+        external_methods.ExternalMethodDummyTrainerConfig("name", method)
+    assert "how to install it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
