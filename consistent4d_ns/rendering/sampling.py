@@ -172,6 +172,8 @@ class OccupancyGrid(nn.Module):
         self.resolution, self.step, self.threshold, self.decay = resolution, step, threshold, decay
         self.register_buffer("values", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        self.bounds: Bool[Tensor, " cells"] | None = None
+        """Cells outside of which everything counts as empty, whatever its density; None: there is no such limit."""
 
     def cell_index(self, points: Float[Tensor, "points 3"]) -> Int64[Tensor, " points"]:
         """Flat cell index of points in the box."""
@@ -182,6 +184,17 @@ class OccupancyGrid(nn.Module):
     def forward(self, points: Float[Tensor, "points 3"]) -> Bool[Tensor, " points"]:
         """Which points lie in occupied cells."""
         return self.occupied[self.cell_index(points)]
+
+    def centres(self) -> Float[Tensor, "cells 3"]:
+        """Centres of all cells, in the order of the flat indices."""
+        side = (torch.arange(self.resolution, device=self.values.device) + 0.5) * (2.0 * BOX_RADIUS / self.resolution)
+        return torch.cartesian_prod(*[side - BOX_RADIUS] * 3)
+
+    def limit(self, bounds: Bool[Tensor, " cells"] | None) -> None:
+        """From now on, only cells within `bounds` are occupied; None: all can be, from the next update on."""
+        self.bounds = bounds
+        if bounds is not None:
+            self.occupied = self.occupied & bounds
 
     def occupied_box(self) -> Box:
         """The smallest box around all occupied cells; the object's whole box if there are none."""
@@ -250,3 +263,4 @@ class OccupancyGrid(nn.Module):
         self.values[draws.cells] = decayed
         self.values.scatter_reduce_(0, draws.cells, found, reduce="amax")
         self.occupied = self.values > torch.clamp(self.values.mean(), max=self.threshold)
+        self.limit(self.bounds)

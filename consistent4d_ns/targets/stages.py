@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,10 @@ from consistent4d_ns.guidance.base import Guidance, ViewSampler
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
+from consistent4d_ns.rendering.sampling import BOX_RADIUS
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
 from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.hull import visual_hull
 from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
 from consistent4d_ns.targets.planning import draw_moments, plan_targets
 
@@ -46,6 +49,8 @@ class TargetStages:
     def plan(self, step: int, model: Consistent4DModel, prior: Guidance | None, paused: bool) -> StepPlan | None:
         """What `step` fits of the target views; None outside of all rounds. The first step of a round makes them.
 
+        While views are held, nothing is rendered outside of their visual hull: specks that no held view shows vanish.
+
         Args:
             step: Training step, 0-based.
             model: The object, of which views are rendered.
@@ -54,6 +59,8 @@ class TargetStages:
                 the prior; held ones are.
         """
         current = round_at(self.rounds, step)
+        if current is None or current.is_imagined:
+            model.occupancy.limit(None)
         if current is None:
             self.bank = None
             return None
@@ -62,6 +69,10 @@ class TargetStages:
         if self.bank is None or self.bank.begin != current.begin:
             self.bank = None  # not beside the new one
             self.bank = self.make(current, model, prior)
+        if not current.is_imagined and model.occupancy.bounds is None:
+            cell = 2.0 * BOX_RADIUS / model.occupancy.resolution
+            hull = visual_hull(self.bank, model.occupancy.centres(), 0.5 * math.sqrt(3.0) * cell)
+            model.occupancy.limit(hull)
         return plan_targets(step, self.bank.moments, self.bank.image_size, current.rays)
 
     def make(self, current: TargetRound, model: Consistent4DModel, prior: Guidance | None) -> TargetBank:

@@ -47,6 +47,7 @@ SMALL = (
     *("--pipeline.datamanager.dataparser.image-size", str(SIZE)),
     *("--pipeline.datamanager.plan.image-sizes", "16", "32"),
     *("--pipeline.datamanager.plan.reference-sizes", "16", "32"),
+    *("--pipeline.targets.imagine.image-size", "32"),
     *("--pipeline.datamanager.plan.stage-steps", "0", str(STAGE_STEP)),
     *("--pipeline.datamanager.plan.views", "2", "1", "--pipeline.datamanager.plan.clip-views", "2", "1"),
     *("--pipeline.model.grid-resolutions", "8", "8", "8", "4", "16", "16", "16", "6"),
