@@ -256,7 +256,7 @@ def test_runs_leave_results_sheets_and_tables(tmp_path, capsys, monkeypatch):
     toy = toy_folder(tmp_path)
     bare = tmp_path / "bare"
     shutil.copytree(toy / "input", bare)
-    steps = (*SMALL_MODEL, "max_num_iterations=6", "pipeline.interpolation.kind=none")
+    steps = (*SMALL_MODEL, "max_num_iterations=6", "pipeline.targets.imagine.steps=0")
     size = (f"pipeline.datamanager.dataparser.image_size={SIZE}",)
     torch.save(hashed_weights(), tmp_path / WEIGHTS)
     out = tmp_path / "out.json"

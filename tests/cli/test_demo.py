@@ -21,7 +21,7 @@ def trainer(tmp_path):
     config.max_num_iterations = 40
     plan = config.pipeline.datamanager.plan
     plan.views = plan.clip_views = (1,) * len(plan.stage_steps)
-    config.pipeline.interpolation.kind = "none"
+    config.pipeline.targets.imagine.views, config.pipeline.targets.imagine.sampling_steps = 4, 2
     config.pipeline.datamanager.dataparser.image_size = SIZE
     return demo.train(config)
 
