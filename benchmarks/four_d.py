@@ -230,7 +230,7 @@ def configure(job: Job, folder: Path) -> Consistent4DTrainerConfig:
     """
     config = mini_config(Path(job.data), folder)
     config.machine.device_type = cast(Literal["cuda", "cpu"], job.device)
-    config.steps_per_eval_image = config.steps_per_save = 0
+    config.steps_per_save = 0
     config.logging.local_writer.enable = False
     config.pipeline.model.render_normals = False
     for assignment in job.overrides:

@@ -32,14 +32,22 @@ def method(
     description: str,
     *,
     model: Consistent4DModelConfig,
-    plan: PlanConfig,
-    targets: TargetsConfig,
+    plan: PlanConfig | None = None,
+    targets: TargetsConfig | None = None,
     steps: int = 10_000,
     image_size: int = 256,
     guidance: GuidanceConfig | None = None,
     interpolation: InterpolationConfig | None = None,
 ) -> MethodSpecification:
-    """A method, from the values in which presets differ."""
+    """A method, from the values in which presets differ; by default those of the presets for full-size priors.
+
+    Each gets objects of its own, so that a change of one preset leaves the others as they are.
+    """
+    plan = plan or PlanConfig(reference_sizes=(256,), reference_rays=16_384)
+    targets = targets or TargetsConfig(  # the first 1500 steps and the last 2000
+        imagine=ImagineConfig(steps=500, strengths=(1.0, 0.8, 0.6), scale=3.0, rays=16_384, image_size=256),
+        hold=HoldConfig(steps=2000, begin_step=8000, views=384, rays=16_384, image_size=256),
+    )
     config = Consistent4DTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
@@ -67,20 +75,10 @@ def method(
     return MethodSpecification(config=config, description=description)
 
 
-FULL_PLAN = PlanConfig(reference_sizes=(256,), reference_rays=16_384)
-"""Frames and cameras of the presets for full-size priors."""
-FULL_TARGETS = TargetsConfig(
-    imagine=ImagineConfig(steps=500, strengths=(1.0, 0.8, 0.6), scale=3.0, rays=16_384, image_size=256),
-    hold=HoldConfig(steps=2000, begin_step=8000, views=384, rays=16_384, image_size=256),
-)
-"""Stages that fit target views in these presets: the first 1500 steps and the last 2000."""
-
 consistent4d = method(
     "consistent4d",
     "Consistent4D: a 360-degree dynamic object from one video (two levels, the paper's setting).",
     model=Consistent4DModelConfig(),
-    plan=FULL_PLAN,
-    targets=FULL_TARGETS,
 )
 
 consistent4d_big = method(
@@ -90,8 +88,6 @@ consistent4d_big = method(
         grid_resolutions=((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32)),
         loss_weights=LossWeights(rgb=(500.0, 500.0, 200.0, 500.0), sds=(0.1, 0.1, 0.003, 0.1)),
     ),
-    plan=FULL_PLAN,
-    targets=FULL_TARGETS,
 )
 
 consistent4d_mini = method(

@@ -175,6 +175,11 @@ class OccupancyGrid(nn.Module):
         self.bounds: Bool[Tensor, " cells"] | None = None
         """Cells outside of which everything counts as empty, whatever its density; None: there is no such limit."""
 
+    @property
+    def cell(self) -> float:
+        """Side of a cell in world units."""
+        return 2.0 * BOX_RADIUS / self.resolution
+
     def cell_index(self, points: Float[Tensor, "points 3"]) -> Int64[Tensor, " points"]:
         """Flat cell index of points in the box."""
         scaled = (points + BOX_RADIUS) * (0.5 * self.resolution / BOX_RADIUS)
@@ -187,7 +192,7 @@ class OccupancyGrid(nn.Module):
 
     def centres(self) -> Float[Tensor, "cells 3"]:
         """Centres of all cells, in the order of the flat indices."""
-        side = (torch.arange(self.resolution, device=self.values.device) + 0.5) * (2.0 * BOX_RADIUS / self.resolution)
+        side = (torch.arange(self.resolution, device=self.values.device) + 0.5) * self.cell
         return torch.cartesian_prod(*[side - BOX_RADIUS] * 3)
 
     def limit(self, bounds: Bool[Tensor, " cells"] | None) -> None:
@@ -201,8 +206,8 @@ class OccupancyGrid(nn.Module):
         n = self.resolution
         grid = self.occupied.view(n, n, n)
         filled = torch.stack([grid.any(dim=a).any(dim=b) for a, b in ((2, 1), (2, 0), (1, 0))]).to(self.values)
-        cell = 2.0 * BOX_RADIUS / n
-        return filled.argmax(dim=1) * cell - BOX_RADIUS, BOX_RADIUS - filled.flip(1).argmax(dim=1) * cell
+        low, high = filled.argmax(dim=1), filled.flip(1).argmax(dim=1)
+        return low * self.cell - BOX_RADIUS, BOX_RADIUS - high * self.cell
 
     def sample(
         self,
@@ -253,7 +258,7 @@ class OccupancyGrid(nn.Module):
         """Set each evaluated cell to the largest density over levels and times, or to its decayed value if larger."""
         n = self.resolution
         corner = torch.stack((draws.cells // n**2, draws.cells // n % n, draws.cells % n), dim=-1)
-        points = (corner + draws.offsets.to(self.values)) * (2.0 * BOX_RADIUS / n) - BOX_RADIUS
+        points = (corner + draws.offsets.to(self.values)) * self.cell - BOX_RADIUS
         times = draws.times.to(self.values).T * 2.0 - 1.0
         # One batched query: on a GPU the number of queries costs more than their size.
         found = density(points.repeat(len(times), 1), times.flatten()).amax(dim=0) * self.step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -18,10 +17,9 @@ from consistent4d_ns.guidance.base import Guidance, ViewSampler
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
-from consistent4d_ns.rendering.sampling import BOX_RADIUS
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
 from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
-from consistent4d_ns.targets.hull import visual_hull
+from consistent4d_ns.targets.hull import hull_of_cells
 from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
 from consistent4d_ns.targets.planning import draw_moments, plan_targets
 
@@ -29,7 +27,8 @@ from consistent4d_ns.targets.planning import draw_moments, plan_targets
 class TargetStages:
     """Makes a bank of target views when a round begins, plans the steps that fit it, and frees it after the round.
 
-    `bank` holds the target views of the current round, if there is one: all that is state here.
+    `bank` holds the target views of the current round, if there is one: all that is state here. The limit of the
+    model's occupancy grid follows from it.
     """
 
     def __init__(
@@ -58,9 +57,9 @@ class TargetStages:
             paused: Whether distillation is paused. Then imagined views are not fitted either, because they come from
                 the prior; held ones are.
         """
-        current = round_at(self.rounds, step)
+        current, grid = round_at(self.rounds, step), model.occupancy
         if current is None or current.is_imagined:
-            model.occupancy.limit(None)
+            grid.limit(None)
         if current is None:
             self.bank = None
             return None
@@ -69,10 +68,8 @@ class TargetStages:
         if self.bank is None or self.bank.begin != current.begin:
             self.bank = None  # not beside the new one
             self.bank = self.make(current, model, prior)
-        if not current.is_imagined and model.occupancy.bounds is None:
-            cell = 2.0 * BOX_RADIUS / model.occupancy.resolution
-            hull = visual_hull(self.bank, model.occupancy.centres(), 0.5 * math.sqrt(3.0) * cell)
-            model.occupancy.limit(hull)
+        if not current.is_imagined and grid.bounds is None:  # also when training is resumed
+            grid.limit(hull_of_cells(self.bank, grid))
         return plan_targets(step, self.bank.moments, self.bank.image_size, current.rays)
 
     def make(self, current: TargetRound, model: Consistent4DModel, prior: Guidance | None) -> TargetBank:
