@@ -20,6 +20,7 @@ from consistent4d_ns.data.images import straight_colour
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.data.rays import box_exit
 from consistent4d_ns.data.times import TIME_SLACK, check_times
+from consistent4d_ns.device import kernels
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.cascade import CascadeKPlanes, DensityBlob
@@ -78,6 +79,9 @@ class Consistent4DModelConfig(ModelConfig):
     """Cells per side of the occupancy grid."""
     occupancy_times: int = 8
     """Times at which each cell is sampled in one update (the original: one, quirk 16)."""
+    cuda_graphs: bool = True
+    """On CUDA with Triton, capture what training steps render, with its gradients, once per kind of step, and replay it
+    from then on: one launch instead of hundreds. Not used with several GPUs, tinycudann heads, or very many samples."""
     render_normals: bool = True
     """Whether normals are among the outputs outside training."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -254,6 +258,11 @@ class Consistent4DModel(Model):
         if batch["plan"].kind is StepKind.REFERENCE:
             metrics["psnr"] = peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
         return metrics
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether what it renders in training can be a CUDA graph: nothing waits for the device where kernels run."""
+        return self.field.has_torch_heads and kernels.usable(next(self.field.parameters()))
 
     def sampling_figures(self, samples: int, rays: int) -> dict[str, Tensor]:
         """Occupied share of the box, samples per ray."""
