@@ -84,13 +84,12 @@ def check_padded_composite(name: str, samples: PackedSamples, density: Tensor, f
     longer = samples.padded(len(samples) + more)
     padded = torch.cat((density, density.new_ones(2, more)), 1), torch.cat((features, features.new_ones(2, more, 3)), 1)
 
-    def fused(density: Tensor, features: Tensor, samples: PackedSamples) -> Outputs:
-        return rendering_kernel.composite(
-            density, features, samples.starts.to(device), samples.offsets.to(device), STEP
-        )
+    def results(samples: PackedSamples, density: Tensor, features: Tensor) -> list[Tensor]:
+        place = samples.starts.to(device), samples.offsets.to(device), STEP
+        leaves = density.to(device), features.to(device)
+        return with_gradients(lambda *given: rendering_kernel.composite(given[0], given[1], *place), *leaves, (1, 2))
 
-    expected = with_gradients(lambda *given: fused(*given, samples), density.to(device), features.to(device), (1, 2))
-    found = with_gradients(lambda *given: fused(*given, longer), *(t.to(device) for t in padded), (1, 2))
+    expected, found = results(samples, density, features), results(longer, *padded)
     for what, ours, theirs in zip(COMPOSITE_RESULTS, found, expected, strict=True):
         of_samples = what in ("weights", "gradient of density", "gradient of features")
         assert torch.equal(ours[:, : len(samples)] if of_samples else ours, theirs), f"{what}, {name}, padded"

@@ -29,7 +29,7 @@ class Recomputing(Recorder):
     def record(self, function: Function, inputs: Tensors) -> Recording:
         self.recorded.append(inputs[0].shape)
         inputs = tuple(given.detach().clone() for given in inputs)
-        outputs = function(*inputs)
+        outputs = tuple(output.clone() for output in function(*inputs))
 
         class Graph:
             def replay(self) -> None:
