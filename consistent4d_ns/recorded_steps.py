@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float, Int64
 from nerfstudio.cameras.rays import RayBundle
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.planning import StepKind, StepPlan
@@ -98,6 +99,17 @@ class _Recorded:
     """Samples that the rendering has room for."""
     names: tuple[str, ...] = ()
     """Names of the terms."""
+
+
+class _WithField(nn.Module):
+    """A function that uses a field, whose parameters `functional_call` replaces meanwhile."""
+
+    def __init__(self, field: nn.Module, function: Callable[..., Tensors]) -> None:
+        super().__init__()
+        self.field, self.function = field, function
+
+    def forward(self, *inputs: Tensor) -> Tensors:
+        return self.function(*inputs)
 
 
 class RecordedSteps:
@@ -196,7 +208,9 @@ class RecordedSteps:
     def _record_rendering(self, recorded: _Recorded, plan: StepPlan, inputs: Tensors) -> None:
         model, capacity = self._model, recorded.capacity.size
 
-        def render(jitter: Tensor, offsets: Tensor, origins: Tensor, directions: Tensor, times: Tensor, *shown: Tensor):
+        def render(
+            jitter: Tensor, offsets: Tensor, origins: Tensor, directions: Tensor, times: Tensor, *shown: Tensor
+        ) -> Tensors:
             rays = RayBundle(origins, directions, pixel_area=torch.zeros_like(times), times=times)
             rendering = model.render(rays, RenderDraws(jitter, offsets), self._needs_normals(plan), capacity)
             batch = {"plan": plan, **dict(zip(PICTURES, shown, strict=False))}
@@ -207,8 +221,13 @@ class RecordedSteps:
                 psnr.append(peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"]))
             return rendering.rgb, torch.stack(list(terms.values())), *psnr
 
-        parameters = tuple(model.field.parameters())
-        recorded.rendering = self._record_into_pool().record_with_gradients(render, inputs, parameters)
+        own = dict(model.field.named_parameters(prefix="field"))
+        step = _WithField(model.field, render)
+
+        def render_with(parameters: Tensors, *inputs: Tensor) -> Tensors:
+            return functional_call(step, dict(zip(own, parameters, strict=True)), inputs)
+
+        recorded.rendering = self._record_into_pool().record_with_gradients(render_with, inputs, tuple(own.values()))
 
     def _record_into_pool(self) -> Recorder:
         """The recorder of all, made when it is first used."""

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Function: TypeAlias = Callable[..., Tensors]
+ParameterFunction: TypeAlias = Callable[..., Tensors]
+"""Its first argument are the parameters, [tensor, ...]."""
 Signature: TypeAlias = tuple[tuple[torch.Size, torch.dtype], ...]
 
 WARM_UP = 3
@@ -118,33 +120,33 @@ class Recorder:
         return Recording(graph, inputs, outputs)
 
     def record_with_gradients(
-        self, function: Function, inputs: Tensors, parameters: Sequence[Tensor]
+        self, function: ParameterFunction, inputs: Tensors, parameters: Sequence[Tensor]
     ) -> DifferentiableRecording:
         """Call `function` and differentiate it a few times, then once more to record both.
 
         Args:
-            function: Its outputs may be part of an autograd graph that begins at the parameters.
+            function: Of the parameters and the inputs; what it returns may be part of an autograd graph.
             inputs: As of the call; they get no gradients.
             parameters: They must stay where they are.
         """
-        inputs = tuple(given.detach().clone() for given in inputs)
+        inputs, leaves = tuple(given.detach().clone() for given in inputs), fresh_leaves(parameters)
 
         def differentiable(outputs: Tensors) -> Tensors:
             return tuple(output for output in outputs if output.requires_grad)
 
         def step() -> None:
-            ends = differentiable(function(*inputs))
-            parameter_gradients(ends, parameters, tuple(map(torch.zeros_like, ends)))
+            ends = differentiable(function(leaves, *inputs))
+            parameter_gradients(ends, leaves, tuple(map(torch.zeros_like, ends)))
 
         with torch.cuda.device(inputs[0].device), torch.enable_grad():
             self._warm_up(step)
             forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with self._capture(forward):
-                outputs = function(*inputs)
+                outputs = function(leaves, *inputs)
             ends = differentiable(outputs)
             upstream = tuple(map(torch.zeros_like, ends))
             with self._capture(backward):
-                numbers, shapes = parameter_gradients(ends, parameters, upstream)
+                numbers, shapes = parameter_gradients(ends, leaves, upstream)
         flags = tuple(output.requires_grad for output in outputs)
         first = Recording(forward, inputs, tuple(output.detach() for output in outputs))
         return DifferentiableRecording(first, Recording(backward, upstream, (numbers,)), flags, shapes, self._turn)
@@ -162,6 +164,15 @@ class Recorder:
         # Other threads, the viewer's and NCCL's, may go on using the device meanwhile.
         stream = _recording_stream(torch.cuda.current_device())
         return torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local")
+
+
+def fresh_leaves(parameters: Sequence[Tensor]) -> Tensors:
+    """The parameters, where they are, as other tensors to differentiate in.
+
+    Where an autograd graph has used the parameters themselves and still exists, as that of the latest loss does, they
+    belong to its stream, and one that is recorded on another would have to wait for it.
+    """
+    return tuple(parameter.detach().requires_grad_() for parameter in parameters)
 
 
 def parameter_gradients(

@@ -77,15 +77,16 @@ def test_a_recording_has_the_function_s_gradients_in_its_parameters() -> None:
     """Outputs without gradients, and parameters that no output depends on, have none."""
     weight, unused = torch.tensor([2.0, 3.0], requires_grad=True), torch.ones(3, requires_grad=True)
 
-    def function(given: Tensor) -> Tensors:
-        return weight * given, (weight * given).square().sum(), (weight * given).detach().sum()
+    def function(parameters: Tensors, given: Tensor) -> Tensors:
+        product = parameters[1] * given
+        return product, product.square().sum(), product.detach().sum()
 
     recording = Recomputing().record_with_gradients(function, (torch.zeros(2),), (unused, weight))
     for value in (1.0, 5.0):
         given = torch.tensor([value, -value])
         product, square, total = recording.replay((given,), (unused, weight))
         assert not total.requires_grad
-        for found, expected in zip((product, square, total), function(given), strict=True):
+        for found, expected in zip((product, square, total), function((unused, weight), given), strict=True):
             assert torch.equal(found, expected)
         weight.grad = None
         (3 * product.sum() + square).backward()
@@ -97,7 +98,7 @@ def test_a_recording_has_the_function_s_gradients_in_its_parameters() -> None:
 def test_a_backward_pass_that_comes_too_late_is_refused() -> None:
     """Its intermediate results were overwritten."""
     weight = torch.tensor(2.0, requires_grad=True)
-    recording = Recomputing().record_with_gradients(lambda given: (weight * given,), (torch.zeros(()),), (weight,))
+    recording = Recomputing().record_with_gradients(lambda own, given: (own[0] * given,), (torch.zeros(()),), (weight,))
     (early,), (late,) = (recording.replay((torch.tensor(value),), (weight,)) for value in (1.0, 2.0))
     with pytest.raises(RuntimeError, match="before the next call"):
         early.backward()

@@ -10,10 +10,12 @@ from torch import Tensor
 from consistent4d_ns.device.cuda_graphs import (
     DifferentiableRecording,
     Function,
+    ParameterFunction,
     Recorder,
     Recording,
     Tensors,
     Turn,
+    fresh_leaves,
     parameter_gradients,
 )
 
@@ -38,27 +40,27 @@ class Recomputing(Recorder):
         return Recording(Graph(), inputs, outputs)
 
     def record_with_gradients(
-        self, function: Function, inputs: Tensors, parameters: Sequence[Tensor]
+        self, function: ParameterFunction, inputs: Tensors, parameters: Sequence[Tensor]
     ) -> DifferentiableRecording:
         self.recorded.append(inputs[0].shape)
-        inputs = tuple(given.detach().clone() for given in inputs)
+        inputs, leaves = tuple(given.detach().clone() for given in inputs), fresh_leaves(parameters)
         with torch.enable_grad():
-            current = function(*inputs)
+            current = function(leaves, *inputs)
         flags = tuple(output.requires_grad for output in current)
         outputs = tuple(output.detach().clone() for output in current)
         upstream = tuple(torch.zeros_like(output) for output in current if output.requires_grad)
-        numbers, shapes = parameter_gradients(ends(current), parameters, upstream)
+        numbers, shapes = parameter_gradients(ends(current), leaves, upstream)
 
         class Forward:
             def replay(self) -> None:
                 nonlocal current
                 with torch.enable_grad():
-                    current = function(*inputs)
+                    current = function(leaves, *inputs)
                 write(outputs, current)
 
         class Backward:
             def replay(self) -> None:
-                write((numbers,), parameter_gradients(ends(current), parameters, upstream)[:1])
+                write((numbers,), parameter_gradients(ends(current), leaves, upstream)[:1])
 
         forward, backward = Recording(Forward(), inputs, outputs), Recording(Backward(), upstream, (numbers,))
         return DifferentiableRecording(forward, backward, flags, shapes, self._turn)
