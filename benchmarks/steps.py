@@ -189,11 +189,12 @@ def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
     parts = [
         ("draws", pipeline, "draw"),
         ("rays", pipeline.datamanager, "batch"),
-        ("replay", pipeline, "replayed"),
         ("guidance", pipeline, "distillation_terms"),
         ("ICL", pipeline, "consistency_terms"),
         ("occupancy", pipeline.model, "update_occupancy"),
     ]
+    if pipeline.recorded is not None:
+        parts.append(("replay", pipeline, "replayed"))
     if isinstance(pipeline.guidance, Zero123Guidance):
         parts += [("VAE", pipeline.guidance, "encode"), ("UNet", pipeline.guidance, "predict_noise")]
         parts.append(("VAE", zero123, "pull_back"))

@@ -115,8 +115,9 @@ class _WithField(nn.Module):
 class RecordedSteps:
     """Renders training steps from recordings, which it makes when a step of a new signature comes.
 
-    The signature is all that a recording takes for granted: kind and sizes of the step, and where in memory parameters,
-    the occupancy grid and what batches are made from lie. Everything else is copied in.
+    The signature is all that a recording takes for granted beside the model's configuration: kind and sizes of the
+    step, and where in memory parameters, the occupancy grid and what batches are made from lie. Everything else is
+    copied in.
     """
 
     def __init__(self, model: Consistent4DModel, recorder: Callable[[], Recorder] = Recorder) -> None:
@@ -126,6 +127,7 @@ class RecordedSteps:
             recorder: Factory of recorders.
         """
         self._model, self._new_recorder = model, recorder
+        self._parameters = dict(model.field.named_parameters(prefix="field"))
         self._recorder: Recorder | None = None
         self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
 
@@ -166,11 +168,9 @@ class RecordedSteps:
         count, outputs = fetch(number), self._replay(recorded, inputs)  # in this order: the device is kept busy
         samples = count()
         if samples * self._model.field.num_levels > MOST_SAMPLES:
-            recorded.rendering, recorded.capacity = None, Capacity()
             return None
         if recorded.capacity.follow(samples) or outputs is None:
-            recorded.rendering = None  # its memory is free for the new one
-            self._record_rendering(recorded, plan, inputs)
+            self._record_rendering(recorded, plan, inputs)  # in the memory of the one before
             outputs = self._replay(recorded, inputs)
         assert outputs is not None
         rgb, terms, *psnr = outputs
@@ -183,7 +183,7 @@ class RecordedSteps:
         model = self._model
         kind = StepKind.INDEPENDENT if plan.kind.is_distilled else plan.kind  # these are rendered alike
         shapes = tuple(tensor.shape for tensor in (*step, draws.normal_offsets))
-        places = tuple(t.data_ptr() for t in (*model.field.parameters(), model.occupancy.occupied, *sources))
+        places = tuple(t.data_ptr() for t in (*self._parameters.values(), model.occupancy.occupied, *sources))
         return kind, plan.image_size, plan.random_pixels, self._needs_normals(plan), shapes, places
 
     def _needs_normals(self, plan: StepPlan) -> bool:
@@ -192,7 +192,7 @@ class RecordedSteps:
     def _replay(self, recorded: _Recorded, inputs: Tensors) -> Tensors | None:
         if recorded.rendering is None:
             return None
-        return recorded.rendering.replay(inputs, tuple(self._model.field.parameters()))
+        return recorded.rendering.replay(inputs, tuple(self._parameters.values()))
 
     def _record_rays(self, plan: StepPlan, step: Tensors, batch: Batch) -> Recording:
         def make(frames: Tensor, times: Tensor, views: Tensor, jitter: Tensor, pixels: Tensor | None = None) -> Tensors:
@@ -221,8 +221,7 @@ class RecordedSteps:
                 psnr.append(peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"]))
             return rendering.rgb, torch.stack(list(terms.values())), *psnr
 
-        own = dict(model.field.named_parameters(prefix="field"))
-        step = _WithField(model.field, render)
+        own, step = self._parameters, _WithField(model.field, render)
 
         def render_with(parameters: Tensors, *inputs: Tensor) -> Tensors:
             return functional_call(step, dict(zip(own, parameters, strict=True)), inputs)

@@ -90,6 +90,9 @@ def test_steps_of_very_many_samples_are_not_recorded(plain, recorded, recorder, 
     monkeypatch.setattr(recorded_steps, "MOST_SAMPLES", 100)
     assert_same(plain, recorded, draws)
     assert len(recorder.recorded) == 1, "the rays alone"
+    monkeypatch.undo()
+    assert_same(plain, recorded, draws)
+    assert len(recorder.recorded) == 2
 
 
 def test_figures_are_those_of_the_step(plain, recorded):
