@@ -91,6 +91,12 @@ class TargetStages:
         assert self.bank is not None
         return self.bank.batch(pixels)
 
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """All that `batch` reads."""
+        assert self.bank is not None
+        return self.bank.images
+
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rate at training step `step`."""
         current = round_at(self.rounds, step)
