@@ -39,7 +39,7 @@ GROWTH = 1.2
 """Ratio of successive amounts of room."""
 WINDOW = 200
 """Steps after which room that none of them needed is given up."""
-MOST_SAMPLES = 1 << 21
+MOST_SAMPLES = 1 << 20
 """Most samples, of all levels together, that are recorded: with more, launches take little of a step, and memory that
 recordings hold would matter."""
 MOST_RECORDINGS = 8

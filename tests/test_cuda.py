@@ -134,6 +134,7 @@ def test_recorded_steps_grow_with_their_samples(tmp_path):
     for radius in (2.0, 0.3, 0.5, 0.7, 2.0):
         occupancy.occupied.copy_(radii < radius)
         assert_same_step(pipeline, draws)
+        torch.cuda.empty_cache()  # leaves what recordings hold
         held.append(torch.cuda.memory_reserved())
     assert held[-1] < 1.5 * held[0]
 

@@ -22,6 +22,12 @@ def use_device(device: str) -> None:
         torch.cuda.set_device(torch.device(device).index or 0)
 
 
+def return_unused_memory() -> None:
+    """After work that is not repeated, give the memory that torch keeps for later back to the CUDA device, if any."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def fetch(number: Int64[Tensor, ""]) -> Callable[[], int]:
     """Start to bring a number to the host. What is returned gives it, and waits for what was queued before this call.
 
