@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from consistent4d_ns.errors import InputError
@@ -110,7 +110,7 @@ def download(prior: str) -> Path:
     Raises:
         InputError: see `fetch`; or there is no space, or no permission to write.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
         raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set")
@@ -121,7 +121,7 @@ def download(prior: str) -> Path:
         files = needed_files(sizes, prior)
         check_space(cache_folder(prior), _left_to_download(prior, {name: sizes[name] for name in files}), CACHE_REMEDY)
         print(f"Downloading {prior}; its licence is on https://huggingface.co/{prior}", file=sys.stderr)
-        return Path(snapshot_download(prior, allow_patterns=files))
+        return _download_files(prior, files)
     except InputError:
         raise
     except Exception as error:  # The client's errors share no base class but Exception, and differ between versions.
@@ -129,6 +129,17 @@ def download(prior: str) -> Path:
             raise _refused(error) from error
         reason = str(error).strip().split("\n", 1)[0]
         raise missing_prior(prior, f"download failed ({reason})") from error
+
+
+def _download_files(prior: str, names: Sequence[str]) -> Path:
+    """Download files of a repository one after the other; returns the folder that they are in.
+
+    In this thread: the client's threads for whole repositories would go on after Ctrl-C until their files were there.
+    """
+    from huggingface_hub import hf_hub_download
+
+    paths = [Path(hf_hub_download(prior, name)) for name in names]
+    return paths[-1].parents[len(PurePosixPath(names[-1]).parts) - 1]
 
 
 def _listed_files(hub: HfApi, prior: str) -> Sequence[RepoSibling]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +146,7 @@ def test_what_the_disk_refuses_is_one_line(server: Hub, monkeypatch: pytest.Monk
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number), "blob")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     assert f": {os.strerror(number)}; make room, or set HF_HOME" in refusal()
 
 
@@ -161,6 +164,27 @@ def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert "not in the hub's cache, and http://127.0.0.1:9 cannot be reached" in refusal()
     assert not cache.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_download_at_once(server: Hub, files: dict[str, bytes], cache: Path) -> None:
+    """In a process of its own, while the server stands still; what was whole before is not fetched again."""
+    server.stalls[UNET] = threading.Event()
+    command = [sys.executable, "-m", "consistent4d_ns.cli.main", "weights", "zero123-xl"]
+    env = os.environ | {"HF_ENDPOINT": server.address, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert server.stalled.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    server.stalls.pop(UNET).set()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "Interrupted."
+    assert leftovers(cache) == []
+    assert cached(PRIOR) is None
+    before = len(server.sent)
+    fetch_unaltered(PRIOR)
+    assert (UNET, 0) in server.sent[before:]
+    assert not {name for name, _ in server.sent[:before]} & {name for name, _ in server.sent[before:]} - {UNET}
 
 
 def test_two_at_once(server: Hub, files: dict[str, bytes], cache: Path) -> None:

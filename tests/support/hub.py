@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -31,6 +32,10 @@ class Hub:
     """Bytes after which the connection breaks, once for each file."""
     broken: set[str] = field(default_factory=set)
     """Files that are answered with an error."""
+    stalls: dict[str, threading.Event] = field(default_factory=dict)
+    """Files of which only half is sent until an event is set."""
+    stalled: threading.Event = field(default_factory=threading.Event)
+    """Is set when that happens."""
     sent: list[tuple[str, int]] = field(default_factory=list)
     """Each download: its path, and the byte that it began with."""
     address: str = ""
@@ -144,7 +149,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         hub.sent.append((name, begin))
         end = hub.cut.pop(name, len(content))
-        self.wfile.write(content[begin:end])
+        if name in hub.stalls:
+            middle = (begin + end) // 2
+            self.wfile.write(content[begin:middle])
+            hub.stalled.set()
+            hub.stalls[name].wait(60)
+            begin = middle
+        with contextlib.suppress(ConnectionError):  # The client may have gone.
+            self.wfile.write(content[begin:end])
         if end < len(content):
             self.wfile.flush()
             self.connection.close()
