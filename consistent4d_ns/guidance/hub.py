@@ -117,11 +117,11 @@ def download(prior: str) -> Path:
     if not _reachable(constants.ENDPOINT):
         raise missing_prior(prior, f"not in the hub's cache, and {constants.ENDPOINT} cannot be reached")
     try:
-        sizes = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
-        files = needed_files(sizes, prior)
-        check_space(cache_folder(prior), _left_to_download(prior, {name: sizes[name] for name in files}), CACHE_REMEDY)
+        listed = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
+        sizes = {name: listed[name] for name in needed_files(listed, prior)}
+        check_space(cache_folder(prior), _left_to_download(prior, sizes), CACHE_REMEDY)
         print(f"Downloading {prior}; its licence is on https://huggingface.co/{prior}", file=sys.stderr)
-        return _download_files(prior, files)
+        return _download_files(prior, sizes)
     except InputError:
         raise
     except Exception as error:  # The client's errors share no base class but Exception, and differ between versions.
@@ -131,15 +131,20 @@ def download(prior: str) -> Path:
         raise missing_prior(prior, f"download failed ({reason})") from error
 
 
-def _download_files(prior: str, names: Sequence[str]) -> Path:
-    """Download files of a repository one after the other; returns the folder that they are in.
+def _download_files(prior: str, sizes: Mapping[str, int]) -> Path:
+    """Download files of these sizes one after the other; returns the folder that they are in.
 
     In this thread: the client's threads for whole repositories would go on after Ctrl-C until their files were there.
+    It draws a bar for each file, but on a terminal only, so lines name those with weights.
     """
     from huggingface_hub import hf_hub_download
 
-    paths = [Path(hf_hub_download(prior, name)) for name in names]
-    return paths[-1].parents[len(PurePosixPath(names[-1]).parts) - 1]
+    path, parts = Path(), 0
+    for number, (name, size) in enumerate(sizes.items(), start=1):
+        if not name.endswith(".json"):
+            print(f"File {number} of {len(sizes)}: {name}, {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
+        path, parts = Path(hf_hub_download(prior, name)), len(PurePosixPath(name).parts)
+    return path.parents[parts - 1]
 
 
 def _listed_files(hub: HfApi, prior: str) -> Sequence[RepoSibling]:
