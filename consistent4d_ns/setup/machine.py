@@ -154,7 +154,8 @@ def _missing_for_triton() -> str | None:
     """What is missing for Triton, which compiles a launcher in C for each kernel when it first runs."""
     if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang")))):
         return "a C compiler (gcc or clang)"
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's is for local additions
+    if not Path(sysconfig.get_path("include", scheme), "Python.h").exists():
         return "Python's headers (Python.h)"
     return None
 

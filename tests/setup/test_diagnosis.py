@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.setup.diagnosis import ALL, ON_GPU, Problem, problems, reasons
-from consistent4d_ns.setup.machine import Gpu, Machine, look
+from consistent4d_ns.setup.machine import Gpu, Machine
 from consistent4d_ns.setup.presets import NEEDS
 from consistent4d_ns.setup.software import Package
 from consistent4d_ns.setup.weights import WEIGHTS, Found, State
@@ -119,18 +119,3 @@ def test_space_for_what_is_missing():
     assert "has 1.2 GB free" in problem.what
     assert "HF_HOME" in problem.remedy
     assert found(machine) == []
-
-
-def test_looking_at_a_bare_machine(monkeypatch: pytest.MonkeyPatch):
-    """No GPU, no programs, no compiler, no torch: nothing raises."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("CC", "/nowhere/cc")
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    machine = look()
-    assert (machine.driver, machine.gpus, machine.ffmpeg, machine.c_compiler) == (None, (), None, False)
-    assert machine.torch_fault is not None
-    assert machine.triton_tools == "a C compiler (gcc or clang)"
-    assert machine.methods == tuple(sorted(ALL))
-    assert stopped(found(machine)) == ALL
