@@ -75,7 +75,7 @@ class StableZero123:
 class Convert:
     """Turn a Zero123 checkpoint (.ckpt) into a folder of safetensors once: smaller, and without a pickle.
 
-    Of zero123-xl.ckpt, 15 GB, only what is used is kept: its EMA weights in place of the raw ones. The folder is
+    Only what is used is kept: EMA weights in place of raw ones, and nothing that only training needs. The folder is
     given with --pipeline.guidance.prior.
     """
 
