@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -267,6 +270,17 @@ def test_the_table(
     capsys.readouterr()
     main(["weights", "list"])
     assert f"  in {cache}\n" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads(tmp_path: Path) -> None:
+    """As with `| head -1`: no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command_line = [sys.executable, "-m", "consistent4d_ns.cli.main", "weights"]
+    with os.fdopen(write, "w") as pipe:
+        done = Popen(command_line, env=os.environ | {"HF_HOME": str(tmp_path)}, stdout=pipe, stderr=PIPE, text=True)
+    assert done.communicate(timeout=60)[1] == ""
+    assert done.returncode == 141
 
 
 def test_a_prior_from_the_hub(
