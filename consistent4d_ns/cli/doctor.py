@@ -120,14 +120,14 @@ def weight_rows(weights: Sequence[Found]) -> list[tuple[str, str, str]]:
 
 def preset_rows(problems: Sequence[Problem]) -> list[tuple[str, str, str, str]]:
     """Whether each preset can run here, what it takes, and how long it took where it was measured."""
-    from consistent4d_ns.setup.diagnosis import reasons, shown_time
+    from consistent4d_ns.setup.diagnosis import reasons, shown_memory, shown_time
     from consistent4d_ns.setup.presets import NEEDS
 
     return [
         (
             needs.preset,
             "cannot run" if reasons(needs.preset, problems) else "can run",
-            "none needed" if needs.gpu_memory is None else f"{needs.gpu_memory:g} GiB",
+            shown_memory(needs),
             shown_time(needs),
         )
         for needs in NEEDS

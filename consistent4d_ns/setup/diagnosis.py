@@ -83,11 +83,11 @@ def _of_gpu(machine: Machine) -> Iterator[Problem]:
     for needs in NEEDS:
         if needs.gpu_memory is None:
             continue
-        figures = f"{needs.preset} takes {needs.gpu_memory:g} GiB of GPU memory, {gpu.name}"
-        if gpu.memory < needs.gpu_memory:
+        figures, least = f"{needs.preset} takes {shown_memory(needs)} of GPU memory, {gpu.name}", needs.gpu_memory[0]
+        if gpu.memory < least:
             remedy = "fewer pixels or views: docs/troubleshooting.md, Out of GPU memory"
             yield Problem(f"{figures} has {gpu.memory:.1f}", remedy, (needs.preset,))
-        elif gpu.free is not None and gpu.free < needs.gpu_memory:
+        elif gpu.free is not None and gpu.free < least:
             remedy = "end the programs that use it: nvidia-smi lists them"
             yield Problem(f"{figures} has {gpu.free:.1f} free of {gpu.memory:.1f}", remedy, (needs.preset,))
 
@@ -139,5 +139,14 @@ def _of_programs(machine: Machine, installed: Collection[str]) -> Iterator[Probl
 
 def shown_time(needs: Needs) -> str:
     """How long a preset took where it was measured."""
-    low, high = needs.minutes
-    return f"{low if low == high else f'{low} to {high}'} min on {needs.measured_on}"
+    return f"{_span(needs.minutes)} min on {needs.measured_on}"
+
+
+def shown_memory(needs: Needs) -> str:
+    """How much GPU memory a preset took where it was measured."""
+    return "none needed" if needs.gpu_memory is None else f"{_span(needs.gpu_memory)} GiB"
+
+
+def _span(limits: tuple[int, int]) -> str:
+    low, high = limits
+    return str(low) if low == high else f"{low} to {high}"

@@ -20,8 +20,8 @@ class Needs:
     """Name of the method."""
     weights: tuple[str, ...]
     """Names of the weights, as in `weights.WEIGHTS`."""
-    gpu_memory: float | None
-    """Peak of GPU memory in GiB; None: it trains on a CPU, too."""
+    gpu_memory: tuple[int, int] | None
+    """Peak of GPU memory in GiB, with an object and with a field full of fog; None: it trains on a CPU, too."""
     minutes: tuple[int, int]
     """Shortest and longest time for all steps, in minutes."""
     measured_on: str
@@ -29,8 +29,8 @@ class Needs:
 
 
 NEEDS = (
-    Needs("consistent4d", ("zero123-xl", "rife"), 5.7, (5, 6), "one H100"),
-    Needs("consistent4d-big", ("zero123-xl", "rife"), 11, (7, 7), "one H100"),
+    Needs("consistent4d", ("zero123-xl", "rife"), (5, 13), (6, 6), "one H200"),
+    Needs("consistent4d-big", ("zero123-xl", "rife"), (11, 11), (7, 7), "one H100"),
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
 )
 """The needs of all presets."""
