@@ -27,11 +27,11 @@ from consistent4d_ns.data.cameras import DEFAULT_CAMERA
 from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig
 from consistent4d_ns.data.dataset import shared_frames
 from consistent4d_ns.data.images import composite_white
-from consistent4d_ns.elevation.estimate import estimate_elevation
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.loading import build_guidance
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
+from consistent4d_ns.targets.elevation import estimate_elevation
 from consistent4d_ns.toy import ToyTruth
 from training.meshes import MeshLibrary, load_meshes
 from training.scenes import Cameras, Scenes, draw_scenes, render
