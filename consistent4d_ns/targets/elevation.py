@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle, orbit_views, relative_pose
-from consistent4d_ns.data.images import resized
+from consistent4d_ns.data.images import composite_white, resized
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.base import ViewSampler
+from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.targets.silhouettes import background
 
 Progress = Callable[[list[int]], Iterable[int]]
@@ -33,11 +35,11 @@ TOLERATED = 0.1
 class ElevationConfig:
     """What an estimate compares."""
 
-    candidates: tuple[float, ...] = tuple(range(-20, 51, 5))
+    candidates: tuple[float, ...] = tuple(float(e) for e in range(-20, 51, 5))
     """Elevations in degrees that are compared, evenly spaced and ascending; the estimate lies between them, too."""
     rises: tuple[float, ...] = (0.0, 20.0)
     """By how many degrees the imagined views are higher than the input camera."""
-    azimuths: int = 12
+    azimuths: int = 8
     """Imagined views around the object at each height."""
     frames: int = 3
     """Frames that are judged, evenly spaced in the clip."""
@@ -48,7 +50,7 @@ class ElevationConfig:
     temperature: float = 0.0
     """Standard deviation of the samples' initial noise. At 0 they are near the mean of what the prior takes to be
     possible: blurred, but in agreement with each other."""
-    white_tolerance: float = 0.04
+    white_tolerance: float = 0.1
     """How far from white the background of a sample may be."""
     image_size: int = 24
     """Side of the silhouettes in pixels."""
@@ -84,8 +86,7 @@ def estimate_elevation(
     """Estimate the input camera's elevation from its frames.
 
     Args:
-        sampler: A prior that is conditioned on all of the images. One of the convention of Stable-Zero123 is told an
-            elevation, which its views follow: use another.
+        sampler: A prior that is conditioned on all of the images and is not told the elevation (as Stable-Zero123 is).
         images: The frames in [0, 1] on white.
         config: What is compared.
         distance: Distance of the input camera in world units.
@@ -104,6 +105,41 @@ def estimate_elevation(
         pictures = [some.cpu().float() for some in (images[frame, None], imagined)]
         scores.append(compare(torch.cat([opacity(some, config) for some in pictures]), views, config))
     return conclude(config.candidates, torch.stack(scores).mean(dim=0).tolist())
+
+
+def estimate_from_frames(
+    rgba: Float[Tensor, "frames 4 size size"],
+    prior: GuidanceConfig | None = None,
+    config: ElevationConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = iter,
+) -> ElevationEstimate:
+    """Load a prior and estimate the elevation of the camera that filmed some frames, at the default distance.
+
+    Args:
+        rgba: The frames in [0, 1], colours multiplied by alpha.
+        prior: Which prior; the bundled one by default.
+        config: What is compared.
+        device: Where the prior runs.
+        progress: Iterates over the frames that are judged.
+
+    Raises:
+        InputError: The prior cannot be used, or is told the elevation; or a frame and its views show nothing but white.
+    """
+    from consistent4d_ns.guidance.loading import build_guidance
+
+    prior, config = prior or GuidanceConfig(prior=bundled_prior.NAME), config or ElevationConfig()
+    guidance = build_guidance(replace(prior, kind="zero123", previews=True), 0.0, device)
+    assert guidance is not None
+    if guidance.camera_convention == "stable-zero123":
+        raise InputError(
+            f"elevation auto: guidance.prior {prior.prior} has to be told the elevation (camera convention "
+            "stable-zero123), so it cannot find it; use another prior, for example bundled, or give the elevation."
+        )
+    images = composite_white(rgba[chosen_frames(len(rgba), config.frames)])
+    guidance.prepare(images)
+    return estimate_elevation(guidance, images, config, progress=progress)
 
 
 def chosen_frames(frames: int, most: int) -> list[int]:
