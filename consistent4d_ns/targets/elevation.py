@@ -26,7 +26,7 @@ from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.targets.silhouettes import background
 
 Progress = Callable[[list[int]], Iterable[int]]
-"""Iterates over the frames that are judged, for example showing a bar."""
+"""Iterates over the frames that are judged, for example showing a bar; called for each of up to two passes."""
 TOLERATED = 0.1
 """Share by which a score may exceed the least one within an estimate's spread."""
 
@@ -38,7 +38,12 @@ class ElevationConfig:
     candidates: tuple[float, ...] = tuple(float(e) for e in range(-20, 51, 5))
     """Elevations in degrees that are compared, evenly spaced and ascending; the estimate lies between them, too."""
     rises: tuple[float, ...] = (0.0, 20.0)
-    """By how many degrees the imagined views are higher than the input camera."""
+    """By how many degrees the imagined views are higher than the input camera, at first."""
+    high: float = 10.0
+    """If the first estimate is more than this many degrees, a second one with other views takes its place."""
+    rises_of_high: tuple[float, ...] = (-30.0, 0.0)
+    """By how many degrees those are higher than the input camera. Of an object seen from above, level views tell more;
+    of others, views from below would lie outside of what priors are trained on."""
     azimuths: int = 8
     """Imagined views around the object at each height."""
     frames: int = 3
@@ -97,10 +102,27 @@ def estimate_elevation(
         InputError: A frame and its views show nothing but white.
     """
     config = config or ElevationConfig()
-    views = imagined_views(config, distance, fovy)
+    camera, chosen = orbit_views(0.0, 0.0, distance, fovy), chosen_frames(len(images), config.frames)
+    first = compare_views(
+        sampler, images, progress(chosen), imagined_views(config.rises, config.azimuths, camera), config
+    )
+    if first.degrees <= config.high:
+        return first
+    others = imagined_views(config.rises_of_high, config.azimuths, camera)
+    return compare_views(sampler, images, progress(chosen), others, config)
+
+
+def compare_views(
+    sampler: ViewSampler,
+    images: Float[Tensor, "frames 3 size size"],
+    frames: Iterable[int],
+    views: OrbitViews,
+    config: ElevationConfig,
+) -> ElevationEstimate:
+    """An estimate from given views of some of the frames; see `estimate_elevation`."""
     generator = torch.Generator().manual_seed(0)
     scores = []
-    for frame in progress(chosen_frames(len(images), config.frames)):
+    for frame in frames:
         imagined = imagine(sampler, views, frame, config, generator)
         pictures = [some.cpu().float() for some in (images[frame, None], imagined)]
         scores.append(compare(torch.cat([opacity(some, config) for some in pictures]), views, config))
@@ -148,12 +170,18 @@ def chosen_frames(frames: int, most: int) -> list[int]:
     return [(2 * i + 1) * frames // (2 * count) for i in range(count)]
 
 
-def imagined_views(config: ElevationConfig, distance: float, fovy: float) -> OrbitViews:
-    """The input camera, and then those of the views that are imagined; elevations are relative to its own."""
-    around = [(rise, azimuth) for rise in config.rises for azimuth in full_circle(config.azimuths)]
-    rises, azimuths = zip((0.0, 0.0), *(view for view in around if view != (0.0, 0.0)), strict=True)
-    same = orbit_views(0.0, 0.0, distance, fovy, count=len(rises))
-    return OrbitViews(torch.tensor(rises), torch.tensor(azimuths), same.distance, same.fovy)
+def imagined_views(rises: Sequence[float], azimuths: int, camera: OrbitViews) -> OrbitViews:
+    """The input camera, and then views all around at some heights; elevations are relative to its own.
+
+    Args:
+        rises: Elevations.
+        azimuths: Views at each.
+        camera: One view, whose distance and field of view all have.
+    """
+    around = [(rise, azimuth) for rise in rises for azimuth in full_circle(azimuths)]
+    elevation, azimuth = zip((0.0, 0.0), *(view for view in around if view != (0.0, 0.0)), strict=True)
+    distance, fovy = (value.expand(len(elevation)) for value in (camera.distance, camera.fovy))
+    return OrbitViews(torch.tensor(elevation), torch.tensor(azimuth), distance, fovy)
 
 
 def imagine(

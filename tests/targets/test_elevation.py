@@ -58,12 +58,14 @@ def test_true_views_give_the_true_elevation(elevation: float):
     assert score[far] > 1.3 * min(estimate.scores)
 
 
-def test_the_chosen_frames_are_asked_for_and_shown_as_progress():
+@pytest.mark.parametrize(("high", "rises"), [(90.0, {20}), (-90.0, {20, -30})])
+def test_frames_and_views_that_are_asked_for(high: float, rises: set[int]):
+    """The chosen frames, in a second pass where the camera seems to be high; progress is shown after each frame."""
     sampler, asked, shown = sampler_at(10.0), [], []
     images, true_sample = frames_of(sampler), sampler.sample
 
     def sample(poses, frames, **options):
-        asked.extend(set(frames.tolist()))
+        asked.extend({(int(frame), round(-math.degrees(pose[0]))) for frame, pose in zip(frames, poses, strict=True)})
         return true_sample(poses, frames, **options)
 
     def progress(frames):
@@ -72,9 +74,10 @@ def test_the_chosen_frames_are_asked_for_and_shown_as_progress():
             shown.append(frame)
 
     sampler.sample = sample
-    config = ElevationConfig(frames=2, azimuths=1, rises=(20.0,), candidates=(0.0, 10.0, 20.0), cells=8)
+    config = ElevationConfig((0.0, 10.0, 20.0), (20.0,), high, (-30.0,), azimuths=1, frames=2, cells=8)
     estimate_elevation(sampler, images, config, progress=progress)
-    assert asked == shown == [1, 3]
+    assert asked == [(frame, rise) for rise in sorted(rises, reverse=True) for frame in (1, 3)]
+    assert shown == len(rises) * [1, 3]
 
 
 @pytest.mark.slow
@@ -113,7 +116,7 @@ def test_frames_are_the_middle_ones_of_equal_parts():
 
 
 def test_the_input_camera_is_first_and_is_not_imagined():
-    views = imagined_views(ElevationConfig(rises=(0.0, 20.0), azimuths=4), 2.0, 49.1)
+    views = imagined_views((0.0, 20.0), 4, orbit_views(0.0, 0.0, 2.0, 49.1))
     pairs = list(zip(views.elevation.tolist(), views.azimuth.tolist(), strict=True))
     level = [(0.0, 0.0), (0.0, 90.0), (0.0, 180.0), (0.0, 270.0)]
     assert pairs == [*level, *((20.0, azimuth) for _, azimuth in level)]
