@@ -10,6 +10,7 @@ from tyro.extras import SubcommandApp
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.view import view
@@ -19,6 +20,7 @@ app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
 app.command(demo)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(prepare)
 app.command(render)
 app.command(toy)
 app.command(view)

@@ -1,0 +1,218 @@
+"""The second pass: the object in a square window of each frame, cut out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from consistent4d_ns.data.images import resize_area
+from consistent4d_ns.data.parts import numbered
+from consistent4d_ns.preparing.cropping import Square, box_of, crop_track, square_around, union
+from consistent4d_ns.preparing.foreground import Foreground
+from consistent4d_ns.preparing.locating import SMALL, Located, Progress, guess, shrunk
+from consistent4d_ns.preparing.matting import cut_out
+from consistent4d_ns.preparing.options import PictureOptions
+from consistent4d_ns.preparing.refining import refine, without_holes
+from consistent4d_ns.preparing.segmentation import Segmenter
+
+ROOM = 1.25
+"""Side of a window relative to the crop: the second look at the object may find that it is larger."""
+SUPERSAMPLING = 1.5
+"""Most pixels of a window per pixel of the result, in each direction."""
+BORDER = 2
+"""Pixels of a window from the border of the picture within which the object touches it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of a frame around the object."""
+
+    square: Square
+    rgb: UInt8[np.ndarray, "side side 3"]
+    soft: Float32[np.ndarray, "side side"]
+    """How far each pixel belongs to the object, in [0, 1]."""
+    inside: tuple[slice, slice]
+    """Its rows and columns that lie inside of the picture."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the window per pixel of the frame."""
+        return len(self.rgb) / self.square.side
+
+    def touches_border(self) -> bool:
+        """Whether the object reaches the border of the picture."""
+        mask, side = self.soft > 0.5, len(self.soft)
+        return any(
+            bool(lines[edge].any())
+            for lines, part in ((mask, self.inside[0]), (mask.T, self.inside[1]))
+            for edge in _edges(part, side, self.square.side)
+        )
+
+
+def _edges(part: slice, side: int, source: int) -> list[slice]:
+    """The lines of a window beside the border of the picture."""
+    edges = []
+    if part.start > 0:
+        edges.append(slice(part.start, part.start + BORDER))
+    if part.stop < side:
+        edges.append(slice(part.stop - BORDER, part.stop))
+    return edges
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An object cut out of one frame."""
+
+    rgba: UInt8[np.ndarray, "size size 4"]
+    """Straight RGBA."""
+    crop: tuple[float, float, float]
+    """Left, top and side of its square in pixels of the frame."""
+    touches_border: bool
+    """Whether the object reaches the border of the picture, so that some of it may be missing."""
+
+
+def cut(
+    foreground: Foreground,
+    located: Located,
+    options: PictureOptions,
+    segmenter: Segmenter | None,
+    threshold: float,
+    progress: Progress,
+) -> list[Cut]:
+    """Cut the object out of all frames; it is in every one of `located`.
+
+    Raises:
+        InputError: A frame is damaged.
+    """
+    windows = _windows(foreground, located, options, segmenter, threshold, progress)
+    if segmenter is not None:
+        windows = _refined(windows, progress)
+    size, window_crop = _final_crop(windows, options)
+    exact = foreground.kind == "alpha"
+    return [
+        _finish(window, window_crop, size, exact) for window in progress(windows, "Cutting the object out", len(windows))
+    ]
+
+
+def _windows(
+    foreground: Foreground,
+    located: Located,
+    options: PictureOptions,
+    segmenter: Segmenter | None,
+    threshold: float,
+    progress: Progress,
+) -> list[Window]:
+    """Windows with a second guess about each, from a closer look."""
+    centres, extent = crop_track(located.boxes(), options.crop)
+    side = extent / options.fill
+    out = round(min(side, options.size * SUPERSAMPLING) * ROOM)
+    windows = []
+    layers = progress(foreground.layers(), "Looking closer", len(foreground.clip))
+    for i, (rgb, known) in enumerate(layers):
+        square = square_around(centres[i], side * ROOM)
+        picture = square.take(rgb, out, replicate=True)
+        inside = square.inside(foreground.clip.size, out)
+        first = _first_guess(located, i, square, out)
+        if known is None:
+            soft = _second_guess(picture, first, inside, segmenter, threshold)
+        else:
+            soft = square.take(known, out).astype(np.float32) / 255
+        windows.append(Window(square, picture, np.where(_of_others(located, i, square, out), 0, soft), inside))
+    return windows
+
+
+def _small_square(located: Located, square: Square) -> Square:
+    """A square in pixels of the small pictures."""
+    return Square(*(round(value * located.scale) for value in (square.left, square.top, square.side)))
+
+
+def _first_guess(located: Located, i: int, square: Square, out: int) -> Float32[np.ndarray, "out out"]:
+    """What the first pass says about a window."""
+    return _small_square(located, square).take(located.guesses[i], out)
+
+
+def _of_others(located: Located, i: int, square: Square, out: int) -> Bool[np.ndarray, "out out"]:
+    """What the first pass has taken for other objects."""
+    return _small_square(located, square).take(located.others[i].astype(np.float32), out) > 0.5
+
+
+def _second_guess(
+    picture: UInt8[np.ndarray, "side side 3"],
+    first: Float32[np.ndarray, "side side"],
+    inside: tuple[slice, slice],
+    segmenter: Segmenter | None,
+    threshold: float,
+) -> Float32[np.ndarray, "side side"]:
+    """The mean of the first guess and of one about the crop alone."""
+    side = len(picture)
+    margin = round(side * (1 - 1 / ROOM) / 2)
+    near = tuple(slice(max(part.start, margin), min(part.stop, side - margin)) for part in inside)
+    result = first.copy()
+    result[near] = (first[near] + guess(np.ascontiguousarray(picture[near]), None, segmenter, threshold)) / 2
+    return result
+
+
+def _refined(windows: Sequence[Window], progress: Progress) -> list[Window]:
+    """Windows with masks that agree with each other and with the edges of the pictures: one part, without holes."""
+    import cv2
+
+    scale = min(1.0, SMALL / len(windows[0].rgb))
+    images = [shrunk(window.rgb, scale) for window in windows]
+    guesses = [cv2.resize(window.soft, image.shape[1::-1], interpolation=cv2.INTER_AREA) for window, image in zip(windows, images, strict=True)]
+    refined = refine(images, guesses, lambda frames: progress(frames, "Refining masks", len(images)))
+    results = []
+    for window, soft in zip(windows, refined, strict=True):
+        soft = cv2.resize(soft, window.soft.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        inside = np.zeros(soft.shape, bool)
+        inside[window.inside] = True
+        mask = without_holes(_largest_part((soft > 0.5) & inside))
+        soft = np.where(mask, np.maximum(soft, 0.51), np.minimum(soft, 0.49))
+        results.append(Window(window.square, window.rgb, soft.astype(np.float32), window.inside))
+    return results
+
+
+def _largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The largest connected part."""
+    parts = numbered(mask)
+    areas = np.bincount(parts.ravel())
+    areas[0] = 0
+    return (parts == areas.argmax()) & mask
+
+
+def _final_crop(windows: Sequence[Window], options: PictureOptions) -> tuple[int, Square]:
+    """Side of the results, and the square of all windows that becomes them."""
+    boxes = np.array([box_of(window.soft > 0.5) for window in windows if (window.soft > 0.5).any()], float)
+    left, top, right, bottom = union(boxes)
+    window = windows[0]
+    side = min(max(right - left, bottom - top) / options.fill, float(len(window.rgb)))
+    crop = square_around(np.array([left + right, top + bottom]) / 2, side)
+    return max(1, min(options.size, round(crop.side / window.scale))), crop
+
+
+def _finish(window: Window, crop: Square, size: int, exact: bool) -> Cut:
+    """The object of a window as a picture of the final size.
+
+    Args:
+        window: The window.
+        crop: The square of it that is kept.
+        size: Side of the result.
+        exact: Whether the foreground is an alpha channel that is to be kept.
+    """
+    straight = np.dstack((window.rgb / np.float32(255), window.soft)) if exact else cut_out(window.rgb, window.soft)
+    premultiplied = straight.copy()
+    premultiplied[..., :3] *= straight[..., 3:]
+    image = crop.take(premultiplied, crop.side)
+    image = image if crop.side == size else resize_area(image, size)
+    alpha = image[..., 3:].clip(0, 1)
+    image = np.concatenate((image[..., :3] / np.maximum(alpha, 1e-6), alpha), axis=-1)
+    rgba = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    rgba[rgba[..., 3] == 0] = 0
+    place = (
+        window.square.left + crop.left / window.scale,
+        window.square.top + crop.top / window.scale,
+        crop.side / window.scale,
+    )
+    return Cut(rgba, place, window.touches_border())
