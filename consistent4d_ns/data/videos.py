@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -237,7 +237,7 @@ def _decode(path: Path, video: InputContainer, stream: VideoStream) -> Iterator[
             yield from decoder.decode(packet)
 
 
-def _decode_hevc(path: Path, stream: VideoStream) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
+def _decode_hevc(path: Path, stream: VideoStream) -> Generator[UInt8[np.ndarray, "h w 4"], None, None]:
     """All frames of an HEVC stream by the FFmpeg program, whose decoder reads the alpha layer; PyAV's does not.
 
     Raises:

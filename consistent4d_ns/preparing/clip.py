@@ -50,7 +50,9 @@ class Clip:
                     f"{by(self.size)}: give all frames one size"
                 )
             if image.shape[2] < channels:
-                raise InputError(f"frame {index} of {self.frames.source} has no alpha channel, which others have: add it")
+                raise InputError(
+                    f"frame {index} of {self.frames.source} has no alpha channel, which others have: add it"
+                )
             yield image[..., :channels]
 
     def only(self, places: Sequence[int]) -> Clip:

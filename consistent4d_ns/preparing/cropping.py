@@ -25,7 +25,9 @@ class Square:
     top: int
     side: int
 
-    def take(self, image: Shaped[np.ndarray, "h w *c"], out: int, replicate: bool = False) -> Shaped[np.ndarray, "s s *c"]:
+    def take(
+        self, image: Shaped[np.ndarray, "h w *c"], out: int, replicate: bool = False
+    ) -> Shaped[np.ndarray, "s s *c"]:
         """The square at `out` x `out` pixels: averaged over areas to shrink, linear to enlarge.
 
         Args:
@@ -37,7 +39,10 @@ class Square:
 
         height, width = image.shape[:2]
         left, top = min(max(self.left, 0), width - 1), min(max(self.top, 0), height - 1)
-        right, bottom = max(min(self.left + self.side, width), left + 1), max(min(self.top + self.side, height), top + 1)
+        right, bottom = (
+            max(min(self.left + self.side, width), left + 1),
+            max(min(self.top + self.side, height), top + 1),
+        )
         border = (top - self.top, self.top + self.side - bottom, left - self.left, self.left + self.side - right)
         kind = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
         square = cv2.copyMakeBorder(np.ascontiguousarray(image[top:bottom, left:right]), *border, kind)
@@ -59,10 +64,8 @@ def box_of(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def crop_track(
-    boxes: Boxes, mode: Literal["auto", "fixed", "moving"]
-) -> tuple[Float64[np.ndarray, "frames 2"], float]:
-    """Centre of the crop in each frame (x, y), and the side of the smallest square around it that never cuts the object.
+def crop_track(boxes: Boxes, mode: Literal["auto", "fixed", "moving"]) -> tuple[Float64[np.ndarray, "frames 2"], float]:
+    """Centre of the crop in each frame (x, y), and the side of the smallest square around it that holds the object.
 
     Args:
         boxes: Where the object is.

@@ -93,7 +93,8 @@ def cut(
     size, window_crop = _final_crop(windows, options)
     exact = foreground.kind == "alpha"
     return [
-        _finish(window, window_crop, size, exact) for window in progress(windows, "Cutting the object out", len(windows))
+        _finish(window, window_crop, size, exact)
+        for window in progress(windows, "Cutting the object out", len(windows))
     ]
 
 
@@ -161,7 +162,10 @@ def _refined(windows: Sequence[Window], progress: Progress) -> list[Window]:
 
     scale = min(1.0, SMALL / len(windows[0].rgb))
     images = [shrunk(window.rgb, scale) for window in windows]
-    guesses = [cv2.resize(window.soft, image.shape[1::-1], interpolation=cv2.INTER_AREA) for window, image in zip(windows, images, strict=True)]
+    guesses = [
+        cv2.resize(window.soft, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        for window, image in zip(windows, images, strict=True)
+    ]
     refined = refine(images, guesses, lambda frames: progress(frames, "Refining masks", len(images)))
     results = []
     for window, soft in zip(windows, refined, strict=True):

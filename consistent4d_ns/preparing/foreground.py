@@ -63,7 +63,9 @@ class Foreground:
             )
         if self.number is not None:
             mask = (mask == self.number).astype(np.uint8) * 255
-        return mask if mask.shape == self.clip.size else cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        return (
+            mask if mask.shape == self.clip.size else cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        )
 
     def only(self, places: Sequence[int]) -> Foreground:
         """The same for some of the chosen frames."""

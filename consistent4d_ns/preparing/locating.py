@@ -71,7 +71,9 @@ def locate(foreground: Foreground, options: ObjectOptions, segmenter: Segmenter 
     masks = [one > 0.5 for one in agreed]
     hint = Hint(options.point, options.box).scaled(scale)
     if foreground.kind in ("alpha", "masks") and not (hint.given and foreground.number is None):
-        return Located(images, guesses, [with_satellites(mask) for mask in masks], [~mask & mask for mask in masks], scale)
+        return Located(
+            images, guesses, [with_satellites(mask) for mask in masks], [~mask & mask for mask in masks], scale
+        )
     objects = track_object(masks, hint)
     others = [mask & ~one for mask, one in zip(masks, objects, strict=True)]
     return Located(images, guesses, objects, others, scale)

@@ -58,8 +58,8 @@ def trimap_of(soft: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
     reach = max(2, round(BAND * float(mask.sum()) ** 0.5))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     trimap = np.full(soft.shape, 0.5)
-    # Outside of the picture the object may go on.
-    trimap[cv2.erode(mask, kernel, borderValue=1) == 1] = 1
+    # At the border of the picture neither changes anything: the object may go on outside of it.
+    trimap[cv2.erode(mask, kernel) == 1] = 1
     trimap[cv2.dilate(mask, kernel) == 0] = 0
     return trimap
 

