@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,7 +21,6 @@ from consistent4d_ns.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -31,6 +30,15 @@ MATROSKA = b"\x1a\x45\xdf\xa3"
 """First bytes of WebM and Matroska files; all others are taken for QuickTime or MP4."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these drop the alpha plane, libvpx keeps it."""
+
+
+class ShownPacket(NamedTuple):
+    """A frame as the container announces it; times are in the stream's unit."""
+
+    start: int
+    duration: int
+    is_key: bool
+    """Whether decoding can start here."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,8 @@ def read_plain_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.nd
         stream.thread_type = "AUTO"
         with reading(path):
             packets = _shown_packets(video, stream)
-        times = [pts for pts, _ in packets]
-        keys = [pts for pts, packet in packets if packet.is_keyframe]
+        times = [packet.start for packet in packets]
+        keys = [packet.start for packet in packets if packet.is_key]
         if len(times) <= indices[-1]:
             raise InputError(f"{path} ends after {len(times)} frames: export it again")
         with reading(path):
@@ -191,14 +199,14 @@ def _clock(video: InputContainer, stream: VideoStream) -> Clock:
     """Times of all frames that are shown; an edit list may hide some."""
     packets = _shown_packets(video, stream)
     unit = float(stream.time_base or 0)
-    starts = tuple(start * unit for start, _ in packets)
-    return Clock(starts, (packets[-1][1].duration or 0) * unit if packets else 0.0)
+    starts = tuple(packet.start * unit for packet in packets)
+    return Clock(starts, packets[-1].duration * unit if packets else 0.0)
 
 
-def _shown_packets(video: InputContainer, stream: VideoStream) -> list[tuple[int, Packet]]:
-    """Times in the stream's unit, increasing, and packets of all frames that are shown."""
+def _shown_packets(video: InputContainer, stream: VideoStream) -> list[ShownPacket]:
+    """What is known about all frames that are shown, in order of time."""
     shown = (p for p in video.demux(stream) if p.size and not p.is_discard)
-    return sorted(((p.pts, p) for p in shown if p.pts is not None), key=lambda pair: pair[0])
+    return sorted(ShownPacket(p.pts, p.duration or 0, p.is_keyframe) for p in shown if p.pts is not None)
 
 
 def _check_complete(path: Path, clock: Clock, announced: float, nominal: float) -> None:

@@ -37,15 +37,12 @@ class Square:
         """
         import cv2
 
+        rows, columns = np.arange(self.top, self.top + self.side), np.arange(self.left, self.left + self.side)
         height, width = image.shape[:2]
-        left, top = min(max(self.left, 0), width - 1), min(max(self.top, 0), height - 1)
-        right, bottom = (
-            max(min(self.left + self.side, width), left + 1),
-            max(min(self.top + self.side, height), top + 1),
-        )
-        border = (top - self.top, self.top + self.side - bottom, left - self.left, self.left + self.side - right)
-        kind = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
-        square = cv2.copyMakeBorder(np.ascontiguousarray(image[top:bottom, left:right]), *border, kind)
+        square = image[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+        if not replicate:
+            square[(rows < 0) | (rows >= height)] = 0
+            square[:, (columns < 0) | (columns >= width)] = 0
         shrink = cv2.INTER_AREA if out <= self.side else cv2.INTER_LINEAR
         return square if out == self.side else cv2.resize(square, (out, out), interpolation=shrink)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -20,7 +20,7 @@ from consistent4d_ns.preparing.segmentation import Segmenter
 
 ROOM = 1.25
 """Side of a window relative to the crop: the second look at the object may find that it is larger."""
-SUPERSAMPLING = 1.5
+SUPERSAMPLING = 1.1
 """Most pixels of a window per pixel of the result, in each direction."""
 BORDER = 2
 """Pixels of a window from the border of the picture within which the object touches it."""
@@ -32,8 +32,8 @@ class Window:
 
     square: Square
     rgb: UInt8[np.ndarray, "side side 3"]
-    soft: Float32[np.ndarray, "side side"]
-    """How far each pixel belongs to the object, in [0, 1]."""
+    soft: UInt8[np.ndarray, "side side"]
+    """How far each pixel belongs to the object, 0 to 255; from 128 on it does."""
     inside: tuple[slice, slice]
     """Its rows and columns that lie inside of the picture."""
 
@@ -42,17 +42,22 @@ class Window:
         """Pixels of the window per pixel of the frame."""
         return len(self.rgb) / self.square.side
 
+    @property
+    def mask(self) -> Bool[np.ndarray, "side side"]:
+        """What belongs to the object."""
+        return self.soft > 127
+
     def touches_border(self) -> bool:
         """Whether the object reaches the border of the picture."""
-        mask, side = self.soft > 0.5, len(self.soft)
+        mask, side = self.mask, len(self.soft)
         return any(
             bool(lines[edge].any())
             for lines, part in ((mask, self.inside[0]), (mask.T, self.inside[1]))
-            for edge in _edges(part, side, self.square.side)
+            for edge in _edges(part, side)
         )
 
 
-def _edges(part: slice, side: int, source: int) -> list[slice]:
+def _edges(part: slice, side: int) -> list[slice]:
     """The lines of a window beside the border of the picture."""
     edges = []
     if part.start > 0:
@@ -121,7 +126,8 @@ def _windows(
             soft = _second_guess(picture, first, inside, segmenter, threshold)
         else:
             soft = square.take(known, out).astype(np.float32) / 255
-        windows.append(Window(square, picture, np.where(_of_others(located, i, square, out), 0, soft), inside))
+        soft[_of_others(located, i, square, out)] = 0
+        windows.append(Window(square, picture, _bytes(soft), inside))
     return windows
 
 
@@ -162,20 +168,21 @@ def _refined(windows: Sequence[Window], progress: Progress) -> list[Window]:
 
     scale = min(1.0, SMALL / len(windows[0].rgb))
     images = [shrunk(window.rgb, scale) for window in windows]
-    guesses = [
-        cv2.resize(window.soft, image.shape[1::-1], interpolation=cv2.INTER_AREA)
-        for window, image in zip(windows, images, strict=True)
-    ]
+    guesses = [shrunk(window.soft, scale).astype(np.float32) / 255 for window in windows]
     refined = refine(images, guesses, lambda frames: progress(frames, "Refining masks", len(images)))
     results = []
     for window, soft in zip(windows, refined, strict=True):
-        soft = cv2.resize(soft, window.soft.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        soft = cv2.resize(soft, window.soft.shape[::-1], interpolation=cv2.INTER_CUBIC)
         inside = np.zeros(soft.shape, bool)
         inside[window.inside] = True
         mask = without_holes(_largest_part((soft > 0.5) & inside))
-        soft = np.where(mask, np.maximum(soft, 0.51), np.minimum(soft, 0.49))
-        results.append(Window(window.square, window.rgb, soft.astype(np.float32), window.inside))
+        results.append(replace(window, soft=mask.astype(np.uint8) * 255))
     return results
+
+
+def _bytes(values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
+    """Values in [0, 1] as bytes, which take a quarter of the memory."""
+    return (values.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -188,7 +195,7 @@ def _largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 def _final_crop(windows: Sequence[Window], options: PictureOptions) -> tuple[int, Square]:
     """Side of the results, and the square of all windows that becomes them."""
-    boxes = np.array([box_of(window.soft > 0.5) for window in windows if (window.soft > 0.5).any()], float)
+    boxes = np.array([box_of(window.mask) for window in windows if window.mask.any()], float)
     left, top, right, bottom = union(boxes)
     window = windows[0]
     side = min(max(right - left, bottom - top) / options.fill, float(len(window.rgb)))
@@ -205,14 +212,15 @@ def _finish(window: Window, crop: Square, size: int, exact: bool) -> Cut:
         size: Side of the result.
         exact: Whether the foreground is an alpha channel that is to be kept.
     """
-    straight = np.dstack((window.rgb / np.float32(255), window.soft)) if exact else cut_out(window.rgb, window.soft)
+    soft = window.soft / np.float32(255)
+    straight = np.dstack((window.rgb / np.float32(255), soft)) if exact else cut_out(window.rgb, soft)
     premultiplied = straight.copy()
     premultiplied[..., :3] *= straight[..., 3:]
     image = crop.take(premultiplied, crop.side)
     image = image if crop.side == size else resize_area(image, size)
     alpha = image[..., 3:].clip(0, 1)
     image = np.concatenate((image[..., :3] / np.maximum(alpha, 1e-6), alpha), axis=-1)
-    rgba = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    rgba = _bytes(image)
     rgba[rgba[..., 3] == 0] = 0
     place = (
         window.square.left + crop.left / window.scale,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -19,7 +18,12 @@ REACH = 0.06
 SATELLITE = 0.02
 """Share of the object's area above which another part of a user's own mask belongs to it."""
 
+COMMON = 0.2
+"""Share of the smaller of two parts that the other one has to be near, so that both can be one object."""
+
 Mask = Bool[np.ndarray, "h w"]
+Labels = Int32[np.ndarray, "h w"]
+"""Numbers of parts from 1; 0 is background."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Hint:
 def track_object(masks: Sequence[Mask], hint: Hint) -> list[Mask]:
     """The object in each frame: one connected part, or none.
 
-    The parts are chosen so that the sum of their areas, each counted as far as the part overlaps its predecessor, is
-    largest; a hint says which is the first one. What is near an earlier place of the object counts as overlapping.
+    A track follows a part from frame to frame, to the part that overlaps most with the place where it was last seen and
+    its surroundings. A hint says where the track begins; otherwise it is the one with the largest area in all frames.
 
     Args:
         masks: What is foreground in each frame.
@@ -58,7 +62,7 @@ def track_object(masks: Sequence[Mask], hint: Hint) -> list[Mask]:
     """
     labelled = [_parts(mask) for mask in masks]
     first = _hinted(labelled[0], hint)
-    chosen = _longest(labelled, first)
+    chosen = _largest_track(labelled) if first is None else _follow(labelled, 0, first)
     return [
         parts == number if number else np.zeros_like(parts, bool)
         for parts, number in zip(labelled, chosen, strict=True)
@@ -73,7 +77,7 @@ def with_satellites(mask: Mask) -> Mask:
     return (areas >= SATELLITE * areas.max())[parts] & mask
 
 
-def _parts(mask: Mask) -> Int32[np.ndarray, "h w"]:
+def _parts(mask: Mask) -> Labels:
     """Numbers of the parts that are large enough, in order of their area, from 1."""
     parts = numbered(mask)
     areas = np.bincount(parts.ravel())
@@ -85,7 +89,7 @@ def _parts(mask: Mask) -> Int32[np.ndarray, "h w"]:
     return number[parts]
 
 
-def _hinted(parts: Int32[np.ndarray, "h w"], hint: Hint) -> int | None:
+def _hinted(parts: Labels, hint: Hint) -> int | None:
     """The part that a hint means; None without a hint.
 
     Raises:
@@ -111,43 +115,48 @@ def _hinted(parts: Int32[np.ndarray, "h w"], hint: Hint) -> int | None:
     return None
 
 
-def _longest(labelled: Sequence[Int32[np.ndarray, "h w"]], first: int | None) -> list[int]:
-    """One part per frame, 0 for none, by dynamic programming over the frames."""
-    scores = _areas(labelled[0])
-    if first is not None:
-        scores[np.arange(len(scores)) != first] = -np.inf
-    origins: list[Int32[np.ndarray, " parts"]] = []
-    for before, after in pairwise(labelled):
-        step = scores[:, None] + _overlaps(before, after)
-        origins.append(step.argmax(axis=0).astype(np.int32))
-        scores = step.max(axis=0)
-    path = [int(scores.argmax())]
-    for origin in reversed(origins):
-        path.append(int(origin[path[-1]]))
-    return path[::-1]
+def _largest_track(labelled: Sequence[Labels]) -> list[int]:
+    """The track with the largest area among those through every part."""
+    best, largest = [0] * len(labelled), 0
+    visited: set[tuple[int, int]] = set()
+    for frame, parts in enumerate(labelled):
+        for part in range(1, int(parts.max()) + 1):
+            if (frame, part) in visited:
+                continue
+            track = _follow(labelled, frame, part)
+            visited.update(enumerate(track))
+            area = sum(int((one == number).sum()) for one, number in zip(labelled, track, strict=True) if number)
+            if area > largest:
+                best, largest = track, area
+    return best
 
 
-def _areas(parts: Int32[np.ndarray, "h w"]) -> np.ndarray:
-    """Area of each part as a share of the picture; 0 for part 0, which is none."""
-    areas = np.bincount(parts.ravel()) / parts.size
-    areas[0] = 0
-    return areas
+def _follow(labelled: Sequence[Labels], start: int, part: int) -> list[int]:
+    """The part in each frame, 0 for none, that belongs to one track; followed into both directions of time."""
+    track = [0] * len(labelled)
+    track[start] = part
+    for direction in (range(start + 1, len(labelled)), range(start - 1, -1, -1)):
+        last, absent = labelled[start] == part, 0
+        for frame in direction:
+            track[frame] = _successor(last, labelled[frame], absent)
+            last, absent = (labelled[frame] == track[frame], 0) if track[frame] else (last, absent + 1)
+    return track
 
 
-def _overlaps(before: Int32[np.ndarray, "h w"], after: Int32[np.ndarray, "h w"]) -> np.ndarray:
-    """How much of each later part (columns) lies near each earlier part (rows), as a share of the picture.
+def _successor(last: Mask, parts: Labels, absent: int) -> int:
+    """The part that continues a track; 0 for none.
 
-    To or from no part at all nothing is gained. A part that is not near costs what it is worth.
+    Args:
+        last: Where the object was last seen.
+        parts: Numbers of the parts of the frame.
+        absent: Frames since then in which it was not seen.
     """
     import cv2
 
-    reach = max(1, round(REACH * max(before.shape)))
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    areas = _areas(after)
-    gains = np.zeros((int(before.max()) + 1, len(areas)))
-    for part in range(1, len(gains)):
-        near = cv2.dilate((before == part).astype(np.uint8), kernel).astype(bool)
-        inside = np.bincount(after[near], minlength=len(areas)) / after.size
-        gains[part] = np.where(inside > 0, 2 * inside - areas, -areas)
-    gains[:, 0] = 0
-    return gains
+    reach = max(1, round(REACH * max(parts.shape) * (1 + absent)))
+    near = cv2.dilate(last.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)).astype(bool)
+    areas = np.bincount(parts.ravel())
+    overlap = np.bincount(parts[near], minlength=len(areas))
+    overlap[0] = 0
+    best = int(overlap.argmax())
+    return best if overlap[best] > COMMON * min(areas[best], int(last.sum())) else 0

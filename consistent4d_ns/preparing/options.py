@@ -84,7 +84,7 @@ class PictureOptions:
     size: int = 512
     """Side of the frames in pixels, 32 to 2048; smaller where the video shows the object in fewer pixels."""
     fill: float = 0.8
-    """Share of the side that the object fills where it is largest, 0.3 to 1 (method.md section 14.1)."""
+    """Share of the side that the object fills where it is largest, 0.3 to 1 (method.md section 15.1)."""
     crop: Literal["auto", "fixed", "moving"] = "auto"
     """Whether the crop follows the object on a smooth track: `auto` does so for an object that wanders."""
     elevation: float | None = None
