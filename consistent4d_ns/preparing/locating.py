@@ -24,6 +24,18 @@ Progress: TypeAlias = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
+class Looks:
+    """A first look at the frames."""
+
+    images: list[UInt8[np.ndarray, "h w 3"]]
+    """Small pictures of them."""
+    sure: list[Float32[np.ndarray, "h w"]]
+    """How sure files or the network are that something is foreground, in [0, 1]."""
+    scale: float
+    """Pixels of a small picture per pixel of a frame."""
+
+
+@dataclass(frozen=True)
 class Located:
     """The object in small pictures of the frames."""
 
@@ -54,29 +66,50 @@ class Located:
         return Located(images, guesses, masks, others, self.scale)
 
 
-def locate(foreground: Foreground, options: ObjectOptions, segmenter: Segmenter | None, progress: Progress) -> Located:
+def look(foreground: Foreground, segmenter: Segmenter | None, progress: Progress) -> Looks:
+    """Small pictures of all frames, with what files or a network say about them.
+
+    Raises:
+        InputError: A frame is damaged.
+    """
+    scale = min(1.0, SMALL / max(foreground.clip.size))
+    images, sure = [], []
+    for rgb, known in progress(foreground.layers(), "Finding the object", len(foreground.clip)):
+        images.append(shrunk(rgb, scale))
+        if known is not None:
+            sure.append(shrunk(known, scale).astype(np.float32) / 255)
+        else:
+            assert segmenter is not None
+            sure.append(segmenter(images[-1]))
+    return Looks(images, sure, scale)
+
+
+def locate(foreground: Foreground, looks: Looks, options: ObjectOptions, progress: Progress) -> Located:
     """Find the object that is meant in all frames.
 
     Raises:
-        InputError: A frame is damaged, or nothing is where a hint says.
+        InputError: Nothing is where a hint says.
     """
-    scale = min(1.0, SMALL / max(foreground.clip.size))
-    images, guesses = [], []
-    for rgb, known in progress(foreground.layers(), "Finding the object", len(foreground.clip)):
-        images.append(shrunk(rgb, scale))
-        guesses.append(guess(images[-1], None if known is None else shrunk(known, scale), segmenter, options.threshold))
+    images, guesses = looks.images, looks.sure
     agreed = guesses
-    if segmenter is not None:
-        agreed = refine(images, guesses, lambda frames: progress(frames, "Comparing frames", len(images)))
+    if foreground.kind == "network":
+        guesses = [biased(one, options.threshold) for one in guesses]
+        agreed = refine(images, guesses, steps=lambda frames: progress(frames, "Comparing frames", len(images)))
     masks = [one > 0.5 for one in agreed]
-    hint = Hint(options.point, options.box).scaled(scale)
+    hint = Hint(options.point, options.box).scaled(looks.scale)
     if foreground.kind in ("alpha", "masks") and not (hint.given and foreground.number is None):
-        return Located(
-            images, guesses, [with_satellites(mask) for mask in masks], [~mask & mask for mask in masks], scale
-        )
+        nothing = [np.zeros_like(mask) for mask in masks]
+        return Located(images, guesses, [with_satellites(mask) for mask in masks], nothing, looks.scale)
     objects = track_object(masks, hint)
     others = [mask & ~one for mask, one in zip(masks, objects, strict=True)]
-    return Located(images, guesses, objects, others, scale)
+    return Located(images, guesses, objects, others, looks.scale)
+
+
+def biased(sure: Float32[np.ndarray, "h w"], threshold: float) -> Float32[np.ndarray, "h w"]:
+    """How sure a network is, so that `threshold` becomes 0.5."""
+    odds = sure.clip(1e-4, 1 - 1e-4)
+    odds = odds / (1 - odds) * (1 - threshold) / threshold
+    return odds / (1 + odds)
 
 
 def shrunk(image: UInt8[np.ndarray, "h w *c"], scale: float) -> UInt8[np.ndarray, "h2 w2 *c"]:
@@ -86,19 +119,3 @@ def shrunk(image: UInt8[np.ndarray, "h w *c"], scale: float) -> UInt8[np.ndarray
     height, width = image.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def guess(
-    rgb: UInt8[np.ndarray, "h w 3"],
-    known: UInt8[np.ndarray, "h w"] | None,
-    segmenter: Segmenter | None,
-    threshold: float,
-) -> Float32[np.ndarray, "h w"]:
-    """How sure it is that each pixel is foreground: what files say, or a network whose `threshold` becomes 0.5."""
-    if known is not None:
-        return known.astype(np.float32) / 255
-    assert segmenter is not None
-    sure = segmenter(rgb)
-    odds = sure.clip(1e-4, 1 - 1e-4)
-    odds = odds / (1 - odds) * (1 - threshold) / threshold
-    return odds / (1 + odds)

@@ -85,6 +85,8 @@ class PictureOptions:
     """Side of the frames in pixels, 32 to 2048; smaller where the video shows the object in fewer pixels."""
     fill: float = 0.8
     """Share of the side that the object fills where it is largest, 0.3 to 1 (method.md section 15.1)."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Moves the object in the crop to the right and down, as shares of its side, -0.5 to 0.5."""
     crop: Literal["auto", "fixed", "moving"] = "auto"
     """Whether the crop follows the object on a smooth track: `auto` does so for an object that wanders."""
     elevation: float | None = None
@@ -96,6 +98,8 @@ class PictureOptions:
             raise InputError(f"--size is {self.size}: use a number of pixels from {SIZES[0]} to {SIZES[1]}.")
         if not 0.3 <= self.fill <= 1:
             raise InputError(f"--fill is {self.fill:g}: use a share from 0.3 to 1.")
+        if not all(-0.5 <= value <= 0.5 for value in self.shift):
+            raise InputError("--shift is out of range: give two shares of the side from -0.5 to 0.5.")
         if self.elevation is not None and not -90 <= self.elevation <= 90:
             raise InputError(f"--elevation is {self.elevation:g}: use degrees from -90 to 90.")
 

@@ -27,19 +27,30 @@ Steps = Callable[[Iterable[int]], Iterable[int]]
 """Iterates over the numbers of frames, for example showing a bar."""
 
 
-def refine(images: Colours, guesses: Maps, steps: Steps = iter) -> list[Float32[np.ndarray, "h w"]]:
+def refine(images: Colours, guesses: Maps, rounds: int = 1, steps: Steps = iter) -> list[Float32[np.ndarray, "h w"]]:
     """How far each pixel belongs to the object, in [0, 1], from guesses about single frames.
 
     Args:
         images: Frames of a clip.
         guesses: A network's guess about each, in [0, 1].
-        steps: Called with the numbers of the frames.
+        rounds: How often masks are drawn; the second time with the background that the first masks leave.
+        steps: Called with the numbers of the frames, in each round.
     """
-    agreed = through_time(images, guesses)
-    evidence = object_evidence(images, agreed)
-    agreed = through_time(images, [_added(guess, one) for guess, one in zip(agreed, evidence, strict=True)])
-    cut = [snapped(images[i], agreed[i]) for i in steps(range(len(images)))]
-    return through_time(images, cut, window=2)
+    voted = through_time(images, guesses)
+    known = voted
+    agreed = through_time(images, _with_evidence(images, voted, known))
+    for i in range(rounds):
+        cut = [snapped(images[frame], agreed[frame]) for frame in steps(range(len(images)))]
+        known = through_time(images, cut, window=2)
+        if i + 1 < rounds:
+            mixed = [(guess + one) / 2 for guess, one in zip(voted, known, strict=True)]
+            agreed = _with_evidence(images, mixed, known)
+    return known
+
+
+def _with_evidence(images: Colours, guesses: Maps, known: Maps) -> list[Float32[np.ndarray, "h w"]]:
+    """Guesses with the evidence of the background's motion, which is found outside of what is known as the object."""
+    return [_added(guess, one) for guess, one in zip(guesses, object_evidence(images, known), strict=True)]
 
 
 def through_time(images: Colours, maps: Maps, window: int = WINDOW) -> list[Float32[np.ndarray, "h w"]]:

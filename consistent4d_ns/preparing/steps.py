@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_folder
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.preparing.clip import Clip, open_clip
-from consistent4d_ns.preparing.cutting import Cut, cut
+from consistent4d_ns.preparing.cutting import Cut, cropped, cut
 from consistent4d_ns.preparing.foreground import Foreground, find_foreground
 from consistent4d_ns.preparing.layouts import find_layout
-from consistent4d_ns.preparing.locating import Located, Progress, locate
+from consistent4d_ns.preparing.locating import Located, Progress, locate, look
 from consistent4d_ns.preparing.matting import check_matting
 from consistent4d_ns.preparing.options import PrepareOptions
 from consistent4d_ns.preparing.segmentation import Segmenter, load_segmenter
@@ -34,20 +34,78 @@ class Result:
     """Time between the first frame and the last."""
 
 
-def prepare(source: Path, out: Path, options: PrepareOptions, overwrite: bool, progress: Progress) -> Result:
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    overwrite: bool,
+    progress: Progress,
+    review: Callable[[Preparation], None] | None = None,
+) -> Result:
     """Cut an object out of a video and write its frames.
+
+    Args:
+        source: What the user gave.
+        out: The folder to write.
+        options: What is asked for.
+        overwrite: Replace frames that were prepared earlier.
+        progress: Shows how far each step is.
+        review: Called with the result before it is written; may change its options.
 
     Raises:
         InputError: The source, an option or the output cannot be used, or no object is found.
     """
     with new_folder(out, overwrite) as folder:
         foreground, segmenter = open_source(source, options)
-        foreground, located = found(foreground, options, segmenter, progress)
-        cuts = cut(foreground, located, options.picture, segmenter, options.object.threshold, progress)
-        warn_of_borders(cuts, foreground.clip)
-        write(folder, source, options, foreground, located, cuts)
-    seconds = foreground.clip.seconds
+        preparation = Preparation(foreground, segmenter, options, progress)
+        if review is not None:
+            review(preparation)
+        cuts = preparation.cuts
+        warn_of_borders(cuts, preparation.seen.clip)
+        write(folder, source, preparation.options, preparation.seen, preparation.located, cuts)
+    seconds = preparation.seen.clip.seconds
     return Result(len(cuts), len(cuts[0].rgba), seconds[-1] - seconds[0])
+
+
+class Preparation:
+    """The steps with their results, of which a change of options repeats only those that depend on it."""
+
+    options: PrepareOptions
+    seen: Foreground
+    """The frames in which the object is seen."""
+    located: Located
+    """Where it is there."""
+    cuts: list[Cut]
+    """What becomes the frames."""
+
+    def __init__(
+        self, foreground: Foreground, segmenter: Segmenter | None, options: PrepareOptions, progress: Progress
+    ) -> None:
+        """Raises: InputError: a frame is damaged, or no object is found."""
+        self._foreground, self._segmenter, self._progress = foreground, segmenter, progress
+        self._looks = look(foreground, segmenter, progress)
+        self._cut(options)
+
+    def change(self, options: PrepareOptions) -> None:
+        """Take other options about the object or the picture; those about frames stay.
+
+        Raises:
+            InputError: No object is found with them; then everything stays as it was.
+        """
+        options.check()
+        if options.object != self.options.object:
+            self._cut(options)
+        else:
+            self.cuts, self.options = cropped(self._cut_outs, options.picture), options
+
+    def _cut(self, options: PrepareOptions) -> None:
+        """Everything after the first look."""
+        located = locate(self._foreground, self._looks, options.object, self._progress)
+        seen, located = found(self._foreground, located)
+        arguments = (seen, located, options.picture, self._segmenter, options.object.threshold, self._progress)
+        self._cut_outs = cut(*arguments)
+        self.seen, self.located, self.options = seen, located, options
+        self.cuts = cropped(self._cut_outs, options.picture)
 
 
 def open_source(source: Path, options: PrepareOptions) -> tuple[Foreground, Segmenter | None]:
@@ -70,15 +128,12 @@ def open_source(source: Path, options: PrepareOptions) -> tuple[Foreground, Segm
     return foreground, segmenter
 
 
-def found(
-    foreground: Foreground, options: PrepareOptions, segmenter: Segmenter | None, progress: Progress
-) -> tuple[Foreground, Located]:
-    """The frames in which the object is seen, and where it is there; says which are left out.
+def found(foreground: Foreground, located: Located) -> tuple[Foreground, Located]:
+    """The frames in which the object is seen; says which are left out.
 
     Raises:
         InputError: It is in none.
     """
-    located = locate(foreground, options.object, segmenter, progress)
     seen = located.seen()
     clip = foreground.clip
     if not seen:
