@@ -86,6 +86,11 @@ class Preparation:
         self._looks = look(foreground, segmenter, progress)
         self._cut(options)
 
+    @property
+    def starts_with_first(self) -> bool:
+        """Whether the object is seen in the first chosen frame, to which hints refer."""
+        return self.seen.clip.indices[0] == self._foreground.clip.indices[0]
+
     def change(self, options: PrepareOptions) -> None:
         """Take other options about the object or the picture; those about frames stay.
 
