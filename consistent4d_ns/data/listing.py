@@ -124,8 +124,9 @@ def _prepared_spacing(folder: Path, names: tuple[str, ...], prepared: Prepared) 
 
 def _no_frames(folder: Path, types: tuple[str, ...]) -> str:
     """What to say of a folder in which nothing can be a frame."""
-    plain = any(entry.suffix.lower() in PLAIN_TYPES for entry in folder.iterdir()) and types == STILL_TYPES
-    if plain:
+    if types != STILL_TYPES:
+        return f"{folder} holds no frames: give a video, or a folder of pictures (png, jpg, ...) that are numbered"
+    if any(entry.suffix.lower() in PLAIN_TYPES for entry in folder.iterdir()):
         return f"{folder} holds pictures without alpha: cut the object out with `consistent4d prepare {folder} OUT`"
     return f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data"
 
@@ -145,8 +146,8 @@ def _file_spacing(path: Path) -> Spacing:
     if kind in ANIMATION_TYPES:
         return animation_spacing(path)
     raise InputError(
-        f"{path} is of an unsupported type: give a folder of PNG or WebP frames, "
-        f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file with alpha"
+        f"{path} is of an unsupported type: give a folder of frames, "
+        f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file"
     )
 
 
