@@ -14,7 +14,7 @@ WINDOW = 5
 """Frames before and after that vote about a pixel."""
 SIMILAR = 8.0
 """Difference in colour, in 8-bit steps, beyond which a pixel of another frame is not the same point."""
-WEIGHT = 2.0
+WEIGHT = 3.0
 """Weight of the evidence from the background's motion, in log odds."""
 CERTAIN = 0.95
 """How sure a guess has to be so that edges and colours do not overrule it."""
@@ -41,7 +41,7 @@ def refine(images: Colours, guesses: Maps, rounds: int = 1, steps: Steps = iter)
     agreed = through_time(images, _with_evidence(images, voted, known))
     for i in range(rounds):
         cut = [snapped(images[frame], agreed[frame]) for frame in steps(range(len(images)))]
-        known = through_time(images, cut, window=2)
+        known = through_time(images, cut)
         if i + 1 < rounds:
             mixed = [(guess + one) / 2 for guess, one in zip(voted, known, strict=True)]
             agreed = _with_evidence(images, mixed, known)
@@ -53,7 +53,7 @@ def _with_evidence(images: Colours, guesses: Maps, known: Maps) -> list[Float32[
     return [_added(guess, one) for guess, one in zip(guesses, object_evidence(images, known), strict=True)]
 
 
-def through_time(images: Colours, maps: Maps, window: int = WINDOW) -> list[Float32[np.ndarray, "h w"]]:
+def through_time(images: Colours, maps: Maps) -> list[Float32[np.ndarray, "h w"]]:
     """Maps without flicker: each the mean of its neighbours in time, moved by optical flow to where the points are now.
 
     Where colours differ after the motion, a neighbour has no say.
@@ -65,7 +65,7 @@ def through_time(images: Colours, maps: Maps, window: int = WINDOW) -> list[Floa
     results = []
     for i in range(len(images)):
         total, weights = maps[i].copy(), np.ones_like(maps[i])
-        for j in range(max(0, i - window), min(len(images), i + window + 1)):
+        for j in range(max(0, i - WINDOW), min(len(images), i + WINDOW + 1)):
             if j != i:
                 places = _places(flow.calc(greys[i], greys[j], None))  # type: ignore[call-overload]
                 weight = _similarity(images[i], _moved(images[j], places))
