@@ -39,8 +39,7 @@ def review(preparation: Preparation, port: int, ready: Callable[[str], object]) 
         InputError: The review is cancelled.
     """
     desk = Desk(preparation)
-    with ThreadingHTTPServer((HOST, port), _handler(desk, port)) as server:
-        server.daemon_threads = True
+    with Server(desk, port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ready(f"http://{HOST}:{port}/")
         try:
@@ -133,83 +132,94 @@ def changed(options: PrepareOptions, wish: dict[str, Any]) -> PrepareOptions:
     return replace(options, picture=picture, object=meant)
 
 
-def _handler(desk: Desk, port: int) -> type[BaseHTTPRequestHandler]:
-    """Answers of the server."""
-    hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+class Server(ThreadingHTTPServer):
+    """Serves the page of one review."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Requests are no news."""
+    daemon_threads = True
 
-        def do_GET(self) -> None:
-            if not self._is_local():
-                return
-            path = self.path.partition("?")[0]
-            if path == "/":
-                self._answer("text/html; charset=utf-8", PAGE.read_bytes())
-            elif path == "/state":
-                self._json(desk.state())
-            else:
-                self._picture(path)
+    def __init__(self, desk: Desk, port: int) -> None:
+        super().__init__((HOST, port), Handler)
+        self.desk = desk
+        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
 
-        def do_POST(self) -> None:
-            if not self._is_local():
-                return
-            try:
-                self._json(self._act())
-            except InputError as error:
-                self._json({"error": str(error)}, HTTPStatus.UNPROCESSABLE_ENTITY)
-            if self.path in ("/accept", "/cancel"):
-                desk.ended.set()  # After the answer: the server ends then.
 
-        def _act(self) -> dict[str, Any]:
-            if self.path in ("/accept", "/cancel"):
-                return desk.end(self.path == "/accept")
-            length = self.headers.get("Content-Length", "")
-            if self.path != "/change" or not length.isdecimal() or int(length) > LONGEST:
-                raise InputError("this is no request of the page: load it again.")
-            try:
-                wish = json.loads(self.rfile.read(int(length)))
-            except (ValueError, RecursionError):
-                wish = None
-            if not isinstance(wish, dict):
-                raise InputError("the page sent no usable values: load it again.")
-            return desk.change(wish)
+class Handler(BaseHTTPRequestHandler):
+    """Answers requests of the page."""
 
-        def _picture(self, path: str) -> None:
-            kind, _, name = path.strip("/").partition("/")
-            number = name.partition(".")[0]
-            source = {"frame": desk.frame, "matte": desk.matte}.get(kind)
-            try:
-                if source is None or not number.isdecimal():
-                    raise IndexError
-                image = source(int(number))
-            except IndexError:
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            form = "png" if kind == "matte" else "jpeg"
-            self._answer(f"image/{form}", encoded(image, form))
+    server: Server  # type: ignore[assignment]
 
-        def _is_local(self) -> bool:
-            """Whether the page itself asks, and not a page of another site in the same browser."""
-            origin = self.headers.get("Origin")
-            local = self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts)
-            if not local:
-                self.send_error(HTTPStatus.FORBIDDEN)
-            return local
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no news."""
 
-        def _json(self, value: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
-            self._answer("application/json", json.dumps(value).encode(), status)
+    def do_GET(self) -> None:
+        if not self._is_local():
+            return
+        path = self.path.partition("?")[0]
+        if path == "/":
+            self._answer("text/html; charset=utf-8", PAGE.read_bytes())
+        elif path == "/state":
+            self._json(self.server.desk.state())
+        else:
+            self._picture(path)
 
-        def _answer(self, kind: str, content: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(content)
+    def do_POST(self) -> None:
+        if not self._is_local():
+            return
+        try:
+            self._json(self._act())
+        except InputError as error:
+            self._json({"error": str(error)}, HTTPStatus.UNPROCESSABLE_ENTITY)
+        if self.path in ("/accept", "/cancel"):
+            self.server.desk.ended.set()  # After the answer: the server ends then.
 
-    return Handler
+    def _act(self) -> dict[str, Any]:
+        if self.path in ("/accept", "/cancel"):
+            return self.server.desk.end(self.path == "/accept")
+        length = self.headers.get("Content-Length", "")
+        if self.path != "/change" or not length.isdecimal() or int(length) > LONGEST:
+            raise InputError("this is no request of the page: load it again.")
+        try:
+            wish = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            wish = None
+        if not isinstance(wish, dict):
+            raise InputError("the page sent no usable values: load it again.")
+        return self.server.desk.change(wish)
+
+    def _picture(self, path: str) -> None:
+        kind, _, name = path.strip("/").partition("/")
+        number = name.partition(".")[0]
+        source = {"frame": self.server.desk.frame, "matte": self.server.desk.matte}.get(kind)
+        try:
+            if source is None or not number.isdecimal():
+                raise IndexError
+            image = source(int(number))
+        except IndexError:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        form = "png" if kind == "matte" else "jpeg"
+        self._answer(f"image/{form}", encoded(image, form))
+
+    def _is_local(self) -> bool:
+        """Whether the page itself asks, and not a page of another site in the same browser."""
+        origin = self.headers.get("Origin")
+        local = self.headers.get("Host") in self.server.hosts and (
+            origin is None or origin.removeprefix("http://") in self.server.hosts
+        )
+        if not local:
+            self.send_error(HTTPStatus.FORBIDDEN)
+        return local
+
+    def _json(self, value: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._answer("application/json", json.dumps(value).encode(), status)
+
+    def _answer(self, kind: str, content: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(content)
 
 
 def encoded(image: UInt8[np.ndarray, "h w c"], form: str) -> bytes:
