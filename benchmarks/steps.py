@@ -29,7 +29,6 @@ from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.model import OCCUPANCY_EVERY
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.rendering.rendered import Rendering
 
 PRESETS = {
     str(specification.config.method_name): specification
@@ -184,7 +183,8 @@ def rendering_parts(model: model_module.Consistent4DModel) -> list[tuple[str, An
 def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
     """The phases of a training step and the functions that each is measured in.
 
-    VAE and UNet are timed separately where the prior calls them from Python; a CUDA graph of both counts as `guidance`.
+    VAE and UNet are timed separately where the prior calls them from Python; a CUDA graph of both counts as `guidance`,
+    and a CUDA graph of what is rendered as `replay`.
     """
     parts = [
         ("draws", pipeline, "draw"),
@@ -193,6 +193,8 @@ def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
         ("ICL", pipeline, "consistency_terms"),
         ("occupancy", pipeline.model, "update_occupancy"),
     ]
+    if pipeline.recorded is not None:
+        parts.append(("replay", pipeline, "replayed"))
     if isinstance(pipeline.guidance, Zero123Guidance):
         parts += [("VAE", pipeline.guidance, "encode"), ("UNet", pipeline.guidance, "predict_noise")]
         parts.append(("VAE", zero123, "pull_back"))
@@ -201,19 +203,19 @@ def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
 
 def train_step(
     pipeline: Consistent4DPipeline, optimizer: torch.optim.Optimizer, step: int, timer: PhaseTimer
-) -> tuple[Tensor, Rendering]:
-    """One training step; its loss and what was rendered."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One training step; its loss and values for the log."""
     with timer.phase("other"):
         if step % OCCUPANCY_EVERY == 0:
             pipeline.model.update_occupancy(step)
         optimizer.zero_grad()
-        outputs, losses, _ = pipeline.get_train_loss_dict(step)
+        _, losses, metrics = pipeline.get_train_loss_dict(step)
         loss = reduce(torch.add, losses.values())
         with timer.phase("backward"):
             loss.backward()
         with timer.phase("optimizer"):
             optimizer.step()
-    return loss.detach(), outputs["rendering"]
+    return loss.detach(), metrics
 
 
 @dataclass
@@ -238,15 +240,16 @@ def run_steps(
     points = [timer.now()]
     taken: list[StepFigures | None] = []
     for step in range(begin, begin + warmup + count):
-        loss, rendering = train_step(pipeline, optimizer, step, timer)
+        loss, metrics = train_step(pipeline, optimizer, step, timer)
         timer.marks.clear()
         losses.append(loss)
         points.append(timer.now())
         figures = kinds.setdefault(kind(pipeline, step), StepFigures()) if step >= begin + warmup else None
         taken.append(figures)
         if figures is not None:
-            figures.samples.append(rendering.weights.shape[1])
-            figures.rays.append(rendering.rgb.shape[1])
+            rays = int(metrics["schedule/rays"])
+            figures.samples.append(round(rays * float(metrics["samples_per_ray"])))
+            figures.rays.append(rays)
     timer.wait()
     for figures, (first, last) in zip(taken, pairwise(points), strict=True):
         if figures is not None:

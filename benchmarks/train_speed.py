@@ -55,6 +55,8 @@ class Options:
     """Use a full-size Zero123 with random weights."""
     graphs: bool = True
     """Capture the priors in CUDA graphs, as in training; without them VAE and UNet are timed separately."""
+    rendering_graphs: bool = True
+    """Capture what steps render in CUDA graphs, as in training; without them its phases are timed separately."""
     limit_gib: float | None = None
     """Limit of GPU memory in GiB, to find out what fits on a smaller GPU."""
     out: Path | None = None
@@ -83,6 +85,7 @@ def measure(method: str, options: Options) -> list[Figures]:
     """All stages of one preset, one after the other."""
     config = preset(PRESETS[method])
     config.pipeline.guidance.cuda_graphs = config.pipeline.interpolation.cuda_graphs = options.graphs
+    config.pipeline.model.cuda_graphs = options.rendering_graphs
     pipeline = make_pipeline(config, options.data, full_size_networks() if options.random_prior else None)
     optimizer = make_optimizer(config, pipeline)
     plan = config.pipeline.datamanager.plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import traceback
 import warnings
@@ -13,6 +15,8 @@ FAILED = 1
 """Exit code of a command that an `InputError` ended."""
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended: 128 plus the number of SIGINT, as shells have it."""
+UNREAD = 141
+"""Exit code of a command whose output nobody reads any more: 128 plus the number of SIGPIPE, as shells have it."""
 EXPORTER = "nerfstudio.scripts.exporter"
 """Module of `ns-export`."""
 EXPORTER_REMEDY = (
@@ -53,12 +57,28 @@ def one_line_endings() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise SystemExit(UNREAD) from None
         line = line_of(error)
         if line is None:
             raise
         close_progress_bars(error)
         print(line, file=sys.stderr)
         raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether the program that read this one's output has ended, as `head` does; what is left goes nowhere then."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()  # not on every system
+    except (AttributeError, OSError, ValueError):
+        return False
+    poll.register(output, 0)
+    ended = any(event & select.POLLERR for _, event in poll.poll(0))
+    if ended:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return ended
 
 
 def line_of(error: BaseException) -> str | None:

@@ -94,7 +94,7 @@ consistent4d_mini = method(
     "consistent4d-mini",
     "A small Consistent4D with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
     model=Consistent4DModelConfig(
-        grid_resolutions=((24, 24, 24, 8), (48, 48, 48, 16)),
+        grid_resolutions=((24, 24, 24, 16), (48, 48, 48, 32)),
         channels=(8,),
         hidden_width=16,
         samples_per_ray=96,
@@ -110,10 +110,10 @@ consistent4d_mini = method(
         clip_views=(4, 4),
     ),
     targets=TargetsConfig(
-        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=64, sampling_steps=10, scale=1.0),
-        hold=HoldConfig(steps=1000, begin_step=1250, views=384),
+        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=8, scale=1.0),
+        hold=HoldConfig(steps=1500, begin_step=1000, views=384),
     ),
-    steps=2_250,
+    steps=2_500,
     image_size=128,
     # Chosen by results (docs/results.md).
     guidance=GuidanceConfig(

@@ -20,6 +20,7 @@ from consistent4d_ns.data.images import straight_colour
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.data.rays import box_exit
 from consistent4d_ns.data.times import TIME_SLACK, check_times
+from consistent4d_ns.device import kernels
 from consistent4d_ns.draws import RenderDraws, step_generator
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.cascade import CascadeKPlanes, DensityBlob
@@ -78,6 +79,9 @@ class Consistent4DModelConfig(ModelConfig):
     """Cells per side of the occupancy grid."""
     occupancy_times: int = 8
     """Times at which each cell is sampled in one update (the original: one, quirk 16)."""
+    cuda_graphs: bool = True
+    """On CUDA with Triton, capture what training steps render, with its gradients, once per kind of step, and replay it
+    from then on: one launch instead of hundreds. Not used with several GPUs, tinycudann heads, or very many samples."""
     render_normals: bool = True
     """Whether normals are among the outputs outside training."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -195,10 +199,16 @@ class Consistent4DModel(Model):
         parts = [self(rays[begin : begin + size].to(self.device)) for begin in range(0, len(rays), size)]
         return {name: torch.cat([part[name].to(target) for part in parts]).view(height, width, -1) for name in parts[0]}
 
-    def render(self, rays: RayBundle, draws: RenderDraws | None, with_normals: bool) -> Rendering:
-        """Volume-render a bundle of rays (method.md section 4)."""
+    def render(
+        self, rays: RayBundle, draws: RenderDraws | None, with_normals: bool, capacity: int | None = None
+    ) -> Rendering:
+        """Volume-render a bundle of rays (method.md section 4).
+
+        With a capacity and draws, on a CUDA device, nothing waits for the number of samples, and what does not fit is
+        left out: the caller has to know that all do (see `OccupancyGrid.count`).
+        """
         rays = rays.flatten()
-        samples = self.sample(rays, draws)
+        samples = self.sample(rays, draws, capacity)
         directions = rays.directions[samples.ray_indices]
         times = self._sample_times(rays, samples)
         normals = shifted = normal_map = None
@@ -220,17 +230,18 @@ class Consistent4DModel(Model):
             depth=depth,
             depth_variance=depth_variance(weights, depth, samples) if spread else None,
             weights=weights,
+            kept=samples.kept,
             normals=normals,
             shifted_normals=shifted,
             directions=directions,
             normal_map=normal_map,
         )
 
-    def sample(self, rays: RayBundle, draws: RenderDraws | None) -> PackedSamples:
-        """Sample points along the rays."""
+    def sample(self, rays: RayBundle, draws: RenderDraws | None, capacity: int | None = None) -> PackedSamples:
+        """Sample points along the rays; `padded` to a capacity if there is one."""
         nears, fars = (None if t is None else t[:, 0] for t in (rays.nears, rays.fars))
         jitter = None if draws is None else draws.jitter
-        return self.occupancy.sample(rays.origins, rays.directions, jitter, nears, fars)
+        return self.occupancy.sample(rays.origins, rays.directions, jitter, nears, fars, capacity)
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
@@ -243,11 +254,22 @@ class Consistent4DModel(Model):
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the input view (reference steps only), occupied share of the box, samples per ray."""
         rendering = cast(Rendering, outputs["rendering"])
-        samples = torch.tensor(rendering.weights.shape[1] / max(1, rendering.rgb.shape[1]))
-        metrics = {"occupied_share": self.occupancy.occupied.float().mean(), "samples_per_ray": samples}
+        metrics = self.sampling_figures(rendering.weights.shape[1], rendering.rgb.shape[1])
         if batch["plan"].kind is StepKind.REFERENCE:
             metrics["psnr"] = peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
         return metrics
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether what it renders in training can be a CUDA graph: nothing waits for the device where kernels run."""
+        return self.field.has_torch_heads and kernels.usable(next(self.field.parameters()))
+
+    def sampling_figures(self, samples: int, rays: int) -> dict[str, Tensor]:
+        """Occupied share of the box, samples per ray."""
+        return {
+            "occupied_share": self.occupancy.occupied.float().mean(),
+            "samples_per_ray": torch.tensor(samples / max(1, rays)),
+        }
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.comms import get_rank
@@ -28,6 +29,7 @@ from consistent4d_ns.media.encoding import offer_ffmpeg
 from consistent4d_ns.media.nerfstudio_paths import sweep_time_along_untimed_paths
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
+from consistent4d_ns.recorded_steps import RecordedSteps, RenderedStep
 from consistent4d_ns.rendering.terms import rendering_terms
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.targets.config import TargetRound, TargetsConfig
@@ -112,6 +114,9 @@ class Consistent4DPipeline(VanillaPipeline):
         self.guidance: Guidance | None = None
         self.interpolator: Any = None
         # Nerfstudio adds the rank to the seed; target views are the same on all ranks.
+        self.recorded: RecordedSteps | None = None
+        if config.model.cuda_graphs and self.model.is_recordable and world_size == 1:
+            self.recorded = RecordedSteps(self.model)
         self.targets = TargetStages(config.targets, config.guidance, self.datamanager, self.seed - get_rank())
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
@@ -247,20 +252,41 @@ class Consistent4DPipeline(VanillaPipeline):
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """One training step, determined by its draws."""
         plan = draws.plan
-        rays, batch = self.datamanager.batch(plan, draws.pixels)
-        if plan.kind is StepKind.TARGETS:
-            assert draws.pixels is not None
-            batch |= self.targets.batch(draws.pixels)
-        # Called through `_model`, and once only: distributed training wraps that.
-        outputs = self._model(rays, draws.rendering, plan.step)
-        terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
+        rendered = self.replayed(draws) or self.rendered(draws)
+        terms = dict(rendered.terms)
         if plan.kind.is_distilled:
-            images = as_images(outputs["rendering"].rgb, plan)
+            images = as_images(rendered.rgb, plan)
             terms |= self.distillation_terms(images, draws)
             terms |= self.consistency_terms(images, plan)
-        losses = {name: term * draws.settings.loss_weights[name] for name, term in terms.items()}
-        metrics = self.model.get_metrics_dict(outputs, batch) | self.figures(terms, draws)
-        return outputs, losses, metrics
+        metrics = rendered.metrics | self.figures(terms, draws)
+        return {"rgb": rendered.rgb}, weighted(terms, draws.settings.loss_weights), metrics
+
+    def rendered(self, draws: StepDraws) -> RenderedStep:
+        """What a training step renders."""
+        rays, batch = self.batch(draws.plan, draws.pixels)
+        # Called through `_model`, and once only: distributed training wraps that.
+        outputs = self._model(rays, draws.rendering, draws.plan.step)
+        terms = rendering_terms(outputs["rendering"], batch, self.config.model.loss_weights)
+        return RenderedStep(outputs["rendering"].rgb, terms, self.model.get_metrics_dict(outputs, batch))
+
+    def replayed(self, draws: StepDraws) -> RenderedStep | None:
+        """The same from CUDA graphs; None where it cannot be recorded."""
+        if self.recorded is None:
+            return None
+        plan, data = draws.plan, self.datamanager
+        data.rays_per_batch = plan.num_rays
+        sources = [data.frames if draws.pixels is None else data.frames_at(plan.image_size)]
+        if plan.kind is StepKind.TARGETS:
+            sources = self.targets.images
+        return self.recorded.render(plan, draws.pixels, draws.rendering, self.batch, sources)
+
+    def batch(self, plan: StepPlan, pixels: Int64[Tensor, " rays"] | None) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of a step, and what they are to show."""
+        rays, batch = self.datamanager.batch(plan, pixels)
+        if plan.kind is StepKind.TARGETS:
+            assert pixels is not None
+            batch |= self.targets.batch(pixels)
+        return rays, batch
 
     def distillation_terms(
         self, images: Float[Tensor, "levels views 3 height width"], draws: StepDraws
@@ -326,6 +352,13 @@ class Consistent4DPipeline(VanillaPipeline):
         images["input_and_novel_views"] = torch.from_numpy(contact_sheet(rows)) / 255.0
         metrics["num_rays"] += (len(rows[0]) - 1) * len(rows) * size**2
         return metrics, images
+
+
+def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
+    """Loss terms times their weights, in one product."""
+    values = torch.stack(list(terms.values()))
+    factors = torch.tensor([weights[name] for name in terms], dtype=values.dtype)
+    return dict(zip(terms, (values * factors.to(values.device, non_blocking=True)).unbind(), strict=True))
 
 
 def as_images(rgb: Float[Tensor, "levels rays 3"], plan: StepPlan) -> Float[Tensor, "levels views 3 height width"]:

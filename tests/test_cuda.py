@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_p
 from consistent4d_ns.media.pictures import nerfstudio_path, render_rows, run_sheet
 from consistent4d_ns.media.tiles import parse_tiles
 from consistent4d_ns.method_configs import FieldOptimizerConfig
+from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
 from tests.field.test_planes import kernel_error
@@ -59,6 +61,94 @@ def test_a_training_step(tmp_path, kind: StepKind, pixels: int | None):
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(float(expected[name]), rel=1e-3), name
     assert gradient_error(gradients, expected_gradients) < 1e-2
+
+
+def eager(pipeline: Consistent4DPipeline) -> Consistent4DPipeline:
+    """The same pipeline, with the same model, whose steps are not recorded."""
+    other = copy.copy(pipeline)
+    other.recorded = None
+    return other
+
+
+def assert_same_step(pipeline: Consistent4DPipeline, draws: StepDraws) -> None:
+    """Fails where a recorded step has other losses or gradients than the step itself; leaves those of the recorded."""
+    expected, expected_gradients = losses_and_gradients(eager(pipeline), draws)
+    losses, gradients = losses_and_gradients(pipeline, draws)
+    assert pipeline.recorded is not None
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        assert float(loss) == pytest.approx(float(expected[name]), rel=1e-4, abs=1e-7), name
+    assert gradients.keys() == expected_gradients.keys()
+    assert gradient_error(gradients, expected_gradients) < 1e-4
+
+
+def test_a_recorded_step_of_pixels(tmp_path):
+    """The simplest one: recorded, then replayed with other pixels, then the first again."""
+    pipeline = tiny_pipeline(toy_folder(tmp_path), priors=False, device="cuda")
+    pipeline.datamanager.config.plan.reference_rays = 500
+    for step in (0, 2, 4, 0):
+        assert_same_step(pipeline, pipeline.draw(step))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in STEPS])
+def test_a_recorded_step_of_images(tmp_path, kind: StepKind):
+    pipeline = tiny_pipeline(toy_folder(tmp_path), device="cuda")
+    draws = [d for d in map(pipeline.draw, range(100)) if d.plan.kind is kind][:3]
+    for one in (*draws, draws[0]):
+        assert_same_step(pipeline, one)
+
+
+def test_recorded_training(tmp_path):
+    """Every step, recorded and not, while parameters, occupancy and images change and pictures are rendered.
+
+    At step 100 images become larger. Target views begin at step 104, and a checkpoint is loaded at step 108.
+    """
+    pipeline = tiny_pipeline(toy_folder(tmp_path), device="cuda")
+    data, model = pipeline.datamanager, pipeline.model
+    data.config.plan.reference_rays = 500
+    held = TargetsConfig(hold=HoldConfig(steps=8, begin_step=104, views=3, rays=300, image_size=16))
+    pipeline.targets = TargetStages(held, GuidanceConfig(), data, 0)
+    optimizer = FieldOptimizerConfig().setup(list(model.field.parameters()))
+    saved = {name: value.clone() for name, value in pipeline.state_dict().items()}
+    camera = pipeline.datamanager.train_dataset.cameras[0:1].to("cuda")
+    for step in range(92, 120):
+        if step == 108:
+            pipeline.load_pipeline(saved, 0)
+        if step % 4 == 0:
+            model.update_occupancy(step)
+        assert_same_step(pipeline, pipeline.draw(step))
+        optimizer.step()
+        with torch.no_grad():
+            pipeline.eval()
+            model.get_outputs_for_camera(camera)
+            pipeline.train()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_recorded_steps_grow_with_their_samples(tmp_path):
+    """All are rendered when the grid fills up; recordings of other sizes share their memory."""
+    pipeline = tiny_pipeline(toy_folder(tmp_path), priors=False, device="cuda")
+    pipeline.datamanager.config.plan.reference_rays = 20_000
+    occupancy, draws, held = pipeline.model.occupancy, pipeline.draw(0), []
+    radii = occupancy.centres().norm(dim=-1)
+    for radius in (2.0, 0.3, 0.5, 0.7, 2.0):
+        occupancy.occupied.copy_(radii < radius)
+        assert_same_step(pipeline, draws)
+        torch.cuda.empty_cache()  # leaves what recordings hold
+        held.append(torch.cuda.memory_reserved())
+    assert held[-1] < 1.5 * held[0]
+
+
+def test_the_host_waits_for_no_recorded_step(tmp_path):
+    """But for the number of samples, while the device works."""
+    pipeline = tiny_pipeline(toy_folder(tmp_path), priors=False, device="cuda")
+    pipeline.datamanager.config.plan.reference_rays = 500
+    losses_and_gradients(pipeline, pipeline.draw(0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses_and_gradients(pipeline, pipeline.draw(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_host_does_not_wait_for_random_pixels(tmp_path):

@@ -9,6 +9,7 @@ from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
+from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
@@ -19,6 +20,7 @@ from consistent4d_ns.cli.weights import weights
 app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
 app.command(demo)
+app.command(doctor)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(prepare)
 app.command(render)

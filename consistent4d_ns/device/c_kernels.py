@@ -7,8 +7,6 @@ PyTorch function computes, which is used where there is no compiler.
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -17,30 +15,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from consistent4d_ns.device import compilers
+from consistent4d_ns.device.compilers import FLAGS
 from consistent4d_ns.messages import say
 
-FLAGS = (
-    *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
-    *("-Wno-psabi", "-shared", "-fPIC", "-pthread", f"-I{Path(__file__).parent}"),
-)
-"""Options of the compiler; results may differ from torch's by rounding."""
 ITEMS_PER_THREAD = 1024
 """Items (points, rays) that are worth starting a thread for."""
 
 
 @cache
 def compiler() -> str | None:
-    """The C compiler, if there is one that works: that of the environment variable CC, else `cc`."""
-    name = os.environ.get("CC") or "cc"
-    found = shutil.which(name)
-    with tempfile.TemporaryDirectory(prefix="consistent4d-") as folder:
-        trial = Path(folder) / "trial.c"
-        trial.write_text("int one(void) { return 1; }\n")
-        command = [str(found), *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
-        if found is not None and not subprocess.run(command, capture_output=True).returncode:
-            return found
-    say(f"There is no C compiler that works ({name}): torch computes what kernels would, which takes longer.")
-    return None
+    """The C compiler, if there is one that works (see `compilers`); says so once if there is none."""
+    found = compilers.find_compiler()
+    if found is None:
+        wanted = compilers.wanted_compiler()
+        say(f"There is no C compiler that works ({wanted}): torch computes what kernels would, which takes longer.")
+    return found
 
 
 def usable(*tensors: Tensor) -> bool:

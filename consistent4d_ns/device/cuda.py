@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 
 def use_device(device: str) -> None:
@@ -18,6 +20,30 @@ def use_device(device: str) -> None:
     if device.startswith("cuda"):
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.cuda.set_device(torch.device(device).index or 0)
+
+
+def return_unused_memory() -> None:
+    """After work that is not repeated, give the memory that torch keeps for later back to the CUDA device, if any."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def fetch(number: Int64[Tensor, ""]) -> Callable[[], int]:
+    """Start to bring a number to the host. What is returned gives it, and waits for what was queued before this call.
+
+    What is queued in between keeps the device busy meanwhile.
+    """
+    copy = number.to("cpu", non_blocking=True)  # into pinned memory
+    if not number.is_cuda:
+        return lambda: int(copy)
+    event = torch.cuda.Event()
+    event.record()
+
+    def arrived() -> int:
+        event.synchronize()
+        return int(copy)
+
+    return arrived
 
 
 @contextmanager

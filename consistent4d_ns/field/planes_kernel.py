@@ -449,6 +449,8 @@ def plane_backward(
         grad_features, grad_jacobian, sample, width, lane, mask, from_features, from_jacobian
     )
     planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
+    # Padding and hidden samples have no gradient: all at one point, they would wait for each other to add 0.
+    mask = mask & ((f != 0.0) | (gx != 0.0) | (gy != 0.0) | (gz != 0.0))
     xy, xz, yz, xt, yt, zt = plane_duals(planes, gx, gy, gz)
     time = dual_product(dual_product(xt, yt), zt)
     space = xy[0] + xz[0] + yz[0], xy[1] + xz[1] + yz[1]

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from consistent4d_ns.errors import InputError
@@ -63,12 +63,28 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         yield files
         names = sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
         (files / MANIFEST).write_text(json.dumps({"written_by": AUTHOR, "files": names}, indent=1) + "\n")
+        if not earlier and _take_place(files, path):
+            return
         path.mkdir(exist_ok=True)
         for name in earlier:
             (path / name).unlink(missing_ok=True)
         for name in (*names, MANIFEST):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (files / name).replace(path / name)
+
+
+def _take_place(files: Path, path: Path) -> bool:
+    """Give a folder its name at once, if there is none of that name; whether that was possible.
+
+    Raises:
+        InputError: Another process has written something to `path` meanwhile.
+    """
+    with suppress(OSError):
+        if not path.exists():
+            files.rename(path)
+            return True
+    check_new_folder(path)
+    return False
 
 
 def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:

@@ -1,7 +1,8 @@
-"""Recognises files that are often mistaken for weight files, and says what to do."""
+"""Recognises files that are often mistaken for weight files or are cut off, and says what to do."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 LOOKED_AT = 512
@@ -37,3 +38,28 @@ def mistaken_for_weights(path: Path) -> str | None:
             "(on the Hugging Face hub with /resolve/ instead of /blob/) and logged in where that is asked for"
         )
     return f"is text, not a weight file (it begins {' '.join(text.split())[:QUOTED]!r}): download it again"
+
+
+def damage_of_weights(path: Path) -> str | None:
+    """What is wrong with a weight file as far as a glance can tell, as the rest of a sentence; None if nothing is.
+
+    Its beginning and length are looked at, not all of it: a file that was cut off is recognised, an altered one is not.
+    """
+    try:
+        if (mistake := mistaken_for_weights(path)) is not None:
+            return mistake
+        is_whole = _is_whole_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error}): download it again"
+    return None if is_whole else "is cut off or no weight file: download it again"
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except SafetensorError:
+        return False

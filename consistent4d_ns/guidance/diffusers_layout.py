@@ -12,9 +12,9 @@ import contextlib
 import gc
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,52 +24,8 @@ from consistent4d_ns.guidance.camera_convention import CONVENTIONS, CameraConven
 from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
+from consistent4d_ns.guidance.prior_files import names_in, weight_files
 from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
-
-PARTS = {
-    "unet": ("unet",),
-    "vae": ("vae",),
-    "image_encoder": ("image_encoder",),
-    "projection": ("clip_camera_projection", "cc_projection"),
-}
-"""Possible folder names of each part."""
-VARIANTS = (".ema", ".fp16_ema", "", ".fp16")
-"""Variants of weight files in order of preference: EMA weights are meant for sampling."""
-SUFFIXES = (".safetensors", ".bin")
-"""File types in order of preference."""
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-"""Stems of the file names that diffusers and transformers use."""
-
-
-def weight_files(names: Collection[str], source: str) -> dict[str, PurePosixPath]:
-    """The weight file of each part, chosen from `names` (paths relative to the prior's folder).
-
-    Raises:
-        InputError: A part has no weight file.
-    """
-    chosen = {}
-    for part, folders in PARTS.items():
-        candidates = (
-            f"{folder}/{stem}{variant}{suffix}"
-            for variant in VARIANTS
-            for suffix in SUFFIXES
-            for folder in folders
-            for stem in STEMS
-        )
-        file = next((name for name in candidates if name in names), None)
-        if file is None:
-            wanted = " or ".join(f"{folder}/" for folder in folders)
-            raise InputError(f"{source}: not a complete Zero123 prior, no weights in {wanted}; download it again.")
-        chosen[part] = PurePosixPath(file)
-    return chosen
-
-
-def needed_files(names: Collection[str], source: str) -> list[str]:
-    """The files of a hub repository that are needed: one weight file per part, and all JSON configuration files."""
-    weights = weight_files(names, source).values()
-    folders = {str(path.parent) for path in weights} | {"scheduler", "feature_extractor"}
-    texts = [name for name in names if name.endswith(".json") and str(PurePosixPath(name).parent) in folders | {"."}]
-    return [*texts, *map(str, weights)]
 
 
 def load_folder(folder: Path) -> Zero123Networks:
@@ -82,8 +38,7 @@ def load_folder(folder: Path) -> Zero123Networks:
         verification = background.submit(verify_checksums, folder)
         _import_networks()
         verification.result()
-    names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
-    files = {part: folder / path for part, path in weight_files(names, str(folder)).items()}
+    files = {part: folder / path for part, path in weight_files(names_in(folder), str(folder)).items()}
     preprocessor = folder / "feature_extractor" / "preprocessor_config.json"
     scheduler = folder / "scheduler" / "scheduler_config.json"
     projection = _read_json(files["projection"].parent / "config.json")

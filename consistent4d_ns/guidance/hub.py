@@ -1,21 +1,35 @@
-"""Fetching priors from the Hugging Face hub, with one-line errors if that fails."""
+"""Fetching priors from the Hugging Face hub, with one-line errors if that fails. Nothing slow is imported."""
 
 from __future__ import annotations
 
+import errno
 import re
 import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.disks import check_space
 from consistent4d_ns.guidance import bundled_prior
-from consistent4d_ns.guidance.diffusers_layout import needed_files, weight_files
+from consistent4d_ns.guidance.hub_cache import altered_files, cache_folder, cached, remove_files, snapshot, used_files
+from consistent4d_ns.guidance.prior_files import needed_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoSibling
 
 ORIGINAL_PAGE = "https://github.com/cvlab-columbia/zero123"
 """Page that leads to the original authors' checkpoints."""
+PUBLISHED = {"zero123-xl": "ashawkey/zero123-xl-diffusers", "stable-zero123": "ashawkey/stable-zero123-diffusers"}
+"""Hub ids of the priors that `consistent4d weights` fetches, by the names that it has for them."""
+CACHE_REMEDY = "make room, or set HF_HOME to a folder with room that can be written"
+"""What to do if the hub's cache cannot be written."""
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""Errors of the system that have to do with the disk, not with the network."""
 PROBE_SECONDS = 5.0
 """Timeout for finding out whether the hub can be reached."""
 
@@ -33,43 +47,21 @@ def check_not_address(prior: str) -> None:
         raise InputError(f"guidance.prior {prior}: the address of a page; give the hub id {match[1]}, or a local copy.")
 
 
+def get_command(prior: str) -> str:
+    """The command that fetches a prior of the hub."""
+    names = {hub_id: name for name, hub_id in PUBLISHED.items()}
+    return f"consistent4d weights {names[prior]}" if prior in names else f"hf download {prior}"
+
+
 def missing_prior(prior: str, reason: str) -> InputError:
     """The one-line error for a prior that is not on this machine: what is missing, and how to get it or do without."""
-    example = prior if is_hub_id(prior) else "ashawkey/zero123-xl-diffusers"
+    example = prior if is_hub_id(prior) else PUBLISHED["zero123-xl"]
     return InputError(
-        f"guidance.prior {prior}: {reason}. Get it with `hf download {example}` (about 5 GB in fp32, see "
+        f"guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
         f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
         "differ between priors (Stable-Zero123 is non-commercial). The small prior that comes with this package works "
         f"offline: `--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
     )
-
-
-def check_not_cache(folder: Path) -> None:
-    """Make sure that `folder` is not one of the hub's cache around priors: its root, or a repository's folder.
-
-    Raises:
-        InputError: It is; names the folders of priors, or hub ids, to give instead.
-    """
-    if (folder / "snapshots").is_dir():
-        snapshots = sorted((folder / "snapshots").iterdir(), key=lambda snapshot: snapshot.stat().st_mtime)
-        instead = [str(snapshot) for snapshot in snapshots[-1:]] + _cached_ids([folder])
-        raise InputError(_cache_message(folder, "a repository's folder in the hub's cache", instead))
-    for root in (folder, folder / "hub"):
-        repositories = sorted(root.glob("models--*--*"))
-        if repositories:
-            zero123_first = sorted(_cached_ids(repositories), key=lambda name: "zero123" not in name.lower())
-            raise InputError(_cache_message(folder, "the hub's cache", zero123_first[:3]))
-
-
-def _cached_ids(repositories: Iterable[Path]) -> list[str]:
-    """Hub ids of repositories' folders in the cache, which are named models--OWNER--NAME."""
-    names = (repository.name.split("--", 2) for repository in repositories)
-    return ["/".join(name[1:]) for name in names if len(name) == 3]
-
-
-def _cache_message(folder: Path, what: str, instead: Sequence[str]) -> str:
-    choices = f" ({' or '.join(instead)})" if instead else ""
-    return f"guidance.prior {folder}: {what}, not a prior; give a hub id, or the folder of a snapshot{choices}."
 
 
 def fetch(prior: str) -> Path:
@@ -78,40 +70,98 @@ def fetch(prior: str) -> Path:
     Raises:
         InputError: It is not on this machine and cannot be downloaded, or it is not a Zero123 prior.
     """
-    return _cached(prior) or _download(prior)
+    return cached(prior) or download(prior)
 
 
-def _cached(prior: str) -> Path | None:
-    """The repository's folder in the hub's cache, if all parts are there."""
-    from huggingface_hub import try_to_load_from_cache
+def fetch_unaltered(prior: str) -> tuple[Path, bool]:
+    """Local folder of the hub repository `prior`, and whether it was already there; every file is what was published.
 
-    index = try_to_load_from_cache(prior, "model_index.json")
-    if not isinstance(index, str):
-        return None
-    folder = Path(index).parent
+    Files of the cache that were altered or cut off are downloaded again. This reads all files.
+
+    Raises:
+        InputError: as `fetch`; or what arrives is not what the hub lists, which is then removed again.
+    """
+    folder = cached(prior)
+    altered = _remove_altered(folder) if folder is not None else []
+    if folder is not None and not altered:
+        return folder, True
+    folder = download(prior)
+    if altered := _remove_altered(folder):
+        names = ", ".join(file.relative_to(folder).as_posix() for file in altered)
+        raise missing_prior(prior, f"what arrived as {names} is not what the hub lists, and was removed: try again")
+    return folder, False
+
+
+def _remove_altered(folder: Path) -> list[Path]:
+    """Remove altered files of a prior in the cache, and tell which those were."""
+    altered = altered_files(used_files(folder))
     try:
-        weight_files({path.relative_to(folder).as_posix() for path in folder.glob("*/*")}, prior)
-    except InputError:
-        return None
-    return folder
+        remove_files(altered)
+    except OSError as error:
+        raise _refused(error) from error
+    return altered
 
 
-def _download(prior: str) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
+def download(prior: str) -> Path:
+    """Download the hub repository `prior` into the hub's cache; returns its folder there.
+
+    Whole files stay if it is interrupted, so that the next call fetches the others.
+
+    Raises:
+        InputError: see `fetch`; or there is no space, or no permission to write.
+    """
+    from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
         raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set")
     if not _reachable(constants.ENDPOINT):
         raise missing_prior(prior, f"not in the hub's cache, and {constants.ENDPOINT} cannot be reached")
     try:
-        files = needed_files(HfApi().list_repo_files(prior), prior)
+        listed = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
+        sizes = {name: listed[name] for name in needed_files(listed, prior)}
+        check_space(cache_folder(prior), _left_to_download(prior, sizes), CACHE_REMEDY)
         print(f"Downloading {prior}; its licence is on https://huggingface.co/{prior}", file=sys.stderr)
-        return Path(snapshot_download(prior, allow_patterns=files))
+        return _download_files(prior, sizes)
     except InputError:
         raise
     except Exception as error:  # The client's errors share no base class but Exception, and differ between versions.
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise _refused(error) from error
         reason = str(error).strip().split("\n", 1)[0]
         raise missing_prior(prior, f"download failed ({reason})") from error
+
+
+def _download_files(prior: str, sizes: Mapping[str, int]) -> Path:
+    """Download files of these sizes one after the other; returns the folder that they are in.
+
+    In this thread: the client's threads for whole repositories would go on after Ctrl-C until their files were there.
+    It draws a bar for each file, but on a terminal only, so lines name those with weights.
+    """
+    from huggingface_hub import hf_hub_download
+
+    path, parts = Path(), 0
+    for number, (name, size) in enumerate(sizes.items(), start=1):
+        if not name.endswith(".json"):
+            print(f"File {number} of {len(sizes)}: {name}, {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
+        path, parts = Path(hf_hub_download(prior, name)), len(PurePosixPath(name).parts)
+    return path.parents[parts - 1]
+
+
+def _listed_files(hub: HfApi, prior: str) -> Sequence[RepoSibling]:
+    return hub.model_info(prior, files_metadata=True).siblings or []
+
+
+def _left_to_download(prior: str, sizes: Mapping[str, int]) -> int:
+    """Bytes of those of the files that are not in the cache yet."""
+    folder = snapshot(prior)
+    return sum(size for name, size in sizes.items() if folder is None or not (folder / name).exists())
+
+
+def _refused(error: OSError) -> InputError:
+    """The one-line error for a cache that the system does not let us write to."""
+    from huggingface_hub import constants
+
+    return InputError(f"cannot write to {constants.HF_HUB_CACHE}: {error.strerror or error}; {CACHE_REMEDY}.")
 
 
 def _reachable(address: str) -> bool:

@@ -11,7 +11,8 @@ from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusers_layout import load_folder
-from consistent4d_ns.guidance.hub import check_not_address, check_not_cache, fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.hub import check_not_address, fetch, is_hub_id, missing_prior
+from consistent4d_ns.guidance.hub_cache import check_not_cache
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.messages import say

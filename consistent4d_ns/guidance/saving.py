@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -29,31 +32,47 @@ PARTS = {
 
 
 def save_folder(
-    networks: Zero123Networks, folder: Path, dtype: torch.dtype = torch.float16, overwrite: bool = False
+    networks: Zero123Networks, folder: Path, dtype: torch.dtype | None = torch.float16, overwrite: bool = False
 ) -> None:
     """Write `networks` to `folder` in the diffusers layout, as safetensors and JSON only, with checksums.
 
     Args:
         networks: The prior; not modified. Its noise schedule must be Zero123's.
         folder: Destination; created if necessary.
-        dtype: Number format of the network weights in the files.
+        dtype: Number format of the network weights in the files; None: that which each network has.
         overwrite: Replace the parts of a prior that `folder` already holds; other files are kept.
 
     Raises:
         InputError: `folder` is not empty and `overwrite` is off, or the noise schedule is not Zero123's.
+        OSError: `folder` cannot be written.
     """
     if not torch.equal(networks.alphas.cpu(), alphas_cumprod()):
         raise InputError(f"{folder}: the prior's noise schedule is not Zero123's, and no other can be saved.")
     _clear(folder, overwrite)
-    for part in ("unet", "vae", "image_encoder"):
-        # Not `network.to`: diffusers' override warns about every change of precision.
-        copy: Any = nn.Module.to(deepcopy(getattr(networks, part)), "cpu", dtype)
-        copy.save_pretrained(folder / part)
-    _save_projection(networks, folder / "clip_camera_projection", dtype)
+    with _system_errors(folder):
+        for part in ("unet", "vae", "image_encoder"):
+            # Not `network.to`: diffusers' override warns about every change of precision.
+            copy: Any = nn.Module.to(deepcopy(getattr(networks, part)), "cpu", dtype)
+            copy.save_pretrained(folder / part)
+        _save_projection(networks, folder / "clip_camera_projection", dtype)
     _save_scheduler(folder / "scheduler")
     _write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessing(networks))
     _write_json(folder / "model_index.json", {"_class_name": "Zero123Pipeline", **PARTS})
     write_checksums(folder)
+
+
+@contextlib.contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """Raise what the system answers to the writer of safetensors as `OSError`s."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
 def _clear(folder: Path, overwrite: bool) -> None:
@@ -65,7 +84,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _save_projection(networks: Zero123Networks, folder: Path, dtype: torch.dtype) -> None:
+def _save_projection(networks: Zero123Networks, folder: Path, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
     config: dict[str, Any] = {

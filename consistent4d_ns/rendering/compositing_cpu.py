@@ -57,7 +57,7 @@ class _Composite(torch.autograd.Function):
         given = density.contiguous(), -torch.expm1(density * -step), torch.sigmoid(features).contiguous()
         given = *given, starts.contiguous(), offsets
         accumulation, depth, final = density.new_empty(3, levels, rays).unbind()
-        results = torch.empty_like(given[0]), accumulation, density.new_empty(levels, rays, 3), depth
+        results = torch.zeros_like(given[0]), accumulation, density.new_empty(levels, rays, 3), depth
         _run("forward", *given, *results, final, *(None,) * 6, step=step)
         ctx.save_for_backward(*given, *results, final)
         ctx.step = step
@@ -70,7 +70,7 @@ class _Composite(torch.autograd.Function):
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         density, _, colours, *_ = ctx.saved_tensors
-        results = torch.empty_like(density), torch.empty_like(colours)
+        results = torch.zeros_like(density), torch.zeros_like(colours)
         upstream = [None if gradient is None else gradient.contiguous() for gradient in gradients]
         _run("backward", *ctx.saved_tensors, *upstream, *results, step=ctx.step)
         return *results, None, None, None

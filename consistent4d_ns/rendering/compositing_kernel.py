@@ -122,7 +122,7 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         density, features = density.contiguous(), features.contiguous()
         levels, rays = len(density), len(offsets) - 1
-        weights = torch.empty_like(density)
+        weights = torch.zeros_like(density)
         accumulation, depth, final_transmittance = density.new_empty(3, levels, rays).unbind()
         results = weights, accumulation, density.new_empty(levels, rays, 3), depth
         outputs = *results, final_transmittance
@@ -146,7 +146,7 @@ class _Composite(torch.autograd.Function):
             for gradient, shape in zip(grad_sums, shapes, strict=True)
         ]
         grad_weights = None if grad_weights is None else grad_weights.contiguous()
-        results = torch.empty_like(weights), torch.empty_like(features)
+        results = torch.zeros_like(weights), torch.zeros_like(features)
         _launch(_backward, levels, rays, *ctx.saved_tensors, grad_weights, *grad_sums, *results, step=ctx.step)
         return *results, None, None, None
 

@@ -31,10 +31,18 @@ def orientation(
 
 
 def normal_smoothness_3d(
-    normals: Float[Tensor, "levels samples 3"], perturbed: Float[Tensor, "levels samples 3"]
+    normals: Float[Tensor, "levels samples 3"],
+    perturbed: Float[Tensor, "levels samples 3"],
+    kept: Float[Tensor, " samples"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference between normals and those at slightly shifted points; 0 without samples."""
-    return (normals - perturbed).abs().sum() / max(1, normals.numel())
+    """Mean absolute difference between normals and those at slightly shifted points; 0 without samples.
+
+    `kept` is 1 for the samples that count, 0 for others; None: all count.
+    """
+    differences = (normals - perturbed).abs()
+    if kept is None:
+        return differences.sum() / max(1, normals.numel())
+    return (differences * kept[:, None]).sum() / (kept.sum() * len(normals) * 3).clamp(min=1)
 
 
 def normal_smoothness_2d(images: Float[Tensor, "images height width 3"]) -> Float[Tensor, ""]:

@@ -24,6 +24,8 @@ class Rendering:
     """Variance of the distance around `depth`; None when no loss needs it."""
     weights: Float[Tensor, "levels samples"]
     """Rendering weight of each sample."""
+    kept: Float[Tensor, " samples"] | None
+    """1 for samples, 0 for padding (see `PackedSamples.padded`); None where there is none."""
     normals: Float[Tensor, "levels samples 3"] | None
     """Normal at each sample; None when no loss needs it."""
     shifted_normals: Float[Tensor, "levels samples 3"] | None

@@ -38,9 +38,28 @@ class PackedSamples:
     """Length of every segment."""
     offsets: Int64[Tensor, " rays+1"]
     """Where each ray's samples begin in the list, and at last the number of samples (see `ray_offsets`)."""
+    is_padded: bool = False
+    """Whether the list may go on behind the samples, with entries that stand for nothing (see `padded`)."""
 
     def __len__(self) -> int:
         return self.ray_indices.shape[0]
+
+    def padded(self, capacity: int) -> PackedSamples:
+        """A list of `capacity` entries: the samples, as many as fit, and padding: ray 0, distance 0, the box's centre.
+
+        Padding has no weight, hence no gradient; what is computed for it must be finite, and not counted.
+        """
+        missing = max(0, capacity - len(self))
+        lists = (self.ray_indices, self.starts, self.points)
+        lists = (torch.cat((t, t.new_zeros(missing, *t.shape[1:])))[:capacity] for t in lists)
+        return PackedSamples(*lists, self.step, self.offsets.clamp(max=capacity), is_padded=True)
+
+    @property
+    def kept(self) -> Float[Tensor, " samples"] | None:
+        """1 for samples, 0 for padding; None where there can be none."""
+        if not self.is_padded:
+            return None
+        return (torch.arange(len(self), device=self.starts.device) < self.offsets[-1]).to(self.starts)
 
     def select(self, kept: Int64[Tensor, " kept"]) -> PackedSamples:
         """The samples with the given places in the list, which are in ascending order; all rays stay."""
@@ -166,6 +185,7 @@ class OccupancyGrid(nn.Module):
 
     values: Float[Tensor, " cells"]
     occupied: Bool[Tensor, " cells"]
+    # Both are updated in place: recorded steps read them where they are.
 
     def __init__(self, resolution: int, step: float, threshold: float = 0.01, decay: float = 0.95) -> None:
         super().__init__()
@@ -199,7 +219,7 @@ class OccupancyGrid(nn.Module):
         """From now on, only cells within `bounds` are occupied; None: all can be, from the next update on."""
         self.bounds = bounds
         if bounds is not None:
-            self.occupied = self.occupied & bounds
+            self.occupied &= bounds
 
     def occupied_box(self) -> Box:
         """The smallest box around all occupied cells; the object's whole box if there are none."""
@@ -216,14 +236,17 @@ class OccupancyGrid(nn.Module):
         jitter: Float[Tensor, " rays"] | None,
         nears: Float[Tensor, " rays"] | None = None,
         fars: Float[Tensor, " rays"] | None = None,
+        capacity: int | None = None,
     ) -> PackedSamples:
-        """`lattice_samples` in the occupied cells."""
+        """`lattice_samples` in the occupied cells; with a capacity `padded` to it, on CUDA without synchronising."""
         place = origins, directions, self.step, jitter
         if kernels.usable(origins):
             from consistent4d_ns.rendering.sampling_kernel import grid_samples
 
-            rays, starts, points, offsets = grid_samples(*place, self.occupied, self.resolution, nears, fars)
-            return PackedSamples(rays, starts, points, self.step, offsets)
+            rays, starts, points, offsets = grid_samples(*place, self.occupied, self.resolution, nears, fars, capacity)
+            return PackedSamples(rays, starts, points, self.step, offsets, capacity is not None)
+        if capacity is not None:
+            return self.sample(origins, directions, jitter, nears, fars).padded(capacity)
         box = self.occupied_box()
         if c_kernels.usable(origins, *(t for t in (jitter, nears, fars) if t is not None)):
             rays, starts, points, offsets = sampling_cpu.grid_samples(
@@ -231,6 +254,19 @@ class OccupancyGrid(nn.Module):
             )
             return PackedSamples(rays, starts, points, self.step, offsets)
         return lattice_samples(*place, self, nears, fars, box)
+
+    def count(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        jitter: Float[Tensor, " rays"] | None,
+    ) -> Int64[Tensor, ""]:
+        """How many samples `sample` finds, on the device: it is not waited for there."""
+        if kernels.usable(origins):
+            from consistent4d_ns.rendering.sampling_kernel import sample_offsets
+
+            return sample_offsets(origins, directions, self.step, jitter, self.occupied, self.resolution)[-1]
+        return self.sample(origins, directions, jitter).offsets[-1]
 
     def draw(self, step: int, times: int, warmup: int, generator: torch.Generator) -> OccupancyDraws:
         """Cells, positions and times to evaluate in the update at training step `step`.
@@ -267,5 +303,5 @@ class OccupancyGrid(nn.Module):
         # Only evaluated cells change; where one was drawn twice the higher value stays.
         self.values[draws.cells] = decayed
         self.values.scatter_reduce_(0, draws.cells, found, reduce="amax")
-        self.occupied = self.values > torch.clamp(self.values.mean(), max=self.threshold)
+        self.occupied.copy_(self.values > torch.clamp(self.values.mean(), max=self.threshold))
         self.limit(self.bounds)

@@ -1,7 +1,8 @@
 """Ray marching through an occupancy grid as a Triton kernel: `sampling.lattice_samples` for a grid.
 
 Each thread marches along one ray in two passes: the first counts its samples, the second writes them after those of
-the preceding rays. Fused multiply-adds are disabled, so that rounding, and hence the samples, are the same as in torch.
+the preceding rays. Where the second pass has room for a given number of samples, the host need not know how many there
+are. Fused multiply-adds are disabled, so that rounding, and hence the samples, are the same as in torch.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ def _is_occupied(occupied, x, y, z, resolution, mask):
     return mask & (tl.load(occupied + cell, mask=mask, other=0) != 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room"])
 def _march(
     origins, directions, jitter, nears, fars, occupied, offsets, counts, ray_indices, starts, points, rays, resolution,
-    step, writes: tl.constexpr, block: tl.constexpr,
+    step, room, writes: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Write the number of samples of each ray or, in the second pass, the samples.
 
@@ -75,13 +76,14 @@ def _march(
         fars: [rays] float32 or None.
         occupied: [resolution^3] uint8.
         offsets: [rays + 1] int64, index of each ray's first sample; read in the second pass.
-        counts: [rays] int64, samples of each ray; written in the first pass.
-        ray_indices: [samples] int64, written in the second pass, like `starts` and `points`.
-        starts: [samples] float32, distance at which each segment begins.
-        points: [samples, 3] float32, mid points of the segments.
+        counts: [rays] int64, samples of each ray; written in the first pass, None in the second.
+        ray_indices: [room] int64, written in the second pass, like `starts` and `points`.
+        starts: [room] float32, distance at which each segment begins.
+        points: [room, 3] float32, mid points of the segments.
         rays: Number of rays.
         resolution: Cells per side.
         step: Length of a segment.
+        room: Samples that the second pass can write; those beyond it are left out.
         writes: Whether this is the second pass.
         block: Rays per program.
     """
@@ -122,14 +124,37 @@ def _march(
         keep = keep & (tl.abs(at_x) <= 1.0) & (tl.abs(at_y) <= 1.0) & (tl.abs(at_z) <= 1.0)
         keep = _is_occupied(occupied, at_x, at_y, at_z, resolution, keep)
         if writes:
-            tl.store(ray_indices + slot, ray.to(tl.int64), mask=keep)
-            tl.store(starts + slot, start, mask=keep)
-            tl.store(points + 3 * slot, at_x, mask=keep)
-            tl.store(points + 3 * slot + 1, at_y, mask=keep)
-            tl.store(points + 3 * slot + 2, at_z, mask=keep)
+            fits = keep & (slot < room)
+            tl.store(ray_indices + slot, ray.to(tl.int64), mask=fits)
+            tl.store(starts + slot, start, mask=fits)
+            tl.store(points + 3 * slot, at_x, mask=fits)
+            tl.store(points + 3 * slot + 1, at_y, mask=fits)
+            tl.store(points + 3 * slot + 2, at_z, mask=fits)
         slot += keep.to(tl.int64)
     if not writes:
         tl.store(counts + ray, slot, mask=inside)
+
+
+def sample_offsets(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    step: float,
+    jitter: Float[Tensor, " rays"] | None,
+    occupied: Bool[Tensor, " cells"],
+    resolution: int,
+    nears: Float[Tensor, " rays"] | None = None,
+    fars: Float[Tensor, " rays"] | None = None,
+) -> Int64[Tensor, " rays+1"]:
+    """Index of each ray's first sample in an occupied cell, and at last the number of samples: the first pass.
+
+    The arguments are those of `sampling.lattice_samples`, and the grid's cells.
+    """
+    offsets = torch.zeros(len(origins) + 1, dtype=torch.int64, device=origins.device)
+    counts = offsets.new_empty(len(origins))
+    rays = origins, directions, jitter, nears, fars
+    _run(rays, occupied, (offsets, counts, None, None, None), resolution, step, 0)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return offsets
 
 
 def grid_samples(
@@ -141,28 +166,40 @@ def grid_samples(
     resolution: int,
     nears: Float[Tensor, " rays"] | None = None,
     fars: Float[Tensor, " rays"] | None = None,
+    capacity: int | None = None,
 ) -> tuple[Int64[Tensor, " samples"], Float[Tensor, " samples"], Float[Tensor, "samples 3"], Int64[Tensor, " rays+1"]]:
     """Ray, start and mid point of each sample in an occupied cell, and the index of each ray's first sample.
 
-    These are the fields of `sampling.PackedSamples`, in float32. The arguments are those of `sampling.lattice_samples`
-    and the grid's cells. Synchronises with the device once, to read the number of samples.
+    These are the fields of `sampling.PackedSamples`, in float32; the arguments are those of `sample_offsets`.
+    Synchronises with the device once, to read the number of samples, unless there is a capacity. The lists then have
+    that length: as many samples as fit, and behind them padding of zeros (see `PackedSamples.padded`).
     """
-    rays = len(origins)
-    origins = origins.contiguous()
-    inputs = [None if t is None else t.contiguous() for t in (directions, jitter, nears, fars)]
-    offsets = torch.zeros(rays + 1, dtype=torch.int64, device=origins.device)
-    counts = offsets.new_empty(rays)
-
-    def march(*results: Tensor | None) -> None:
-        tensors = (*inputs, occupied.view(torch.uint8), offsets, counts, *results)
-        sizes = (rays, resolution, step, results[0] is not None, RAYS)
-        # Without fused multiply-adds, products and sums are rounded as in torch.
-        options = {"num_warps": RAYS // 32, "enable_fp_fusion": False}
-        launch(_march, (ceil_div(rays, RAYS),), origins, *tensors, *sizes, **options)
-
-    march(None, None, None)
-    torch.cumsum(counts, 0, out=offsets[1:])
-    total = int(offsets[-1])
-    ray_indices, starts, points = offsets.new_empty(total), origins.new_empty(total), origins.new_empty(total, 3)
-    march(ray_indices, starts, points)
+    offsets = sample_offsets(origins, directions, step, jitter, occupied, resolution, nears, fars)
+    if capacity is None:
+        room, make = int(offsets[-1]), torch.empty
+    else:
+        room, make = capacity, torch.zeros
+        offsets.clamp_(max=capacity)
+    ray_indices = make(room, dtype=torch.int64, device=origins.device)
+    starts, points = (make(shape, dtype=origins.dtype, device=origins.device) for shape in ((room,), (room, 3)))
+    rays = origins, directions, jitter, nears, fars
+    _run(rays, occupied, (offsets, None, ray_indices, starts, points), resolution, step, room)
     return ray_indices, starts, points, offsets
+
+
+def _run(
+    rays: tuple[Tensor | None, ...],
+    occupied: Bool[Tensor, " cells"],
+    results: tuple[Tensor | None, ...],
+    resolution: int,
+    step: float,
+    room: int,
+) -> None:
+    """Launch a pass: the first fills `counts`, the second the lists of samples, where they are among the results."""
+    origins, *others = (None if t is None else t.contiguous() for t in rays)
+    assert origins is not None
+    tensors = (*others, occupied.view(torch.uint8), *results)
+    sizes = (len(origins), resolution, step, room, results[1] is None, RAYS)
+    # Without fused multiply-adds, products and sums are rounded as in torch.
+    options = {"num_warps": RAYS // 32, "enable_fp_fusion": False}
+    launch(_march, (ceil_div(len(origins), RAYS),), origins, *tensors, *sizes, **options)

@@ -48,7 +48,9 @@ def normal_terms(rendering: Rendering, plan: StepPlan) -> dict[str, Tensor]:
             rendering.weights, rendering.normals, rendering.directions, rendering.accumulation
         )
     if rendering.normals is not None and rendering.shifted_normals is not None:
-        terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(rendering.normals, rendering.shifted_normals)
+        terms["normal_smoothness_3d"] = losses.normal_smoothness_3d(
+            rendering.normals, rendering.shifted_normals, rendering.kept
+        )
     if rendering.normal_map is not None and plan.random_pixels is None:
         images = rendering.normal_map.view(-1, plan.image_size, plan.image_size, 3)
         terms["normal_smoothness_2d"] = losses.normal_smoothness_2d(images)

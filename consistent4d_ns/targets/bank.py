@@ -38,6 +38,11 @@ class TargetBank:
         """Side of the images in pixels."""
         return self.rgb.shape[-1]
 
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """All that `batch` reads."""
+        return self.rgb, self.opacity, self.judged
+
     def batch(self, pixels: Int64[Tensor, " rays"]) -> dict[str, Tensor]:
         """What some pixels, counted view after view and row after row, are to show, as float32.
 

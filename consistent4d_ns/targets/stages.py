@@ -12,6 +12,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.data.planning import StepPlan
+from consistent4d_ns.device.cuda import return_unused_memory
 from consistent4d_ns.draws import step_generator
 from consistent4d_ns.guidance.base import Guidance, ViewSampler
 from consistent4d_ns.guidance.config import GuidanceConfig
@@ -84,12 +85,20 @@ class TargetStages:
             return held_bank(config.hold, current, moments, render)
         assert isinstance(prior, ViewSampler)
         noise = step_generator(self._seed, current.begin, "target noise", "cpu")
-        return imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise)
+        bank = imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise)
+        return_unused_memory()  # sampling takes more than training steps
+        return bank
 
     def batch(self, pixels: Int64[Tensor, " rays"]) -> dict[str, Tensor]:
         """What some pixels of the current round's views are to show (see `TargetBank.batch`)."""
         assert self.bank is not None
         return self.bank.batch(pixels)
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """All that `batch` reads."""
+        assert self.bank is not None
+        return self.bank.images
 
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rate at training step `step`."""

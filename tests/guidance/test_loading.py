@@ -21,9 +21,9 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import hub
 from consistent4d_ns.guidance.checksums import LIST
 from consistent4d_ns.guidance.config import GuidanceConfig
-from consistent4d_ns.guidance.diffusers_layout import needed_files
 from consistent4d_ns.guidance.loading import build_guidance, load_networks
 from consistent4d_ns.guidance.networks import Zero123Networks
+from consistent4d_ns.guidance.prior_files import needed_files
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
@@ -540,7 +540,7 @@ def test_guidance_from_a_folder(folder: Path) -> None:
 def test_missing_file(prior: str) -> None:
     message = refusal(prior)
     assert "no such file or folder" in message
-    assert "hf download ashawkey/zero123-xl-diffusers" in message
+    assert "consistent4d weights zero123-xl" in message
 
 
 def test_address_of_a_page_of_the_hub() -> None:
@@ -564,12 +564,12 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offli
 def test_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import HfApi, constants
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError("reset by peer\nand more")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "_reachable", lambda _: True)
-    monkeypatch.setattr(HfApi, "list_repo_files", fail)
+    monkeypatch.setattr(HfApi, "model_info", fail)
     assert "download failed (reset by peer)" in refusal("someone/zero123")
 
 
@@ -579,7 +579,7 @@ def test_cached_prior_needs_no_network(
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(folder / "model_index.json"))
-    monkeypatch.setattr(hub, "_download", lambda _: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(hub, "download", lambda _: pytest.fail("the cache was not used"))
     assert_same_weights(load_networks("someone/zero123"), networks)
 
 

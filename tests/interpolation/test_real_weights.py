@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rife_psnr import compare
+from consistent4d_ns.interpolation.cache import cached_weight_file
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.consistency import load_interpolator
-from consistent4d_ns.interpolation.weights import cached_weight_file
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,25 @@ def check_composite(device: str) -> None:
             for what, ours, theirs in zip(COMPOSITE_RESULTS, found, expected, strict=True):
                 largest = float(theirs.abs().amax()) if theirs.numel() else 0.0
                 assert_agrees(f"{what}, {name}", ours, theirs, 2e-6 * max(1.0, largest))
+        check_padded_composite(name, samples, density, features, device)
+
+
+def check_padded_composite(name: str, samples: PackedSamples, density: Tensor, features: Tensor, device: str) -> None:
+    """Padding changes nothing for the samples, and has neither weight nor gradient."""
+    more = 9
+    longer = samples.padded(len(samples) + more)
+    padded = torch.cat((density, density.new_ones(2, more)), 1), torch.cat((features, features.new_ones(2, more, 3)), 1)
+
+    def results(samples: PackedSamples, density: Tensor, features: Tensor) -> list[Tensor]:
+        place = samples.starts.to(device), samples.offsets.to(device), STEP
+        leaves = density.to(device), features.to(device)
+        return with_gradients(lambda *given: rendering_kernel.composite(given[0], given[1], *place), *leaves, (1, 2))
+
+    expected, found = results(samples, density, features), results(longer, *padded)
+    for what, ours, theirs in zip(COMPOSITE_RESULTS, found, expected, strict=True):
+        of_samples = what in ("weights", "gradient of density", "gradient of features")
+        assert torch.equal(ours[:, : len(samples)] if of_samples else ours, theirs), f"{what}, {name}, padded"
+        assert not of_samples or not ours[:, len(samples) :].any(), f"{what} of padding, {name}"
 
 
 def lattice_rays(count: int) -> tuple[Tensor, Tensor]:
@@ -114,8 +133,16 @@ def compare_samples(
     j, n, f = (None if t is None else t.to(device) for t in (jitter, nears, fars))
     place = origins.to(device), directions.to(device), STEP, j
     found = sampling_kernel.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f)
-    for name, ours in zip(("ray_indices", "starts", "points", "offsets"), found, strict=True):
+    names = ("ray_indices", "starts", "points", "offsets")
+    for name, ours in zip(names, found, strict=True):
         assert torch.equal(ours.cpu(), getattr(expected, name)), name
+    assert int(sampling_kernel.sample_offsets(*place, grid.occupied.to(device), grid.resolution, n, f)[-1]) == len(
+        expected
+    )
+    for capacity in (len(expected) + 37, max(1, len(expected) - 37)):
+        found = sampling_kernel.grid_samples(*place, grid.occupied.to(device), grid.resolution, n, f, capacity)
+        for name, ours in zip(names, found, strict=True):
+            assert torch.equal(ours.cpu(), getattr(expected.padded(capacity), name)), f"{name} with room for {capacity}"
 
 
 def head_pair(channels: int, hidden: int) -> nn.ModuleDict:

