@@ -21,6 +21,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
 from consistent4d_ns.data.listing import FrameList, list_frames
+from consistent4d_ns.data.prepared import read_prepared
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
@@ -55,7 +56,8 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Frames per second of the video as it was filmed, at which it is played and rendered; when omitted that of an
     animated file or of names that are time stamps, else 16. Of unevenly spaced frames the mean."""
     elevation: float | None = None
-    """Degrees of the input camera above the object, -90 to 90; when omitted that of meta.json, else 0."""
+    """Degrees of the input camera above the object, -90 to 90; when omitted that of meta.json or prepare.json, else
+    0."""
     distance: float | None = None
     """Distance of the input camera from the origin in world units, 1 to 100 (the object fits in the unit ball); when
     omitted that of meta.json, else 2."""
@@ -125,11 +127,14 @@ class FrameSequence(DataParser):
 
     @cached_property
     def input_view(self) -> View:
-        """The view trained on; its camera comes from the options, then meta.json, then the defaults."""
+        """The view trained on; its camera comes from the options, then meta.json or prepare.json, then the defaults."""
         options = {name: getattr(self.config, name) for name in ("elevation", "distance", "fovy")}
         given = {name: value for name, value in options.items() if value is not None}
-        camera = {**DEFAULT_CAMERA, **self.cameras.get("input", {}), **given}
-        frames = self._list(self.source / "input" if self.cameras else self.source)
+        folder = self.source / "input" if self.cameras else self.source
+        prepared = read_prepared(folder)
+        known = {} if prepared is None or prepared.elevation is None else {"elevation": prepared.elevation}
+        camera = {**DEFAULT_CAMERA, **known, **self.cameras.get("input", {}), **given}
+        frames = self._list(folder)
         return View(frames, orbit_camera(f"the input camera of {self.source}", camera))
 
     @cached_property

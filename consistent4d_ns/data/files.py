@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -51,7 +51,7 @@ def check_side(path: Path, height: int, width: int) -> None:
         raise InputError(f"{path} is {size}: scale it down to at most {MAX_SIDE} pixels a side")
 
 
-def by(size: tuple[int, int]) -> str:
+def by(size: Sequence[int]) -> str:
     """(height, width) as 'WIDTHxHEIGHT'."""
     return f"{size[1]}x{size[0]}"
 

@@ -13,7 +13,8 @@ from natsort import natsorted
 
 from consistent4d_ns.data.files import reading
 from consistent4d_ns.data.numbering import find_series
-from consistent4d_ns.data.stills import ANIMATION_TYPES, STILL_TYPES, animation_spacing
+from consistent4d_ns.data.prepared import Prepared, read_prepared
+from consistent4d_ns.data.stills import ANIMATION_TYPES, PLAIN_TYPES, STILL_TYPES, animation_spacing
 from consistent4d_ns.data.times import Spacing
 from consistent4d_ns.data.videos import VIDEO_TYPES, video_spacing
 from consistent4d_ns.errors import InputError
@@ -56,9 +57,21 @@ class FrameList:
 
 
 def list_frames(
-    path: Path | str, stride: int = 1, count: int | None = None, *, premultiplied: bool = False
+    path: Path | str,
+    stride: int = 1,
+    count: int | None = None,
+    *,
+    premultiplied: bool = False,
+    types: tuple[str, ...] = STILL_TYPES,
 ) -> FrameList:
     """Choose every `stride`-th frame of a folder or animated file, the first `count` of them (all if None).
+
+    Args:
+        path: The folder or file.
+        stride: Take every n-th frame.
+        count: How many to take.
+        premultiplied: Whether the colours of the files are multiplied by alpha.
+        types: Suffixes of the files that can be frames of a folder.
 
     Raises:
         InputError: No such path, no frames in it, no numbering, a gap in it, an unknown or damaged file, or `stride` or
@@ -67,7 +80,7 @@ def list_frames(
     path = Path(path)
     ignored: tuple[str, ...] = ()
     if path.is_dir():
-        names, spacing, ignored = _folder_frames(path)
+        names, spacing, ignored = _folder_frames(path, types)
     elif path.is_file():
         spacing = _file_spacing(path)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
@@ -77,22 +90,50 @@ def list_frames(
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
 
 
-def _folder_frames(folder: Path) -> tuple[tuple[str, ...], Spacing, tuple[str, ...]]:
+def _folder_frames(folder: Path, types: tuple[str, ...]) -> tuple[tuple[str, ...], Spacing, tuple[str, ...]]:
     """Names of the frames of a folder in order of time, their spacing, and the names of all else in it."""
     with reading(folder):
-        kinds = {entry.name: _may_be_frame(entry) for entry in folder.iterdir()}
-    entries = natsorted(kinds)
+        kinds = {entry.name: _may_be_frame(entry, types) for entry in folder.iterdir()}
+    prepared = read_prepared(folder)
+    entries = [name for name in natsorted(kinds) if prepared is None or name not in prepared.companions]
     images = [name for name in entries if kinds[name]]
     if not images:
-        raise InputError(f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data")
+        raise InputError(_no_frames(folder, types))
     series = find_series(str(folder), images)
+    spacing = series.spacing if prepared is None else _prepared_spacing(folder, series.names, prepared)
     frames = set(series.names)
-    return series.names, series.spacing, tuple(name for name in entries if name not in frames)
+    return series.names, spacing, tuple(name for name in entries if name not in frames)
 
 
-def _may_be_frame(entry: Path) -> bool:
+def _prepared_spacing(folder: Path, names: tuple[str, ...], prepared: Prepared) -> Spacing:
+    """When the frames of a folder that `consistent4d prepare` wrote were filmed.
+
+    Raises:
+        InputError: There is a frame that it did not write.
+    """
+    unknown = [name for name in names if name not in prepared.seconds]
+    if unknown:
+        raise InputError(
+            f"{folder} holds {unknown[0]}, which its prepare.json does not know: prepare the video again, or remove "
+            "prepare.json, with which the frames lose their times"
+        )
+    seconds = [prepared.seconds[name] for name in names]
+    rate = (len(names) - 1) / (seconds[-1] - seconds[0]) if len(names) > 1 else None
+    return Spacing.from_stamps(seconds, rate)
+
+
+def _no_frames(folder: Path, types: tuple[str, ...]) -> str:
+    """What to say of a folder in which nothing can be a frame."""
+    if types != STILL_TYPES:
+        return f"{folder} holds no frames: give a video, or a folder of pictures (png, jpg, ...) that are numbered"
+    if any(entry.suffix.lower() in PLAIN_TYPES for entry in folder.iterdir()):
+        return f"{folder} holds pictures without alpha: cut the object out with `consistent4d prepare {folder} OUT`"
+    return f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data"
+
+
+def _may_be_frame(entry: Path, types: tuple[str, ...]) -> bool:
     """Whether an entry is an image file by its name, or a link to one; a broken link is reported when it is read."""
-    if entry.name.startswith(".") or not entry.name.lower().endswith(STILL_TYPES):
+    if entry.name.startswith(".") or not entry.name.lower().endswith(types):
         return False
     return entry.is_file() or (entry.is_symlink() and not entry.exists())
 
@@ -105,8 +146,8 @@ def _file_spacing(path: Path) -> Spacing:
     if kind in ANIMATION_TYPES:
         return animation_spacing(path)
     raise InputError(
-        f"{path} is of an unsupported type: give a folder of PNG or WebP frames, "
-        f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file with alpha"
+        f"{path} is of an unsupported type: give a folder of frames, "
+        f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file"
     )
 
 

@@ -55,7 +55,9 @@ def check_alpha(alpha: Float32[np.ndarray, "h w"], where: str) -> None:
     if alpha.max() < FAINT:
         raise InputError(f"{where} is fully transparent: remove this frame, or segment it again")
     if alpha.min() > 1 - FAINT:
-        raise InputError(f"{where} is fully opaque, its background was not removed: segment the object first")
+        raise InputError(
+            f"{where} is fully opaque, its background was not removed: cut the object out with `consistent4d prepare`"
+        )
 
 
 def alpha_defects(alpha: Float32[np.ndarray, "h w"]) -> frozenset[Defect]:

@@ -1,4 +1,4 @@
-"""Reads PNG, WebP and GIF: single images and animations, as straight RGBA the right way up."""
+"""Reads single images and animations the right way up: as straight RGBA, or as RGB where they have no alpha."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from consistent4d_ns.errors import InputError
 
 STILL_TYPES = (".png", ".webp")
 """Files that can be frames of a folder."""
+PLAIN_TYPES = (*STILL_TYPES, ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""Files that can be frames of a folder whose background is still to be removed, or masks."""
 ANIMATION_TYPES = (".gif", ".apng", ".png", ".webp")
 """Images that can be animated, with alpha."""
 FORMATS = ("PNG", "WEBP", "GIF")
 """Formats that Pillow may detect, whatever the file name says; others are unsafe: EPS, for one, starts Ghostscript."""
+PLAIN_FORMATS = (*FORMATS, "JPEG", "BMP", "TIFF")
+"""The same where an image need not have alpha."""
 EXIF_ORIENTATION = 0x0112
 """The EXIF tag."""
 ORIENTATIONS: dict[int, Orientation] = {
@@ -35,6 +39,8 @@ ORIENTATIONS: dict[int, Orientation] = {
     8: (0, -1, 1, 0),
 }
 """By the value of the EXIF tag."""
+PICTURES_IN_PICTURES = ("MPO", "TIFF")
+"""Formats whose further images are previews, depth maps or pages; the first one is the picture."""
 BROWSER_DELAY = 100.0
 """Milliseconds that browsers show a frame of an animation whose delay is 0."""
 
@@ -51,6 +57,34 @@ def read_still(path: Path) -> Shaped[np.ndarray, "h w 4"]:
         rgba = _to_rgba(image, path, str(path))  # Also finds damage, which OpenCV does not report.
         orientation = _orientation(image)
     return oriented(_read_16_bit(path) if _is_16_bit(path) else rgba, orientation)
+
+
+def read_plain(path: Path) -> UInt8[np.ndarray, "h w c"]:
+    """One image file in 8 bit: straight RGBA where it has alpha, else RGB.
+
+    Raises:
+        InputError: It is damaged, too large or animated.
+    """
+    with _open_image(path, PLAIN_FORMATS) as image:
+        if image.format not in PICTURES_IN_PICTURES and getattr(image, "n_frames", 1) > 1:
+            raise InputError(f"{path} is an animation inside a folder of frames: give the file itself")
+        return oriented(_to_8_bit(image, path), _orientation(image))
+
+
+def read_index(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """One mask file: the numbers of a palette where it has one, else its brightness, or its alpha where that varies.
+
+    Raises:
+        InputError: It is damaged, too large or animated.
+    """
+    with _open_image(path, PLAIN_FORMATS) as image:
+        if image.mode == "P":
+            with reading(path):
+                return oriented(np.array(image)[..., None], _orientation(image))[..., 0]
+    plain = read_plain(path)
+    if plain.shape[2] == 4 and plain[..., 3].min() < 255:
+        return plain[..., 3]
+    return plain[..., :3].max(axis=-1)
 
 
 def still_size(path: Path) -> tuple[int, int]:
@@ -77,6 +111,20 @@ def read_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndar
             yield oriented(_to_rgba(image, path, f"{path} (frame {index})"), _orientation(image))
 
 
+def read_plain_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """The chosen frames of an animated image: straight RGBA where a frame has alpha, else RGB.
+
+    Raises:
+        InputError: It is damaged or too large.
+    """
+    with _open_image(path, PLAIN_FORMATS) as image:
+        first = _first_frame(image)
+        for index in indices:
+            with reading(path):
+                image.seek(first + index)
+            yield oriented(_to_8_bit(image, path), _orientation(image))
+
+
 def animation_spacing(path: Path) -> Spacing:
     """When the frames of an image are shown, by their delays; a still image has one frame and no rate.
 
@@ -100,22 +148,22 @@ def animation_spacing(path: Path) -> Spacing:
 
 
 @contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
+def _open_image(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open an image of acceptable size; its pixels are not decoded yet."""
     check_not_empty(path)
     with reading(path):
-        image = _identify(path)
+        image = _identify(path, formats)
     with image:
         check_side(path, image.height, image.width)
         yield image
 
 
-def _identify(path: Path) -> Image.Image:
-    """Read the header of an image of one of `FORMATS`."""
+def _identify(path: Path, formats: tuple[str, ...]) -> Image.Image:
+    """Read the header of an image of one of the formats."""
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=formats)
     except UnidentifiedImageError:
-        raise ValueError("not a PNG, WebP or GIF image") from None
+        raise ValueError(f"not a {', '.join(formats[:-1])} or {formats[-1]} image".replace("WEBP", "WebP")) from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} is far too large: scale it down to at most {MAX_SIDE} pixels a side") from None
 
@@ -130,8 +178,18 @@ def _to_rgba(image: Image.Image, path: Path, where: str) -> UInt8[np.ndarray, "h
     with reading(path):
         image.load()
     if not image.has_transparency_data:
-        raise InputError(f"{where} has no alpha channel: remove the background and save it as RGBA")
+        raise InputError(f"{where} has no alpha channel: cut the object out with `consistent4d prepare`, or save RGBA")
     return np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
+
+
+def _to_8_bit(image: Image.Image, path: Path) -> UInt8[np.ndarray, "h w c"]:
+    """The current frame of an open image in 8 bit: straight RGBA where it has alpha, else RGB."""
+    with reading(path):
+        image.load()
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling it.
+            grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _orientation(image: Image.Image) -> Orientation:

@@ -1,20 +1,22 @@
-"""Reads videos with alpha: when their frames are shown, and the frames as straight RGBA the right way up."""
+"""Reads videos: when their frames are shown, and the frames the right way up, as straight RGBA or as plain RGB."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from consistent4d_ns.data.files import UPRIGHT, Orientation, check_not_empty, check_side, oriented, reading
 from consistent4d_ns.data.times import Spacing
+from consistent4d_ns.data.tones import HLG, PQ, to_sdr
 from consistent4d_ns.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,11 +25,20 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 VIDEO_TYPES = (".webm", ".mkv", ".mov", ".mp4")
-"""Videos that can have alpha."""
+"""Videos that can have alpha, and those that phones and cameras record."""
 MATROSKA = b"\x1a\x45\xdf\xa3"
 """First bytes of WebM and Matroska files; all others are taken for QuickTime or MP4."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these drop the alpha plane, libvpx keeps it."""
+
+
+class ShownPacket(NamedTuple):
+    """A frame as the container announces it; times are in the stream's unit."""
+
+    start: int
+    duration: int
+    is_key: bool
+    """Whether decoding can start here."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,80 @@ def read_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray,
     raise InputError(f"{path} ends after {found} of {len(indices)} frames: export it again")
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether a video has an alpha channel, by its first frame.
+
+    Raises:
+        InputError: It is damaged or too large.
+    """
+    with _open_video(path) as video:
+        stream = _stream(video)
+        if stream.codec_context.name == "hevc":
+            frames = _decode_hevc(path, stream)
+            try:
+                return next(frames, None) is not None
+            except InputError:
+                return False
+            finally:
+                frames.close()
+        frame = next(_decode(path, video, stream), None)
+    return frame is not None and any(component.is_alpha for component in frame.format.components)
+
+
+def read_plain_video(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The chosen frames of a video as RGB, whatever its alpha; `indices` increase. High dynamic range is tone-mapped.
+
+    What lies between chosen frames is skipped as far as the video's key frames allow.
+
+    Raises:
+        InputError: It is damaged, too large, or ends before the last chosen frame.
+    """
+    orientation = _orientation(path)
+    with _open_video(path) as video:
+        stream = _stream(video)
+        stream.thread_type = "AUTO"
+        with reading(path):
+            packets = _shown_packets(video, stream)
+        times = [packet.start for packet in packets]
+        keys = [packet.start for packet in packets if packet.is_key]
+        if len(times) <= indices[-1]:
+            raise InputError(f"{path} ends after {len(times)} frames: export it again")
+        with reading(path):
+            for frame in _seek_frames(video, stream, [times[index] for index in indices], keys):
+                yield oriented(_rgb(frame), orientation)
+
+
+def _seek_frames(
+    video: InputContainer, stream: VideoStream, wanted: list[int], keys: list[int]
+) -> Iterator[VideoFrame]:
+    """The frames shown at increasing times, in the stream's unit; decodes from the last of the key frames before each.
+
+    Raises:
+        ValueError: The stream ends before the last of them.
+    """
+    frames: Iterator[VideoFrame] | None = None
+    position = 0
+    for time in wanted:
+        before = bisect_right(keys, time)
+        key = keys[before - 1] if before else wanted[0]
+        if frames is None or key > position:
+            video.seek(key, stream=stream)
+            frames = video.decode(stream)
+        frame = next((frame for frame in frames if (frame.pts or 0) >= time), None)
+        if frame is None:
+            raise ValueError("frames that its index announces are missing")
+        position = frame.pts or 0
+        yield frame
+
+
+def _rgb(frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+    """A decoded frame as sRGB."""
+    transfer = int(frame.color_trc)
+    if transfer in (PQ, HLG):
+        return to_sdr(frame.to_ndarray(format="rgb48le"), transfer)
+    return frame.to_ndarray(format="rgb24")
+
+
 def _open_video(path: Path) -> InputContainer:
     """Open a video of acceptable size.
 
@@ -112,11 +197,16 @@ def _stream(video: InputContainer) -> VideoStream:
 
 def _clock(video: InputContainer, stream: VideoStream) -> Clock:
     """Times of all frames that are shown; an edit list may hide some."""
-    shown = (p for p in video.demux(stream) if p.size and not p.is_discard)
-    packets = sorted((p.pts, p.duration or 0) for p in shown if p.pts is not None)
+    packets = _shown_packets(video, stream)
     unit = float(stream.time_base or 0)
-    starts = tuple(start * unit for start, _ in packets)
-    return Clock(starts, packets[-1][1] * unit if packets else 0.0)
+    starts = tuple(packet.start * unit for packet in packets)
+    return Clock(starts, packets[-1].duration * unit if packets else 0.0)
+
+
+def _shown_packets(video: InputContainer, stream: VideoStream) -> list[ShownPacket]:
+    """What is known about all frames that are shown, in order of time."""
+    shown = (p for p in video.demux(stream) if p.size and not p.is_discard)
+    return sorted(ShownPacket(p.pts, p.duration or 0, p.is_keyframe) for p in shown if p.pts is not None)
 
 
 def _check_complete(path: Path, clock: Clock, announced: float, nominal: float) -> None:
@@ -155,7 +245,7 @@ def _decode(path: Path, video: InputContainer, stream: VideoStream) -> Iterator[
             yield from decoder.decode(packet)
 
 
-def _decode_hevc(path: Path, stream: VideoStream) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
+def _decode_hevc(path: Path, stream: VideoStream) -> Generator[UInt8[np.ndarray, "h w 4"], None, None]:
     """All frames of an HEVC stream by the FFmpeg program, whose decoder reads the alpha layer; PyAV's does not.
 
     Raises:
@@ -196,8 +286,8 @@ def _check_alpha_layer(path: Path, image: UInt8[np.ndarray, "h w 4"]) -> None:
 def _no_alpha_layer(path: Path) -> InputError:
     """The video has none, or FFmpeg is too old to decode it."""
     return InputError(
-        f"{path} is HEVC, in which the installed FFmpeg finds no alpha channel: remove the background if it is still "
-        "there, and export ProRes 4444 or RGBA frames"
+        f"{path} is HEVC, in which the installed FFmpeg finds no alpha channel: cut the object out with "
+        f"`consistent4d prepare {path} OUT`, or export ProRes 4444 or RGBA frames with alpha"
     )
 
 
@@ -206,7 +296,10 @@ def _rgba(frame: VideoFrame | UInt8[np.ndarray, "h w 4"], path: Path) -> UInt8[n
     if isinstance(frame, np.ndarray):
         return frame
     if not any(component.is_alpha for component in frame.format.components):
-        raise InputError(f"{path} has no alpha channel: remove the background and export with alpha")
+        raise InputError(
+            f"{path} has no alpha channel: cut the object out with `consistent4d prepare {path} OUT`, "
+            "or export it with alpha"
+        )
     with reading(path):
         return frame.to_ndarray(format="rgba")
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig, frame_sequence
 from consistent4d_ns.errors import InputError
+from tests.data.media import write
 
 
 def write_frames(folder: Path, count: int = 5) -> Path:
@@ -369,3 +370,26 @@ def test_import_is_light_and_errors_are_one_line(tmp_path: Path) -> None:
     assert run.stderr.startswith("error: ")
     assert "nowhere does not exist" in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_prepared_frames_tell_times_and_elevation(tmp_path: Path) -> None:
+    """prepare.json of `consistent4d prepare`: true times, and the elevation; that of other programs is left alone."""
+    folder = write(tmp_path / "frames", 4)
+    seconds = (0.0, 0.1, 0.4, 0.5)
+    frames = [{"name": f"{i}.png", "seconds": second} for i, second in enumerate(seconds)]
+    record = {"written_by": "consistent4d prepare", "elevation_deg": 20, "frames": frames}
+    (folder / "prepare.json").write_text(json.dumps(record))
+    (folder / "preview.png").write_bytes((folder / "0.png").read_bytes())
+    parser = FrameSequenceDataParserConfig(data=folder).setup()
+    assert parser.frame_times.times == pytest.approx((0, 0.2, 0.8, 1))
+    assert parser.frame_times.fps == pytest.approx(6)
+    assert parser.input_view.camera.elevation.item() == 20
+    assert parser.input_view.frames.ignored == ()
+    (folder / "3.png").unlink()  # A person may leave out what comes last.
+    assert FrameSequenceDataParserConfig(data=folder).setup().frame_times.times == pytest.approx((0, 0.25, 1))
+    for broken in ({**record, "frames": frames[:1]}, {**record, "frames": frames[::-1]}, {**record, "frames": 3}):
+        (folder / "prepare.json").write_text(json.dumps(broken))
+        with pytest.raises(InputError, match=r"prepare\.json.*prepare the video again"):
+            _ = FrameSequenceDataParserConfig(data=folder).setup().input_view
+    (folder / "prepare.json").write_text(json.dumps({"frames": 3}))
+    assert FrameSequenceDataParserConfig(data=folder).setup().frame_times.is_even

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def write_frames(folder: Path, change: Float32[np.ndarray, "h w"] | None = None,
     return folder
 
 
-def warnings(folder: Path, **options: bool) -> list[str]:
+def warnings(folder: Path, **options: Any) -> list[str]:
     lines: list[str] = []
     decode_frames(list_frames(folder, **options), 32, lines.append)
     return lines

@@ -1,0 +1,77 @@
+"""`consistent4d prepare`: from an ordinary video to frames to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from consistent4d_ns.cli.ports import free_port
+from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.outputs import check_new_folder
+from consistent4d_ns.preparing.options import ObjectOptions, PictureOptions, PrepareOptions, SelectionOptions
+
+if TYPE_CHECKING:
+    from consistent4d_ns.preparing.steps import Preparation
+
+Flat = tyro.conf.arg(name="", prefix_name=False)
+"""Annotation of a group of options whose names have no prefix."""
+
+
+def prepare(
+    source: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    selection: Annotated[SelectionOptions, Flat] = SelectionOptions(),  # noqa: B008
+    object: Annotated[ObjectOptions, Flat] = ObjectOptions(),  # noqa: B008
+    picture: Annotated[PictureOptions, Flat] = PictureOptions(),  # noqa: B008
+    overwrite: bool = False,
+    review: bool = False,
+    port: int | None = None,
+) -> None:
+    """Cut an object out of a video: frames with alpha, all cropped by one square, for `ns-train ... --data OUT`.
+
+    Where the object is, an alpha channel tells, or masks, or a key colour, or a segmentation network (extra `prepare`).
+
+    Args:
+        source: A video (mp4, mov, mkv, webm), an animation (gif, apng, webp) or a folder of pictures; or a folder that
+            a segmentation tool has written, with frames and masks.
+        out: The folder to write: 0.png and so on, preview.png and prepare.json.
+        selection: Which frames to take.
+        object: What the object is.
+        picture: What is written.
+        overwrite: Replace frames that were prepared earlier.
+        review: Before anything is written, open a page at localhost on which the result can be looked at and mended.
+        port: Port of that page; default: 7007 or, if that is taken, any free one.
+    """
+    options = PrepareOptions(selection, object, picture)
+    options.check()
+    check_new_folder(out, overwrite)
+    if not source.exists():
+        raise InputError(f"{source} does not exist: give a video or a folder of pictures.")
+    serve = reviewer(port) if review else None
+    announce(f"Opening {source}")
+    from consistent4d_ns.preparing import steps
+
+    result = steps.prepare(source, out, options, overwrite, progress, serve)
+    print(f"{out}: {result.frames} frames of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
+    print(f"Look at {out / 'preview.png'}, then: ns-train consistent4d-mini --data {out}")
+
+
+def reviewer(port: int | None) -> Callable[[Preparation], None]:
+    """What shows a result on a page and waits until it is accepted.
+
+    Raises:
+        InputError: This machine cannot listen on the port.
+    """
+    chosen = free_port("127.0.0.1", port)
+
+    def show(preparation: Preparation) -> None:
+        from consistent4d_ns.preparing.review import review
+
+        review(preparation, chosen, lambda address: print(f"Review the result at {address}", flush=True))
+
+    return show

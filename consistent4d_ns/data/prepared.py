@@ -1,0 +1,67 @@
+"""What `consistent4d prepare` tells about the frames that it writes: prepare.json beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from consistent4d_ns.data.files import reading
+from consistent4d_ns.errors import InputError
+
+RECORD = "prepare.json"
+"""Name of the file."""
+PREVIEW = "preview.png"
+"""Name of the picture that shows what was cut out."""
+WRITER = "consistent4d prepare"
+"""Value of `written_by` in the file, which tells it from files of other programs."""
+COMPANIONS = frozenset({RECORD, PREVIEW, "manifest.json"})
+"""What lies beside the frames and is none of them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known about prepared frames."""
+
+    seconds: dict[str, float]
+    """When each frame was filmed, by its name, in seconds since the beginning of the video; increasing."""
+    elevation: float | None
+    """Degrees of the camera above the object; None if unknown."""
+    companions: frozenset[str] = COMPANIONS
+    """Names beside the frames that are no frames."""
+
+
+def read_prepared(folder: Path) -> Prepared | None:
+    """What prepare.json says about the frames in its folder; None where there is no such file, or another program's.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("written_by") != WRITER:
+            return None
+        return _parsed(values)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{path} is broken ({type(error).__name__}: {error}): prepare the video again, or remove the file, "
+            "with which the frames lose their times"
+        ) from error
+
+
+def _parsed(values: dict[str, Any]) -> Prepared:
+    """The values of a file; raises ValueError, KeyError or TypeError where they make no sense."""
+    seconds = {str(frame["name"]): float(frame["seconds"]) for frame in values["frames"]}
+    times = list(seconds.values())
+    if not all(map(math.isfinite, times)) or any(b <= a for a, b in pairwise(times)):
+        raise ValueError("seconds of the frames do not increase")
+    elevation = values.get("elevation_deg")
+    return Prepared(seconds, None if elevation is None else float(elevation))
