@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +12,17 @@ from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import check_new_folder
+from consistent4d_ns.messages import warn
 from consistent4d_ns.preparing.options import ObjectOptions, PictureOptions, PrepareOptions, SelectionOptions
 
 if TYPE_CHECKING:
+    from consistent4d_ns.preparing.cutting import Cut
     from consistent4d_ns.preparing.steps import Preparation
 
 Flat = tyro.conf.arg(name="", prefix_name=False)
 """Annotation of a group of options whose names have no prefix."""
+CLEAR_SPREAD = 4.0
+"""Spread of an estimated elevation in degrees from which on it is worth a look (docs/results.md)."""
 
 
 def prepare(
@@ -56,7 +60,7 @@ def prepare(
     announce(f"Opening {source}")
     from consistent4d_ns.preparing import steps
 
-    result = steps.prepare(source, out, options, overwrite, progress, serve)
+    result = steps.prepare(source, out, options, overwrite, progress, serve, estimated_elevation)
     print(f"{out}: {result.frames} frames of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
     print(f"Look at {out / 'preview.png'}, then: ns-train consistent4d-mini --data {out}")
 
@@ -75,3 +79,25 @@ def reviewer(port: int | None) -> Callable[[Preparation], None]:
         review(preparation, chosen, lambda address: print(f"Review the result at {address}", flush=True))
 
     return show
+
+
+def estimated_elevation(cuts: Sequence[Cut]) -> float:
+    """The elevation in degrees that the bundled prior finds for what was cut out; says how sure it is.
+
+    Raises:
+        InputError: The prior cannot be loaded.
+    """
+    announce("Loading the prior, which estimates the elevation of the camera")
+    import torch
+
+    from consistent4d_ns.targets.elevation import estimate_from_frames
+
+    rgba = torch.stack([torch.from_numpy(cut.rgba).movedim(-1, 0) for cut in cuts]) / 255.0
+    premultiplied = torch.cat((rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]), dim=1)
+    found = estimate_from_frames(
+        premultiplied, progress=lambda frames: progress(frames, "Estimating the elevation", len(frames))
+    )
+    print(f"The camera's elevation seems to be {found.degrees:.0f} degrees.")
+    if found.spread >= CLEAR_SPREAD:
+        warn("This estimate is not clear: look at the frames, and give --elevation DEGREES if it is wrong.")
+    return round(found.degrees, 1)

@@ -89,8 +89,9 @@ class PictureOptions:
     """Moves the object in the crop to the right and down, as shares of its side, -0.5 to 0.5."""
     crop: Literal["auto", "fixed", "moving"] = "auto"
     """Whether the crop follows the object on a smooth track: `auto` does so for an object that wanders."""
-    elevation: float | None = None
-    """Degrees of the camera above the object, -90 to 90: training then takes it from the frames."""
+    elevation: float | Literal["auto"] | None = None
+    """Degrees of the camera above the object, -90 to 90: training then takes it from the frames. `auto`: the bundled
+    prior estimates it, to about 8 degrees."""
 
     def check(self) -> None:
         """Raises: InputError: a value is out of range."""
@@ -100,8 +101,8 @@ class PictureOptions:
             raise InputError(f"--fill is {self.fill:g}: use a share from 0.3 to 1.")
         if not all(-0.5 <= value <= 0.5 for value in self.shift):
             raise InputError("--shift is out of range: give two shares of the side from -0.5 to 0.5.")
-        if self.elevation is not None and not -90 <= self.elevation <= 90:
-            raise InputError(f"--elevation is {self.elevation:g}: use degrees from -90 to 90.")
+        if isinstance(self.elevation, float | int) and not -90 <= self.elevation <= 90:
+            raise InputError(f"--elevation is {self.elevation:g}: use degrees from -90 to 90, or auto.")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def prepare(
     overwrite: bool,
     progress: Progress,
     review: Callable[[Preparation], None] | None = None,
+    estimate: Callable[[Sequence[Cut]], float] | None = None,
 ) -> Result:
     """Cut an object out of a video and write its frames.
 
@@ -51,6 +52,7 @@ def prepare(
         overwrite: Replace frames that were prepared earlier.
         progress: Shows how far each step is.
         review: Called with the result before it is written; may change its options.
+        estimate: Estimates the elevation of the camera in degrees, where the options ask for that.
 
     Raises:
         InputError: The source, an option or the output cannot be used, or no object is found.
@@ -62,7 +64,11 @@ def prepare(
             review(preparation)
         cuts = preparation.cuts
         warn_of_borders(cuts, preparation.seen.clip)
-        write(folder, source, preparation.options, preparation.seen, preparation.located, cuts)
+        elevation = preparation.options.picture.elevation
+        if elevation == "auto":
+            assert estimate is not None
+            elevation = estimate(cuts)
+        write(folder, source, preparation.options, elevation, preparation.seen, preparation.located, cuts)
     seconds = preparation.seen.clip.seconds
     return Result(len(cuts), len(cuts[0].rgba), seconds[-1] - seconds[0])
 

@@ -39,7 +39,13 @@ PACKAGES = (
 
 
 def write(
-    folder: Path, source: Path, options: PrepareOptions, foreground: Foreground, located: Located, cuts: Sequence[Cut]
+    folder: Path,
+    source: Path,
+    options: PrepareOptions,
+    elevation: float | None,
+    foreground: Foreground,
+    located: Located,
+    cuts: Sequence[Cut],
 ) -> None:
     """Write the frames, preview.png and prepare.json into an empty folder.
 
@@ -47,6 +53,7 @@ def write(
         folder: Where to write.
         source: What the user gave.
         options: What the user asked for.
+        elevation: Degrees of the camera, if they are known.
         foreground: The frames and where their foreground comes from.
         located: Small pictures of the frames.
         cuts: What was cut out of each.
@@ -56,11 +63,13 @@ def write(
     for i, cut in enumerate(cuts):
         Image.fromarray(cut.rgba).save(folder / f"{i}.png")
     Image.fromarray(preview(located, cuts)).save(folder / PREVIEW)
-    text = json.dumps(record(source, options, foreground, cuts), indent=1)
+    text = json.dumps(record(source, options, elevation, foreground, cuts), indent=1)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
-def record(source: Path, options: PrepareOptions, foreground: Foreground, cuts: Sequence[Cut]) -> dict[str, Any]:
+def record(
+    source: Path, options: PrepareOptions, elevation: float | None, foreground: Foreground, cuts: Sequence[Cut]
+) -> dict[str, Any]:
     """Contents of prepare.json: everything to repeat the frames, and to put them back where they were in the video."""
     clip = foreground.clip
     frames = [
@@ -70,7 +79,7 @@ def record(source: Path, options: PrepareOptions, foreground: Foreground, cuts: 
     return {
         "written_by": WRITER,
         "version": __version__,
-        "elevation_deg": options.picture.elevation,
+        "elevation_deg": elevation,
         "source": {"path": str(source.absolute()), "sha256": digest(foreground), "size": list(clip.size[::-1])},
         "foreground": {"kind": foreground.kind, "masks": str(foreground.masks.source) if foreground.masks else None},
         "options": json.loads(json.dumps(asdict(options), default=str)),

@@ -27,6 +27,8 @@ from consistent4d_ns.targets.silhouettes import background
 
 Progress = Callable[[list[int]], Iterable[int]]
 """Iterates over the frames that are judged, for example showing a bar; called for each of up to two passes."""
+LEAST_CONTRAST = 0.05
+"""How far from white the darkest channel of a frame's object has to be, at least."""
 TOLERATED = 0.1
 """Share by which a score may exceed the least one within an estimate's spread."""
 
@@ -147,8 +149,9 @@ def estimate_from_frames(
         progress: Iterates over the frames that are judged.
 
     Raises:
-        InputError: The prior cannot be used, or is told the elevation; or a frame and its views show nothing but white.
+        InputError: The frames are not pictures of an object, or the prior cannot be used or is told the elevation.
     """
+    check_frames(rgba)
     from consistent4d_ns.guidance.loading import build_guidance
 
     prior, config = prior or GuidanceConfig(prior=bundled_prior.NAME), config or ElevationConfig()
@@ -162,6 +165,19 @@ def estimate_from_frames(
     images = composite_white(rgba[chosen_frames(len(rgba), config.frames)])
     guidance.prepare(images)
     return estimate_elevation(guidance, images, config, progress=progress)
+
+
+def check_frames(rgba: Float[Tensor, "frames 4 size size"]) -> None:
+    """Raises: InputError: frames without an object, of another shape, or with values out of range."""
+    if rgba.ndim != 4 or rgba.shape[1] != 4 or rgba.shape[2] != rgba.shape[3] or not len(rgba):
+        raise InputError(
+            f"elevation auto: frames of shape {tuple(rgba.shape)}; they have to be [frames, 4, size, size]."
+        )
+    if not rgba.is_floating_point() or not ((rgba >= 0) & (rgba <= 1)).all():
+        raise InputError("elevation auto: frames have values that are not from 0 to 1.")
+    shown = 1.0 - composite_white(rgba)
+    if (shown.amax(dim=(1, 2, 3)) < LEAST_CONTRAST).any():
+        raise InputError("elevation auto: a frame shows nothing but white; give the elevation in degrees.")
 
 
 def chosen_frames(frames: int, most: int) -> list[int]:

@@ -13,6 +13,8 @@ from PIL import Image
 from consistent4d_ns.cli.main import main
 from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
 from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.targets import elevation
+from consistent4d_ns.targets.elevation import ElevationEstimate
 from tests.data.media import WEBM, write_video
 from tests.preparing.clips import (
     RED,
@@ -231,3 +233,23 @@ def test_training_says_what_to_do_with_a_plain_video(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", over(discs(3), texture()), "{}.jpg")
     with pytest.raises(InputError, match="consistent4d prepare"):
         list_frames(photos)
+
+
+def test_elevation_by_the_prior(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """It sees what was cut out, its colours multiplied by alpha, and an estimate that is not clear is said to be."""
+    given: list[Any] = []
+
+    def estimate(rgba: Any, progress: Any) -> ElevationEstimate:
+        given.append(rgba)
+        return ElevationEstimate(17.04, 6.0, (), ())
+
+    monkeypatch.setattr(elevation, "estimate_from_frames", estimate)
+    alpha = discs()
+    source = pictures(tmp_path / "frames", with_alpha(over(alpha, texture()), alpha))
+    record = prepare(source, tmp_path / "out", "--elevation", "auto")
+    assert record["elevation_deg"] == 17.0
+    assert record["options"]["picture"]["elevation"] == "auto"
+    (rgba,) = given
+    assert rgba.shape[:2] == (len(record["frames"]), 4)
+    assert (rgba[:, :3] <= rgba[:, 3:]).all()
+    assert "--elevation DEGREES" in capsys.readouterr().out

@@ -30,6 +30,8 @@ from consistent4d_ns.targets.elevation import (
 FRAMES = 4
 SIZE = 32
 ONE_FRAME = ElevationConfig(frames=1)
+BLACK = torch.cat((torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)), dim=1)
+"""A frame that is filled by a black object."""
 
 
 def sampler_at(elevation: float) -> ExactScoreGuidance:
@@ -93,7 +95,25 @@ def test_the_bundled_prior_estimates_an_elevation():
 def test_a_prior_that_is_told_the_elevation_is_refused():
     told = GuidanceConfig(prior="bundled", camera_convention="stable-zero123")
     with pytest.raises(InputError, match=r"bundled has to be told the elevation"):
-        estimate_from_frames(torch.zeros(1, 4, SIZE, SIZE), told)
+        estimate_from_frames(BLACK, told)
+
+
+@pytest.mark.parametrize(
+    ("rgba", "message"),
+    [
+        (BLACK * torch.nan, "values that are not from 0 to 1"),
+        (BLACK * 255, "values that are not from 0 to 1"),
+        (BLACK.to(torch.uint8), "values that are not from 0 to 1"),
+        (torch.zeros_like(BLACK), "nothing but white"),
+        (torch.ones_like(BLACK), "nothing but white"),
+        (BLACK[..., :20], "shape"),
+        (BLACK[:, :3], "shape"),
+        (BLACK[:0], "shape"),
+    ],
+)
+def test_frames_that_show_no_object(rgba: torch.Tensor, message: str):
+    with pytest.raises(InputError, match=message):
+        estimate_from_frames(rgba)
 
 
 def test_frames_of_nothing_are_refused():
