@@ -27,7 +27,7 @@ from consistent4d_ns.files.checkpoints import (
 )
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.messages import say, warn
-from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
+from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.targets.stages import TargetStages
@@ -53,6 +53,8 @@ class Consistent4DTrainer(Trainer):
         self.report: TrainingReport | None = None
         self.last_step: int | None = None
         """The latest step of this training that is complete."""
+        self._seconds_left_out = 0.0
+        """Time of making target views that is left out of the log already."""
         self.interrupted = False
         """Whether Ctrl-C asked for an end after the current step."""
         self.unsaved: InputError | None = None
@@ -160,6 +162,14 @@ class Consistent4DTrainer(Trainer):
         result = super().train_iteration(step)
         self.last_step = step
         return result
+
+    def _update_viewer_state(self, step: int) -> None:
+        """After a training step and before it is logged: its time counts without that of making target views."""
+        seconds = self.targets.seconds_making - self._seconds_left_out
+        if seconds > 0.0:
+            leave_out_of_step_time(seconds, step)
+            self._seconds_left_out += seconds
+        super()._update_viewer_state(step)
 
     @contextmanager
     def catch_interrupts(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,10 @@ from consistent4d_ns.targets.bank import TargetBank, bank_from_state
 from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
 from consistent4d_ns.targets.hull import hull_of_cells
 from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
-from consistent4d_ns.targets.planning import draw_moments, plan_targets
+from consistent4d_ns.targets.planning import Moments, draw_moments, plan_targets
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Least time between two lines that say how many target views are made."""
 
 
 class TargetStages:
@@ -45,6 +50,8 @@ class TargetStages:
         self.config, self._data, self._seed = config, data, seed
         self.rounds = target_rounds(config, guidance)
         self.bank: TargetBank | None = None
+        self.seconds_making = 0.0
+        """Time that making target views has taken so far."""
 
     def plan(self, step: int, model: Consistent4DModel, prior: Guidance | None, paused: bool) -> StepPlan | None:
         """What `step` fits of the target views; None outside of all rounds. The first step of a round makes them.
@@ -68,7 +75,9 @@ class TargetStages:
             return None
         if self.bank is None or self.bank.begin != current.begin:
             self.bank = None  # not beside the new one
+            begin = time.monotonic()
             self.bank = self.make(current, model, prior)
+            self.seconds_making += time.monotonic() - begin
         if not current.is_imagined and grid.bounds is None:  # also when training is resumed
             grid.limit(hull_of_cells(self.bank, grid))
         return plan_targets(step, self.bank.moments, self.bank.image_size, current.rays)
@@ -82,10 +91,10 @@ class TargetStages:
         moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
         render = partial(rendered, model)
         if not current.is_imagined:
-            return held_bank(config.hold, current, moments, render)
+            return held_bank(config.hold, current, moments, render, with_progress)
         assert isinstance(prior, ViewSampler)
         noise = step_generator(self._seed, current.begin, "target noise", "cpu")
-        bank = imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise)
+        bank = imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise, with_progress)
         return_unused_memory()  # sampling takes more than training steps
         return bank
 
@@ -123,3 +132,14 @@ class TargetStages:
             LookupError: something is missing from them.
         """
         self.bank = None if state is None else bank_from_state(state, device)
+
+
+def with_progress(parts: list[Moments]) -> Iterator[Moments]:
+    """Yield parts of a bank; the main process says from time to time how many views are done."""
+    total, done, said = sum(map(len, parts)), 0, time.monotonic()
+    for part in parts:
+        yield part
+        done += len(part)
+        if is_main_process() and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            say(f"Target views: {done} of {total} made.")
+            said = time.monotonic()

@@ -122,6 +122,23 @@ def test_a_bank_is_made_once_and_the_same_again(pipeline: Consistent4DPipeline, 
     assert other.begin == 10
 
 
+def test_lines_say_how_many_views_are_made(
+    pipeline: Consistent4DPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("consistent4d_ns.targets.stages.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("consistent4d_ns.targets.making.MADE_AT_ONCE", 3)
+    pipeline.plan(0)
+    pipeline.plan(10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Making 5 target views: imagined views, round 1 of 2."
+    assert lines[1:3] == ["Target views: 3 of 5 made.", "Target views: 5 of 5 made."]
+    assert lines[-1] == "Target views: 7 of 7 made."
+    spent = pipeline.targets.seconds_making
+    assert spent > 0
+    pipeline.plan(11)
+    assert pipeline.targets.seconds_making == spent
+
+
 def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DPipeline, data: Path):
     pipeline.draw(10)
     assert pipeline.targets.state_after(15) is None
