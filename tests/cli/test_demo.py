@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import av
@@ -66,3 +68,14 @@ def test_every_phase_is_announced_before_it_begins(tmp_path, monkeypatch, capsys
     assert phases == ["Step 1 of 3", "Step 2 of 3"]
     assert "Rendering the toy: 14/14" in shown.err
     assert (tmp_path / "out" / "toy" / "meta.json").exists()
+
+
+def test_the_hint_runs_where_the_program_is_not_on_the_path(tmp_path, monkeypatch):
+    config = tmp_path / "my runs" / "config.yml"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/consistent4d", "demo"])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert shlex.split(demo.view_command(config)) == ["consistent4d", "view", str(config)]
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert shlex.split(demo.view_command(config)) == [".venv/bin/consistent4d", "view", str(config)]
+    monkeypatch.setattr(sys, "argv", ["consistent4d_ns/cli/main.py", "demo"])
+    assert shlex.split(demo.view_command(config))[:3] == [sys.executable, "-m", "consistent4d_ns.cli.main"]
