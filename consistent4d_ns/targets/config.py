@@ -102,6 +102,8 @@ class TargetRound:
 
     name: str
     """What it is called in messages and in the viewer."""
+    label: str
+    """What it is called where there is little room."""
     begin: int
     """First training step."""
     end: int
@@ -136,17 +138,23 @@ def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[Targ
         begin = imagine.begin_step + index * imagine.steps
         name = f"imagined views, round {index + 1} of {len(imagine.strengths)}"
         sizes = (imagine.views, imagine.rays, imagine.image_size)
-        rounds.append(TargetRound(name, begin, begin + imagine.steps, strength, *sizes))
+        rounds.append(TargetRound(name, f"round {index + 1}", begin, begin + imagine.steps, strength, *sizes))
     if hold.steps > 0:
         sizes = (hold.views, hold.rays, hold.image_size)
         end = hold.begin_step + hold.steps
-        rounds.append(TargetRound("held views", hold.begin_step, end, None, *sizes, hold.final_rate))
+        rounds.append(TargetRound("held views", "hold", hold.begin_step, end, None, *sizes, hold.final_rate))
     return tuple(sorted(rounds, key=lambda one: one.begin))
 
 
 def round_at(rounds: Sequence[TargetRound], step: int) -> TargetRound | None:
     """The round that a training step belongs to, if any."""
     return next((one for one in rounds if one.begin <= step < one.end), None)
+
+
+def round_labels(rounds: Sequence[TargetRound], between: str) -> dict[int, str]:
+    """Labels of the stages by their first step: the rounds, and `between` where none follows at once."""
+    labels = {one.end: between for one in rounds}
+    return labels | {one.begin: one.label for one in rounds}
 
 
 def _within(option: str, value: float, least: float, greatest: float) -> None:

@@ -9,7 +9,14 @@ import pytest
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
-from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.config import (
+    HoldConfig,
+    ImagineConfig,
+    TargetsConfig,
+    round_at,
+    round_labels,
+    target_rounds,
+)
 
 ON = TargetsConfig(ImagineConfig(steps=250), HoldConfig(steps=1000))
 
@@ -31,6 +38,7 @@ def test_rounds_follow_each_other():
     expected = [rounds[0], rounds[0], rounds[1], None, None, rounds[2], rounds[2], None]
     assert found == expected
     assert rounds[1].name == "imagined views, round 2 of 2"
+    assert round_labels(rounds, "distil") == {0: "round 1", 250: "round 2", 500: "distil", 1000: "hold", 2000: "distil"}
 
 
 def test_the_learning_rate_falls_while_views_are_held():
