@@ -161,7 +161,7 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     axes = figure.subplots(height, columns, squeeze=False, sharex=True).flatten()
     for axis, (term, levels) in zip(axes, panels.items(), strict=False):
         _draw_term(axis, term, levels, list(stages))
-    _mark_stages(axes[: len(panels)], columns, stages)
+    _mark_stages(list(axes[: len(panels)]), columns, stages)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(file, format="png")
@@ -210,7 +210,7 @@ def _by_stage(steps: np.ndarray, values: np.ndarray, stages: Sequence[int]) -> t
 
 def _mark_stages(axes: Sequence[Axes], columns: int, stages: Mapping[int, str]) -> None:
     """A line where each stage begins; in the top row upright labels, which stay apart however close the stages are."""
-    if not len(axes):
+    if not axes:
         return
     first, last = axes[0].get_xlim()  # That of all panels.
     for step, name in ((step, name) for step, name in stages.items() if first < step < last):

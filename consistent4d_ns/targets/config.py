@@ -11,6 +11,11 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusion import TIMESTEPS, descent_timesteps
 
+MAX_PIXELS = 1 << 28
+"""Pixels of a bank of target views, which take some gigabytes while they are made."""
+MAX_RAYS = 1 << 20
+"""Pixels that a step may fit."""
+
 
 @dataclass
 class ImagineConfig:
@@ -73,8 +78,14 @@ class TargetsConfig:
         """Raises: InputError: values are out of range, or stages overlap."""
         imagine, hold = self.imagine, self.hold
         for name, part in (("imagine", imagine), ("hold", hold)):
-            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("rays", 1), ("image_size", 1)):
+            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("image_size", 1)):
                 _within(f"{name}.{option}", getattr(part, option), least, math.inf)
+            _within(f"{name}.rays", part.rays, 1, MAX_RAYS)
+            if part.views * part.image_size**2 > MAX_PIXELS:
+                raise InputError(
+                    f"targets.{name}.views is {part.views} and targets.{name}.image-size {part.image_size}: give fewer "
+                    f"or smaller views, at most {MAX_PIXELS} pixels in all."
+                )
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
         _within("hold.min_part", hold.min_part, 0.0, 1.0)
@@ -160,5 +171,5 @@ def round_labels(rounds: Sequence[TargetRound], between: str) -> dict[int, str]:
 def _within(option: str, value: float, least: float, greatest: float) -> None:
     """Raises: InputError: a value is out of range or not finite."""
     if not (least <= value <= greatest and math.isfinite(value)):
-        limits = f"at least {least:g}" if math.isinf(greatest) else f"{least:g} to {greatest:g}"
+        limits = f"at least {least:g}" if math.isinf(greatest) else f"{least:.10g} to {greatest:.10g}"
         raise InputError(f"targets.{option.replace('_', '-')} is {value}: give {limits}.")
