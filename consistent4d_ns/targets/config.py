@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
@@ -160,6 +161,14 @@ def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[Targ
 def round_at(rounds: Sequence[TargetRound], step: int) -> TargetRound | None:
     """The round that a training step belongs to, if any."""
     return next((one for one in rounds if one.begin <= step < one.end), None)
+
+
+def making_options(config: TargetsConfig, current: TargetRound) -> dict[str, Any]:
+    """The options, by name, that decide the target views of a round."""
+    name, part = ("imagine", config.imagine) if current.is_imagined else ("hold", config.hold)
+    others = {"steps", "begin_step", "strengths", "rays", "final_rate"}
+    options = {f"{name}.{option}": value for option, value in vars(part).items() if option not in others}
+    return options | ({"imagine.strengths": current.strength} if current.is_imagined else {})
 
 
 def round_labels(rounds: Sequence[TargetRound], between: str) -> dict[int, str]:

@@ -21,7 +21,7 @@ from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
-from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.config import TargetRound, TargetsConfig, making_options, round_at, target_rounds
 from consistent4d_ns.targets.hull import hull_of_cells
 from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
 from consistent4d_ns.targets.planning import Moments, draw_moments, plan_targets
@@ -50,6 +50,8 @@ class TargetStages:
         self.config, self._data, self._seed = config, data, seed
         self.rounds = target_rounds(config, guidance)
         self.bank: TargetBank | None = None
+        self._made_with: dict[str, Any] = {}
+        """The options that decided `bank`."""
         self.seconds_making = 0.0
         """Time that making target views has taken so far."""
 
@@ -77,6 +79,7 @@ class TargetStages:
             self.bank = None  # not beside the new one
             begin = time.monotonic()
             self.bank = self.make(current, model, prior)
+            self._made_with = making_options(self.config, current)
             self.seconds_making += time.monotonic() - begin
         if not current.is_imagined and grid.bounds is None:  # also when training is resumed
             grid.limit(hull_of_cells(self.bank, grid))
@@ -123,15 +126,24 @@ class TargetStages:
         following = round_at(self.rounds, step + 1)
         if self.bank is None or following is None or self.bank.begin != following.begin:
             return None
-        return self.bank.state_dict()
+        return self.bank.state_dict() | {"options": self._made_with}
 
     def load(self, state: dict[str, Any] | None, device: torch.device | str) -> None:
-        """Take up target views from `state_after`.
+        """Take up target views from `state_after`, and say so if options have changed that decide them.
 
         Raises:
             LookupError: something is missing from them.
         """
         self.bank = None if state is None else bank_from_state(state, device)
+        self._made_with = {} if state is None else state.get("options", {})  # Earlier versions stored none.
+        current = None if self.bank is None else round_at(self.rounds, self.bank.begin)
+        if self.bank is None or current is None or current.begin != self.bank.begin:
+            return
+        options = making_options(self.config, current)
+        changed = [name for name, value in self._made_with.items() if name in options and options[name] != value]
+        if changed and is_main_process():
+            names = ", ".join(f"targets.{name.replace('_', '-')}" for name in changed)
+            say(f"The stored target views are kept until step {current.end} ({current.name}), without the new {names}.")
 
 
 def with_progress(parts: list[Moments]) -> Iterator[Moments]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -149,12 +150,35 @@ def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DP
     other.targets.load(state, "cpu")
     ours, theirs = pipeline.draw(13), other.draw(13)
     assert other.targets.bank is not None
-    assert other.targets.bank.state_dict().keys() == state.keys()
+    assert other.targets.bank.state_dict().keys() == state.keys() - {"options"}
     assert torch.equal(ours.plan.views.azimuth, theirs.plan.views.azimuth)
     assert ours.pixels is not None
     assert theirs.pixels is not None
     assert torch.equal(ours.pixels, theirs.pixels)
     assert all(name.startswith("_model.") for name in pipeline.state_dict())
+
+
+def test_changed_options_of_stored_views_are_named(pipeline: Consistent4DPipeline, capsys: pytest.CaptureFixture[str]):
+    pipeline.draw(10)
+    state = pipeline.targets.state_after(12)
+    capsys.readouterr()
+
+    def resumed(**change: int) -> str:
+        config = TargetsConfig(TARGETS.imagine, replace(TARGETS.hold, **change))
+        stages = TargetStages(config, GuidanceConfig(), pipeline.datamanager, pipeline.seed)
+        stages.load(state, "cpu")
+        assert stages.bank is not None
+        assert len(stages.bank.moments) == 7
+        again = stages.state_after(12)
+        assert again is not None
+        assert again["options"]["hold.views"] == 7
+        return capsys.readouterr().out
+
+    assert resumed() == resumed(rays=20) == ""
+    assert resumed(views=9, image_size=32) == (
+        "The stored target views are kept until step 16 (held views), without the new targets.hold.views, "
+        "targets.hold.image-size.\n"
+    )
 
 
 def test_nothing_is_saved_before_a_round(pipeline: Consistent4DPipeline):
