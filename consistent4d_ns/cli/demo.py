@@ -43,6 +43,8 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
         data: Frames to train on, a folder of RGBA frames or an animated file with alpha; default: the toy.
     """
     begin = time.monotonic()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder for the results.")
     if data is not None:
         data = data.expanduser()
         if not data.exists():
@@ -71,10 +73,19 @@ def view_command(config: Path) -> str:
 
 
 def toy_frames(folder: Path) -> Path:
-    """The folder of the toy's frames; they are rendered unless an earlier demo has done so."""
-    from consistent4d_ns.toy.sequence import write_sequence
+    """The folder of the toy's frames; they are rendered unless an earlier demo has done so.
 
-    if not (folder / "meta.json").exists():
+    Raises:
+        InputError: something else is there.
+    """
+    from consistent4d_ns.toy.sequence import is_toy, write_sequence
+
+    if not is_toy(folder, TOY_SIZE, TOY_FRAMES):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(
+                f"{folder} is not the toy of this demo, {TOY_FRAMES} frames of {TOY_SIZE} x {TOY_SIZE} pixels: move it "
+                f"away, give the demo another folder, or train on what is there with --data {folder}."
+            )
         write_sequence(
             folder, TOY_SIZE, TOY_FRAMES, progress=lambda jobs: progress(jobs, "Rendering the toy", len(jobs))
         )
