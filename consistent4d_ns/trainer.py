@@ -14,6 +14,7 @@ import torch
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
@@ -202,6 +203,13 @@ class Consistent4DTrainer(Trainer):
         if self.report is not None:
             self.report.save_history()
         self.exit_with(f"Stopped after step {self.last_step}.")
+
+    def _train_complete_viewer(self) -> None:
+        """After training: keep the viewer open until Ctrl-C, and say so."""
+        if isinstance(self.viewer_state, Viewer):
+            server = self.viewer_state.viser_server
+            say(f"The viewer stays open at http://localhost:{server.get_port()}; Ctrl-C ends it.")
+        super()._train_complete_viewer()
 
     def end_at_once(self) -> None:
         """Exit on Ctrl-C within a step; a viewer that is left open after training ends as it should."""
