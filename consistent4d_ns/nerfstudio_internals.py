@@ -307,6 +307,21 @@ def set_total_steps(steps: int) -> None:
     GLOBAL_BUFFER["max_iter"] = steps
 
 
+def leave_out_of_step_time(seconds: float, step: int) -> None:
+    """Take `seconds` that were no training from the logged time of `step`, and from the remaining time.
+
+    Relies on the running means of `writer.put_time` in `GLOBAL_BUFFER["events"]`, and on `writer.EVENT_STORAGE`, which
+    holds what is not written yet. If these change: an error in a step that makes target views.
+    """
+    names = (writer.EventName.ITER_TRAIN_TIME.value, writer.EventName.ETA.value)
+    events = GLOBAL_BUFFER.get("events", {})
+    if names[0] not in events:  # Nothing is logged, or not in this process.
+        return
+    duration = events[names[0]]["buffer"].pop() - seconds
+    writer.EVENT_STORAGE[:] = [event for event in writer.EVENT_STORAGE if event["name"] not in names]
+    writer.put_time(names[0], duration, step, avg_over_steps=True, update_eta=True)
+
+
 def close_logs() -> None:
     """Forget the logs of an earlier training in this process (`writer.EVENT_WRITERS`), which would be written on.
 

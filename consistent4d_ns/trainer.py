@@ -14,6 +14,7 @@ import torch
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
@@ -27,7 +28,7 @@ from consistent4d_ns.files.checkpoints import (
 )
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.messages import say, warn
-from consistent4d_ns.nerfstudio_internals import close_logs, set_total_steps
+from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.targets.stages import TargetStages
@@ -53,6 +54,8 @@ class Consistent4DTrainer(Trainer):
         self.report: TrainingReport | None = None
         self.last_step: int | None = None
         """The latest step of this training that is complete."""
+        self._seconds_left_out = 0.0
+        """Time of making target views that is left out of the log already."""
         self.interrupted = False
         """Whether Ctrl-C asked for an end after the current step."""
         self.unsaved: InputError | None = None
@@ -161,6 +164,14 @@ class Consistent4DTrainer(Trainer):
         self.last_step = step
         return result
 
+    def _update_viewer_state(self, step: int) -> None:
+        """After a training step and before it is logged: its time counts without that of making target views."""
+        seconds = self.targets.seconds_making - self._seconds_left_out
+        if seconds > 0.0:
+            leave_out_of_step_time(seconds, step)
+            self._seconds_left_out += seconds
+        super()._update_viewer_state(step)
+
     @contextmanager
     def catch_interrupts(self) -> Iterator[None]:
         """Let Ctrl-C end training after the current step; where there are several processes, each at once.
@@ -192,6 +203,13 @@ class Consistent4DTrainer(Trainer):
         if self.report is not None:
             self.report.save_history()
         self.exit_with(f"Stopped after step {self.last_step}.")
+
+    def _train_complete_viewer(self) -> None:
+        """After training: keep the viewer open until Ctrl-C, and say so."""
+        if isinstance(self.viewer_state, Viewer):
+            server = self.viewer_state.viser_server
+            say(f"The viewer stays open at http://localhost:{server.get_port()}; Ctrl-C ends it.")
+        super()._train_complete_viewer()
 
     def end_at_once(self) -> None:
         """Exit on Ctrl-C within a step; a viewer that is left open after training ends as it should."""

@@ -8,6 +8,7 @@ import pytest
 from nerfstudio.configs import external_methods
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model
+from nerfstudio.utils import writer
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
@@ -59,3 +60,21 @@ def test_naming_a_method_to_be_installed_tells_how(capsys: pytest.CaptureFixture
 def test_names_are_there(owner: object, names: tuple[str, ...]):
     source = inspect.getsource(owner)  # type: ignore[arg-type]
     assert [name for name in names if name not in source] == [], f"seen in Nerfstudio {internals.VERSION}"
+
+
+def test_time_that_was_no_training_is_not_logged(monkeypatch: pytest.MonkeyPatch):
+    """The remaining time follows; neither the mean nor the event with that time is left."""
+    events: dict[str, object] = {}
+    monkeypatch.setattr(writer, "EVENT_STORAGE", [])
+    monkeypatch.setattr(writer, "GLOBAL_BUFFER", {"events": events, "max_iter": 100, "max_buffer_size": 20})
+    monkeypatch.setattr(internals, "GLOBAL_BUFFER", writer.GLOBAL_BUFFER)
+    internals.leave_out_of_step_time(1.0, 0)
+    assert not writer.EVENT_STORAGE
+    writer.put_time(writer.EventName.ITER_TRAIN_TIME, 90.5, 0, update_eta=True)
+    internals.leave_out_of_step_time(90.0, 0)
+    assert events["Train Iter (time)"] == {"buffer": [0.5], "avg": 0.5}
+    assert {event["name"]: event["event"] for event in writer.EVENT_STORAGE} == {
+        "Train Iter (time)": 0.5,
+        "ETA (time)": 50.0,
+    }
+    assert len(writer.EVENT_STORAGE) == 2

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from nerfstudio.scripts import train as nerfstudio_train
+from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns import trainer as trainer_module
 from consistent4d_ns.cli.demo import train
@@ -373,3 +375,16 @@ def test_on_a_terminal_the_table_stays(config: Consistent4DTrainerConfig, monkey
     said = capsys.readouterr().out
     assert "Step (% Done)" in said
     assert "3 (100.00%)" in said
+
+
+def test_a_viewer_that_stays_open_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    viewer = Viewer.__new__(Viewer)
+    viewer.viser_server = SimpleNamespace(get_port=lambda: 7123)  # type: ignore[assignment]
+    trainer = trainer_module.Consistent4DTrainer.__new__(trainer_module.Consistent4DTrainer)
+    monkeypatch.setattr(trainer_module.Trainer, "_train_complete_viewer", lambda _: None)
+    trainer.viewer_state = None
+    trainer._train_complete_viewer()
+    assert capsys.readouterr().out == ""
+    trainer.viewer_state = viewer
+    trainer._train_complete_viewer()
+    assert capsys.readouterr().out == "The viewer stays open at http://localhost:7123; Ctrl-C ends it.\n"

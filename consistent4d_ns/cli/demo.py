@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 
+PROGRAM = "consistent4d"
+"""Name of the installed program."""
 VIDEO_SIZE = 192
 """Side of the videos in pixels."""
 VIDEO_FRAMES = 48
@@ -35,9 +40,11 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
 
     Args:
         out: Folder for all results.
-        data: Frames to train on (see FrameSequence); default: the toy.
+        data: Frames to train on, a folder of RGBA frames or an animated file with alpha; default: the toy.
     """
     begin = time.monotonic()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder for the results.")
     if data is not None:
         data = data.expanduser()
         if not data.exists():
@@ -51,15 +58,34 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     trainer = train(mini_config(data, out))
     announce("Step 3 of 3: videos and metrics")
     report(trainer)
-    print(f"view it with:     consistent4d view {trainer.config.get_base_dir() / 'config.yml'}")
+    print(f"view it with:     {view_command(trainer.config.get_base_dir() / 'config.yml')}")
     print(f"took {time.monotonic() - begin:.0f} s")
 
 
-def toy_frames(folder: Path) -> Path:
-    """The folder of the toy's frames; they are rendered unless an earlier demo has done so."""
-    from consistent4d_ns.toy.sequence import write_sequence
+def view_command(config: Path) -> str:
+    """A line for a shell that opens the viewer, also where the shell does not find this program by its name."""
+    program = [PROGRAM]
+    if shutil.which(PROGRAM) is None:
+        program = (
+            sys.argv[:1] if Path(sys.argv[0]).name == PROGRAM else [sys.executable, "-m", "consistent4d_ns.cli.main"]
+        )
+    return shlex.join([*program, "view", str(config)])
 
-    if not (folder / "meta.json").exists():
+
+def toy_frames(folder: Path) -> Path:
+    """The folder of the toy's frames; they are rendered unless an earlier demo has done so.
+
+    Raises:
+        InputError: something else is there.
+    """
+    from consistent4d_ns.toy.sequence import is_toy, write_sequence
+
+    if not is_toy(folder, TOY_SIZE, TOY_FRAMES):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(
+                f"{folder} is not the toy of this demo, {TOY_FRAMES} frames of {TOY_SIZE} x {TOY_SIZE} pixels: move it "
+                f"away, give the demo another folder, or train on what is there with --data {folder}."
+            )
         write_sequence(
             folder, TOY_SIZE, TOY_FRAMES, progress=lambda jobs: progress(jobs, "Rendering the toy", len(jobs))
         )

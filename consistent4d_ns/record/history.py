@@ -145,7 +145,7 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
 
     Args:
         rows: The history.
-        stages: First step of each stage but the first, and what to call it.
+        stages: First step of each stage that is marked, in order, and what to call it.
         file: PNG to write.
     """
     from matplotlib.figure import Figure
@@ -158,9 +158,10 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     columns = max(1, min(COLUMNS, len(panels)))
     height = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.6 * columns, 3.1 * height), layout="constrained", dpi=120)
-    axes = figure.subplots(height, columns, squeeze=False).flatten()
+    axes = figure.subplots(height, columns, squeeze=False, sharex=True).flatten()
     for axis, (term, levels) in zip(axes, panels.items(), strict=False):
-        _draw_term(axis, term, levels, stages)
+        _draw_term(axis, term, levels, list(stages))
+    _mark_stages(list(axes[: len(panels)]), columns, stages)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(file, format="png")
@@ -182,21 +183,39 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return np.exp((total[high] - total[low]) / (high - low))
 
 
-def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Mapping[int, str]) -> None:
-    for index, (name, (steps, values)) in enumerate(levels.items()):
-        # Stages are smoothed one by one: a new image size changes every term at once.
-        curve = np.concatenate([_smoothed(part) for part in np.split(values, np.searchsorted(steps, list(stages)))])
+def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Sequence[int]) -> None:
+    for index, (name, series) in enumerate(levels.items()):
+        steps, values, curve = _by_stage(*series, stages)
         level = split_level(name)[1]
         axis.plot(steps, values, color=f"C{index}", alpha=0.25, linewidth=0.7)
         axis.plot(steps, curve, color=f"C{index}", linewidth=1.6, label=f"level {level}")
-    first, last = axis.get_xlim()
-    for step, name in stages.items():
-        if first < step < last:
-            place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -2), "textcoords": "offset points"}
-            axis.axvline(step, color="0.5", linewidth=0.8, linestyle="--")
-            axis.annotate(name, (step, 1.0), **place, va="top", fontsize=8, color="0.4")
     axis.set(yscale="log", title=term.replace("_", " "), xlabel="step")
+    axis.tick_params(labelbottom=True)
     axis.grid(True, color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
     if len(levels) > 1:
         axis.legend(frameon=False, fontsize=8)
+
+
+def _by_stage(steps: np.ndarray, values: np.ndarray, stages: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Steps, values and the smoothed curve, with a NaN after each stage, so that no line crosses stages without values.
+
+    Stages are smoothed one by one: a new image size changes every term at once.
+    """
+    places = np.searchsorted(steps, list(stages))
+    parts = zip(np.split(steps, places), np.split(values, places), strict=True)
+    columns = [(part, numbers, _smoothed(numbers)) for part, numbers in parts]
+    return tuple(np.concatenate([np.append(part, np.nan) for part in column]) for column in zip(*columns, strict=True))
+
+
+def _mark_stages(axes: Sequence[Axes], columns: int, stages: Mapping[int, str]) -> None:
+    """A line where each stage begins; in the top row upright labels, which stay apart however close the stages are."""
+    if not axes:
+        return
+    first, last = axes[0].get_xlim()  # That of all panels.
+    for step, name in ((step, name) for step, name in stages.items() if first < step < last):
+        for axis in axes:
+            axis.axvline(step, color="0.5", linewidth=0.8, linestyle="--")
+        for axis in axes[:columns]:
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+            axis.annotate(name, (step, 1.0), **place, va="top", rotation=90, fontsize=7, color="0.4")

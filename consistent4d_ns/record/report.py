@@ -14,6 +14,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
 from consistent4d_ns.record.history import LossHistory, plot_losses
+from consistent4d_ns.targets.config import round_labels
 from consistent4d_ns.training_state import TrainingState
 
 HISTORY = "losses.jsonl"
@@ -79,7 +80,9 @@ class TrainingReport:
         """Plot the history, with the beginning of each stage."""
         plan = self.pipeline.datamanager.config.plan
         stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes, strict=True) if step > 0}
-        stages |= {targets.begin: targets.name for targets in self.pipeline.target_rounds if targets.begin > 0}
+        between = "" if self.pipeline.guidance is None else "distil"
+        for step, label in round_labels(self.pipeline.target_rounds, between).items():
+            stages[step] = ", ".join(filter(None, (label, stages.get(step))))
         stages = dict(sorted(stages.items()))
         with new_file(self.folder / PLOT, overwrite=True) as file:
             plot_losses(self.history.rows, stages, file)

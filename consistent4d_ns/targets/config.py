@@ -6,10 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.diffusion import TIMESTEPS, descent_timesteps
+
+MAX_PIXELS = 1 << 28
+"""Pixels of a bank of target views, which take some gigabytes while they are made."""
+MAX_RAYS = 1 << 20
+"""Pixels that a step may fit."""
 
 
 @dataclass
@@ -73,8 +79,14 @@ class TargetsConfig:
         """Raises: InputError: values are out of range, or stages overlap."""
         imagine, hold = self.imagine, self.hold
         for name, part in (("imagine", imagine), ("hold", hold)):
-            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("rays", 1), ("image_size", 1)):
+            for option, least in (("steps", 0), ("begin_step", 0), ("views", 1), ("image_size", 1)):
                 _within(f"{name}.{option}", getattr(part, option), least, math.inf)
+            _within(f"{name}.rays", part.rays, 1, MAX_RAYS)
+            if part.views * part.image_size**2 > MAX_PIXELS:
+                raise InputError(
+                    f"targets.{name}.views is {part.views} and targets.{name}.image-size {part.image_size}: give fewer "
+                    f"or smaller views, at most {MAX_PIXELS} pixels in all."
+                )
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
         _within("hold.min_part", hold.min_part, 0.0, 1.0)
@@ -102,6 +114,8 @@ class TargetRound:
 
     name: str
     """What it is called in messages and in the viewer."""
+    label: str
+    """What it is called where there is little room."""
     begin: int
     """First training step."""
     end: int
@@ -136,11 +150,11 @@ def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[Targ
         begin = imagine.begin_step + index * imagine.steps
         name = f"imagined views, round {index + 1} of {len(imagine.strengths)}"
         sizes = (imagine.views, imagine.rays, imagine.image_size)
-        rounds.append(TargetRound(name, begin, begin + imagine.steps, strength, *sizes))
+        rounds.append(TargetRound(name, f"round {index + 1}", begin, begin + imagine.steps, strength, *sizes))
     if hold.steps > 0:
         sizes = (hold.views, hold.rays, hold.image_size)
         end = hold.begin_step + hold.steps
-        rounds.append(TargetRound("held views", hold.begin_step, end, None, *sizes, hold.final_rate))
+        rounds.append(TargetRound("held views", "hold", hold.begin_step, end, None, *sizes, hold.final_rate))
     return tuple(sorted(rounds, key=lambda one: one.begin))
 
 
@@ -149,8 +163,22 @@ def round_at(rounds: Sequence[TargetRound], step: int) -> TargetRound | None:
     return next((one for one in rounds if one.begin <= step < one.end), None)
 
 
+def making_options(config: TargetsConfig, current: TargetRound) -> dict[str, Any]:
+    """The options, by name, that decide the target views of a round."""
+    name, part = ("imagine", config.imagine) if current.is_imagined else ("hold", config.hold)
+    others = {"steps", "begin_step", "strengths", "rays", "final_rate"}
+    options = {f"{name}.{option}": value for option, value in vars(part).items() if option not in others}
+    return options | ({"imagine.strengths": current.strength} if current.is_imagined else {})
+
+
+def round_labels(rounds: Sequence[TargetRound], between: str) -> dict[int, str]:
+    """Labels of the stages by their first step: the rounds, and `between` where none follows at once."""
+    labels = {one.end: between for one in rounds}
+    return labels | {one.begin: one.label for one in rounds}
+
+
 def _within(option: str, value: float, least: float, greatest: float) -> None:
     """Raises: InputError: a value is out of range or not finite."""
     if not (least <= value <= greatest and math.isfinite(value)):
-        limits = f"at least {least:g}" if math.isinf(greatest) else f"{least:g} to {greatest:g}"
+        limits = f"at least {least:g}" if math.isinf(greatest) else f"{least:.10g} to {greatest:.10g}"
         raise InputError(f"targets.{option.replace('_', '-')} is {value}: give {limits}.")

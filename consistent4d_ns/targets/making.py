@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
@@ -21,11 +21,13 @@ from consistent4d_ns.targets.silhouettes import background, cleaned
 
 RENDERED_AT_ONCE = 1 << 16
 """Rays rendered together, at least those of one view."""
-SAMPLED_AT_ONCE = 32
-"""Views that the prior samples together. The noise follows from it: another number gives other samples."""
+MADE_AT_ONCE = 32
+"""Views that are made together. The noise of samples follows from it: another number gives other samples."""
 
 Pictures: TypeAlias = tuple[Float[Tensor, "views 3 size size"], Float[Tensor, "views size size"]]
 """Colour on white and opacity, both in [0, 1]."""
+Progress: TypeAlias = Callable[[list[Moments]], Iterable[Moments]]
+"""Iterates over the parts of a bank while they are made, for example showing how many views are done."""
 
 
 def imagined_bank(
@@ -36,6 +38,7 @@ def imagined_bank(
     input_view: OrbitViews,
     render: Callable[[Moments, int], Pictures],
     generator: torch.Generator,
+    progress: Progress = iter,
 ) -> TargetBank:
     """Views that the prior samples; their opacity is judged in their background alone, where it is to be 0.
 
@@ -47,11 +50,11 @@ def imagined_bank(
         input_view: The camera that its frames were filmed with.
         render: Pictures of some views as the object is now, of a given side.
         generator: CPU generator of the noise.
+        progress: Called with the parts that are sampled one after the other.
     """
     assert plan.strength is not None
     samples = []
-    for begin in range(0, len(moments), SAMPLED_AT_ONCE):
-        part = moments[begin : begin + SAMPLED_AT_ONCE]
+    for part in progress(_parts(moments)):
         images = render(part, plan.image_size)[0] if plan.strength < 1.0 else None
         sampled = prior.sample(
             relative_pose(part.views, input_view),
@@ -68,7 +71,11 @@ def imagined_bank(
 
 
 def held_bank(
-    config: HoldConfig, plan: TargetRound, moments: Moments, render: Callable[[Moments, int], Pictures]
+    config: HoldConfig,
+    plan: TargetRound,
+    moments: Moments,
+    render: Callable[[Moments, int], Pictures],
+    progress: Progress = iter,
 ) -> TargetBank:
     """Views of the object as it is now, cleaned; their opacity is judged everywhere.
 
@@ -77,10 +84,17 @@ def held_bank(
         plan: The round.
         moments: Views and times.
         render: Pictures of some views as the object is now, of a given side.
+        progress: Called with the parts that are rendered one after the other.
     """
-    rgb, accumulation = render(moments, plan.image_size)
+    pictures = [render(part, plan.image_size) for part in progress(_parts(moments))]
+    rgb, accumulation = (torch.cat(parts) for parts in zip(*pictures, strict=True))
     rgb, opacity = cleaned(rgb, accumulation, config.opacity_range, config.min_part)
     return bank_from_images(plan.begin, moments, rgb, opacity, torch.ones_like(opacity, dtype=torch.bool))
+
+
+def _parts(moments: Moments) -> list[Moments]:
+    """The views in the parts that are made together."""
+    return [moments[begin : begin + MADE_AT_ONCE] for begin in range(0, len(moments), MADE_AT_ONCE)]
 
 
 @torch.no_grad()

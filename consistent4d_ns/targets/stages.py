@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,10 +21,13 @@ from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
-from consistent4d_ns.targets.config import TargetRound, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.config import TargetRound, TargetsConfig, making_options, round_at, target_rounds
 from consistent4d_ns.targets.hull import hull_of_cells
 from consistent4d_ns.targets.making import held_bank, imagined_bank, rendered
-from consistent4d_ns.targets.planning import draw_moments, plan_targets
+from consistent4d_ns.targets.planning import Moments, draw_moments, plan_targets
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Least time between two lines that say how many target views are made."""
 
 
 class TargetStages:
@@ -45,6 +50,10 @@ class TargetStages:
         self.config, self._data, self._seed = config, data, seed
         self.rounds = target_rounds(config, guidance)
         self.bank: TargetBank | None = None
+        self._made_with: dict[str, Any] = {}
+        """The options that decided `bank`."""
+        self.seconds_making = 0.0
+        """Time that making target views has taken so far."""
 
     def plan(self, step: int, model: Consistent4DModel, prior: Guidance | None, paused: bool) -> StepPlan | None:
         """What `step` fits of the target views; None outside of all rounds. The first step of a round makes them.
@@ -68,7 +77,10 @@ class TargetStages:
             return None
         if self.bank is None or self.bank.begin != current.begin:
             self.bank = None  # not beside the new one
+            begin = time.monotonic()
             self.bank = self.make(current, model, prior)
+            self._made_with = making_options(self.config, current)
+            self.seconds_making += time.monotonic() - begin
         if not current.is_imagined and grid.bounds is None:  # also when training is resumed
             grid.limit(hull_of_cells(self.bank, grid))
         return plan_targets(step, self.bank.moments, self.bank.image_size, current.rays)
@@ -82,10 +94,10 @@ class TargetStages:
         moments = draw_moments(data.config.plan, current.views, data.frame_times, data.input_view, generator)
         render = partial(rendered, model)
         if not current.is_imagined:
-            return held_bank(config.hold, current, moments, render)
+            return held_bank(config.hold, current, moments, render, with_progress)
         assert isinstance(prior, ViewSampler)
         noise = step_generator(self._seed, current.begin, "target noise", "cpu")
-        bank = imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise)
+        bank = imagined_bank(config.imagine, current, moments, prior, data.input_view, render, noise, with_progress)
         return_unused_memory()  # sampling takes more than training steps
         return bank
 
@@ -114,12 +126,32 @@ class TargetStages:
         following = round_at(self.rounds, step + 1)
         if self.bank is None or following is None or self.bank.begin != following.begin:
             return None
-        return self.bank.state_dict()
+        return self.bank.state_dict() | {"options": self._made_with}
 
     def load(self, state: dict[str, Any] | None, device: torch.device | str) -> None:
-        """Take up target views from `state_after`.
+        """Take up target views from `state_after`, and say so if options have changed that decide them.
 
         Raises:
             LookupError: something is missing from them.
         """
         self.bank = None if state is None else bank_from_state(state, device)
+        self._made_with = {} if state is None else state.get("options", {})  # Earlier versions stored none.
+        current = None if self.bank is None else round_at(self.rounds, self.bank.begin)
+        if self.bank is None or current is None or current.begin != self.bank.begin:
+            return
+        options = making_options(self.config, current)
+        changed = [name for name, value in self._made_with.items() if name in options and options[name] != value]
+        if changed and is_main_process():
+            names = ", ".join(f"targets.{name.replace('_', '-')}" for name in changed)
+            say(f"The stored target views are kept until step {current.end} ({current.name}), without the new {names}.")
+
+
+def with_progress(parts: list[Moments]) -> Iterator[Moments]:
+    """Yield parts of a bank; the main process says from time to time how many views are done."""
+    total, done, said = sum(map(len, parts)), 0, time.monotonic()
+    for part in parts:
+        yield part
+        done += len(part)
+        if is_main_process() and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            say(f"Target views: {done} of {total} made.")
+            said = time.monotonic()

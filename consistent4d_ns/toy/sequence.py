@@ -142,6 +142,16 @@ def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progr
         Image.fromarray(straight_bytes(rgba).contiguous().numpy()).save(out / name / f"{i}.png")
 
 
+def is_toy(folder: Path, size: int, frames: int) -> bool:
+    """Whether a folder holds a whole toy of this size and number of frames."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        is_same = (meta["name"], meta["frames"], meta["resolution"]) == (NAME, frames, [size, size])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return is_same and all((folder / view / f"{frames - 1}.png").is_file() for view in VIEWS)
+
+
 def _check_free(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder.")

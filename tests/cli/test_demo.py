@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import av
@@ -66,3 +68,39 @@ def test_every_phase_is_announced_before_it_begins(tmp_path, monkeypatch, capsys
     assert phases == ["Step 1 of 3", "Step 2 of 3"]
     assert "Rendering the toy: 14/14" in shown.err
     assert (tmp_path / "out" / "toy" / "meta.json").exists()
+
+
+def test_the_hint_runs_where_the_program_is_not_on_the_path(tmp_path, monkeypatch):
+    config = tmp_path / "my runs" / "config.yml"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/consistent4d", "demo"])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert shlex.split(demo.view_command(config)) == ["consistent4d", "view", str(config)]
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert shlex.split(demo.view_command(config)) == [".venv/bin/consistent4d", "view", str(config)]
+    monkeypatch.setattr(sys, "argv", ["consistent4d_ns/cli/main.py", "demo"])
+    assert shlex.split(demo.view_command(config))[:3] == [sys.executable, "-m", "consistent4d_ns.cli.main"]
+
+
+def test_only_the_demo_s_own_toy_is_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "TOY_SIZE", 8)
+    monkeypatch.setattr(demo, "TOY_FRAMES", 2)
+    folder = tmp_path / "toy"
+    assert demo.toy_frames(folder) == folder
+    written = (folder / "meta.json").stat().st_mtime_ns
+    assert demo.toy_frames(folder) == folder
+    assert (folder / "meta.json").stat().st_mtime_ns == written
+    monkeypatch.setattr(demo, "TOY_FRAMES", 3)
+    with pytest.raises(
+        InputError, match="is not the toy of this demo, 3 frames of 8 x 8 pixels: move it away"
+    ) as raised:
+        demo.toy_frames(folder)
+    assert "overwrite" not in str(raised.value)
+    (folder / "meta.json").write_text("[]")
+    with pytest.raises(InputError, match="is not the toy of this demo"):
+        demo.toy_frames(folder)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file: give a folder"):
+        demo.demo(tmp_path / "out")

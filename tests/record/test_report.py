@@ -228,21 +228,34 @@ def test_the_log_shows_the_input_beside_novel_views(data: Path):
 
 
 def test_a_plot_has_one_panel_per_term_with_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    drawn: dict[str, list[str]] = {}
-    original = history._draw_term
+    drawn: list[tuple[str, list[str], int]] = []
+    original = history._mark_stages
 
-    def draw(axis: Any, term: str, series: Any, stages: Any) -> None:
-        original(axis, term, series, stages)
-        drawn[term] = [text.get_text() for text in axis.texts]
-        assert axis.get_yscale() == "log"
+    def mark(axes: Any, *arguments: Any) -> None:
+        before = [len(axis.lines) for axis in axes]
+        original(axes, *arguments)
+        for axis, lines in zip(axes, before, strict=True):
+            drawn.append((axis.get_title(), [text.get_text() for text in axis.texts], len(axis.lines) - lines))
+            assert axis.get_yscale() == "log"
 
-    monkeypatch.setattr(history, "_draw_term", draw)
-    rows: list[history.Row] = [{"step": i, "rgb_0": 1 / (i + 1), "rgb_1": None, "opaqueness": 0.0} for i in range(50)]
-    plot_losses(rows, {20: "64 px", 400: "never"}, tmp_path / "plot.png")
-    # What is zero throughout cannot be drawn on such a scale.
-    assert drawn == {"rgb": ["64 px"]}
+    monkeypatch.setattr(history, "_mark_stages", mark)
+    rows: list[history.Row] = [
+        {"step": i, "a_0": 1 / (i + 1), "b_0": 1.0, "c_0": 1.0, "d_0": 1.0 if i > 30 else None, "a_1": None, "e": 0.0}
+        for i in range(50)
+    ]
+    plot_losses(rows, {0: "round 1", 20: "64 px", 400: "never"}, tmp_path / "plot.png")
+    # What is zero throughout cannot be drawn on such a scale. Labels stand in the top row alone, lines in all panels.
+    assert drawn == [(term, ["round 1", "64 px"] if term != "d" else [], 2) for term in "abcd"]
     plot_losses([], {}, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").exists()
+
+
+def test_no_line_crosses_a_stage_without_values():
+    steps = np.array([1.0, 3.0, 21.0, 23.0])
+    drawn, values, curve = history._by_stage(steps, np.full(4, 2.0), [0, 10, 20])
+    assert [None if np.isnan(step) else step for step in drawn] == [None, 1, 3, None, None, 21, 23, None]
+    assert np.array_equal(np.isnan(drawn), np.isnan(values))
+    assert np.allclose(curve, values, equal_nan=True)
 
 
 def test_a_curve_is_the_local_geometric_mean():

@@ -9,7 +9,14 @@ import pytest
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.config import GuidanceConfig
-from consistent4d_ns.targets.config import HoldConfig, ImagineConfig, TargetsConfig, round_at, target_rounds
+from consistent4d_ns.targets.config import (
+    HoldConfig,
+    ImagineConfig,
+    TargetsConfig,
+    round_at,
+    round_labels,
+    target_rounds,
+)
 
 ON = TargetsConfig(ImagineConfig(steps=250), HoldConfig(steps=1000))
 
@@ -31,6 +38,7 @@ def test_rounds_follow_each_other():
     expected = [rounds[0], rounds[0], rounds[1], None, None, rounds[2], rounds[2], None]
     assert found == expected
     assert rounds[1].name == "imagined views, round 2 of 2"
+    assert round_labels(rounds, "distil") == {0: "round 1", 250: "round 2", 500: "distil", 1000: "hold", 2000: "distil"}
 
 
 def test_the_learning_rate_falls_while_views_are_held():
@@ -50,6 +58,9 @@ def test_the_learning_rate_falls_while_views_are_held():
         ("imagine", {"sampling_steps": 900}, r"sampling-steps: .*900 steps from noise level 0\.8"),
         ("imagine", {"scale": float("nan")}, r"imagine\.scale is nan"),
         ("hold", {"rays": 0}, r"hold\.rays is 0"),
+        ("imagine", {"views": 10**12}, r"imagine\.views is 1000000000000 .*at most 268435456 pixels"),
+        ("hold", {"image_size": 100_000}, r"hold\.image-size 100000: .*at most 268435456 pixels"),
+        ("imagine", {"rays": 10**11}, r"imagine\.rays is 100000000000: give 1 to 1048576"),
         ("hold", {"image_size": 0}, r"hold\.image-size is 0"),
         ("hold", {"opacity_range": (0.8, 0.2)}, r"hold\.opacity-range is 0\.8 0\.2"),
         ("hold", {"final_rate": 0.0}, r"hold\.final-rate is 0\.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -122,6 +123,23 @@ def test_a_bank_is_made_once_and_the_same_again(pipeline: Consistent4DPipeline, 
     assert other.begin == 10
 
 
+def test_lines_say_how_many_views_are_made(
+    pipeline: Consistent4DPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("consistent4d_ns.targets.stages.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("consistent4d_ns.targets.making.MADE_AT_ONCE", 3)
+    pipeline.plan(0)
+    pipeline.plan(10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Making 5 target views: imagined views, round 1 of 2."
+    assert lines[1:3] == ["Target views: 3 of 5 made.", "Target views: 5 of 5 made."]
+    assert lines[-1] == "Target views: 7 of 7 made."
+    spent = pipeline.targets.seconds_making
+    assert spent > 0
+    pipeline.plan(11)
+    assert pipeline.targets.seconds_making == spent
+
+
 def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DPipeline, data: Path):
     pipeline.draw(10)
     assert pipeline.targets.state_after(15) is None
@@ -132,12 +150,35 @@ def test_checkpoints_hold_the_bank_while_its_round_lasts(pipeline: Consistent4DP
     other.targets.load(state, "cpu")
     ours, theirs = pipeline.draw(13), other.draw(13)
     assert other.targets.bank is not None
-    assert other.targets.bank.state_dict().keys() == state.keys()
+    assert other.targets.bank.state_dict().keys() == state.keys() - {"options"}
     assert torch.equal(ours.plan.views.azimuth, theirs.plan.views.azimuth)
     assert ours.pixels is not None
     assert theirs.pixels is not None
     assert torch.equal(ours.pixels, theirs.pixels)
     assert all(name.startswith("_model.") for name in pipeline.state_dict())
+
+
+def test_changed_options_of_stored_views_are_named(pipeline: Consistent4DPipeline, capsys: pytest.CaptureFixture[str]):
+    pipeline.draw(10)
+    state = pipeline.targets.state_after(12)
+    capsys.readouterr()
+
+    def resumed(**change: int) -> str:
+        config = TargetsConfig(TARGETS.imagine, replace(TARGETS.hold, **change))
+        stages = TargetStages(config, GuidanceConfig(), pipeline.datamanager, pipeline.seed)
+        stages.load(state, "cpu")
+        assert stages.bank is not None
+        assert len(stages.bank.moments) == 7
+        again = stages.state_after(12)
+        assert again is not None
+        assert again["options"]["hold.views"] == 7
+        return capsys.readouterr().out
+
+    assert resumed() == resumed(rays=20) == ""
+    assert resumed(views=9, image_size=32) == (
+        "The stored target views are kept until step 16 (held views), without the new targets.hold.views, "
+        "targets.hold.image-size.\n"
+    )
 
 
 def test_nothing_is_saved_before_a_round(pipeline: Consistent4DPipeline):
