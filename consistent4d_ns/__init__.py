@@ -3,4 +3,4 @@
 Importing the package imports nothing else, so that every `ns-*` command stays quick to start.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

@@ -1,4 +1,4 @@
-"""`consistent4d doctor`: whether the presets can run here, what is missing, and the commands that mend it."""
+"""`consistent4d doctor`: whether the presets can run here, what is missing, and the commands that fix it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Report:
 
 
 def doctor(json: bool = False) -> None:
-    """Say which presets can run on this machine, what is missing, and the commands that mend it.
+    """Say which presets can run on this machine, what is missing, and the commands that fix it.
 
     Ends with exit code 1 if the preset consistent4d cannot run. Nothing is downloaded or changed.
 
@@ -135,7 +135,7 @@ def preset_rows(problems: Sequence[Problem]) -> list[tuple[str, str, str, str]]:
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """What is missing or wrong, and what mends it."""
+    """What is missing or wrong, and what fixes it."""
     if not problems:
         return ["Nothing is missing."]
     lines = []

@@ -48,7 +48,7 @@ def prepare(
         object: What the object is.
         picture: What is written.
         overwrite: Replace frames that were prepared earlier.
-        review: Before anything is written, open a page at localhost on which the result can be looked at and mended.
+        review: Before anything is written, open a page at localhost on which the result can be looked at and corrected.
         port: Port of that page; default: 7007 or, if that is taken, any free one.
     """
     options = PrepareOptions(selection, object, picture)

@@ -34,7 +34,7 @@ class ImagineConfig:
     sampling_steps: int = 20
     """Steps in which a view is sampled."""
     scale: float = 1.5
-    """Classifier-free guidance scale of the samples; 1 takes half the time."""
+    """Classifier-free guidance scale of the samples; a scale of 1 takes half the time."""
     rays: int = 4096
     """Random pixels that a step fits, of all target views."""
     image_size: int = 64
