@@ -97,7 +97,7 @@ class Convert:
         checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
         if not checkpoint.exists():
             raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
-        with new_folder(out, self.overwrite) as folder:
+        with new_folder(out, "weights convert", self.overwrite) as folder:
             announce(f"Reading {checkpoint}")
             from consistent4d_ns.guidance.conversion import read_prior, size_of, write_prior
 
