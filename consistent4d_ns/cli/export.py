@@ -128,7 +128,7 @@ def mesh(
     if format == "ply" and colouring == "texture":
         raise InputError("PLY files hold no texture: give --colouring vertex, or --format obj or glb.")
     colouring = colouring or ("vertex" if format == "ply" else "texture")
-    with new_folder(out, common.overwrite) as folder:
+    with new_folder(out, "export mesh", common.overwrite) as folder:
         source = common.open(config)
         from consistent4d_ns.export.files import write_meshes
 
@@ -159,7 +159,7 @@ def points(
     in_range("--count", count, 1, 5_000_000)
     if out.suffix:
         raise InputError(f"{out} ends in {out.suffix}: points are written as numbered PLY files, give a folder.")
-    with new_folder(out, common.overwrite) as folder:
+    with new_folder(out, "export points", common.overwrite) as folder:
         source = common.open(config)
         from consistent4d_ns.export.files import write_points
 

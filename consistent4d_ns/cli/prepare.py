@@ -53,7 +53,7 @@ def prepare(
     """
     options = PrepareOptions(selection, object, picture)
     options.check()
-    check_new_folder(out, overwrite)
+    check_new_folder(out, "prepare", overwrite)
     if not source.exists():
         raise InputError(f"{source} does not exist: give a video or a folder of pictures.")
     serve = reviewer(port) if review else None

@@ -97,7 +97,7 @@ class Convert:
         checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
         if not checkpoint.exists():
             raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
-        with new_folder(out, self.overwrite) as folder:
+        with new_folder(out, "weights convert", self.overwrite) as folder:
             announce(f"Reading {checkpoint}")
             from consistent4d_ns.guidance.conversion import read_prior, size_of, write_prior
 
@@ -162,13 +162,15 @@ def described(found: Found) -> str:
     """What some weights are, where they come from and where they are; and how to get them."""
     weights = found.weights
     place = "in" if found.state in ("present", "damaged") else "will be in"
-    lines = [f"{weights.name}: {weights.what}", f"  origin: {_origin(weights)}", f"  {place} {found.path}"]
+    lines = [f"{weights.name}: {weights.what}", f"  origin: {_origin(weights)}"]
+    if found.state != "unknown":
+        lines.append(f"  {place} {found.path}")
     if found.fault:
-        lines.append(f"  damaged: {found.fault}")
+        lines.append(f"  {found.state}: {found.fault}")
     if found.state == "incomplete":
         lines.append(f"  {shown_size(found.size)} are there already")
     if found.command:
-        lines.append(f"  get it: {found.command}")
+        lines.append(f"  {'remedy' if found.state == 'unknown' else 'get it'}: {found.command}")
     return "\n".join(lines)
 
 

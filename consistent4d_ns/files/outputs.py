@@ -14,7 +14,7 @@ from consistent4d_ns.errors import InputError
 MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
 AUTHOR = "consistent4d"
-"""Value of `written_by` in a manifest."""
+"""Our command; with its subcommand, the value of `written_by` in a manifest."""
 ROOM = "make room, or give another place"
 """What to do where something cannot be written."""
 
@@ -42,28 +42,35 @@ def check_new_file(path: Path, overwrite: bool = False) -> None:
     """Raises: InputError: `path` exists and `overwrite` is off, or is a folder."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the name of a file.")
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:
         raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, command: str, overwrite: bool = False) -> Iterator[Path]:
     """An empty folder to write to; its files move to `path` when the block ends, and are removed if it fails.
 
     A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
 
+    Args:
+        path: The folder.
+        command: The subcommand that writes it, such as "export mesh"; what another one has written is not replaced.
+        overwrite: Replace an earlier output of the same subcommand.
+
     Raises:
-        InputError: `path` holds something and `overwrite` is off; holds files that are not an earlier output;
-            is a file; or cannot be written (no permission, disk full).
+        InputError: `path` holds something and `overwrite` is off; holds files that are not an earlier output of
+            `command`; is a file or a dangling link; or cannot be written (no permission, disk full).
     """
-    earlier = check_new_folder(path, overwrite)
+    earlier = check_new_folder(path, command, overwrite)
+    path = path.resolve()  # "." has no name, and beside a link there may be another disk.
     with scratch_beside(path) as scratch:
         files = scratch / path.name
         files.mkdir()
         yield files
         names = sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
-        (files / MANIFEST).write_text(json.dumps({"written_by": AUTHOR, "files": names}, indent=1) + "\n")
-        if not earlier and _take_place(files, path):
+        manifest = {"written_by": f"{AUTHOR} {command}", "files": names}
+        (files / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if not earlier and _take_place(files, path, command):
             return
         path.mkdir(exist_ok=True)
         for name in earlier:
@@ -73,7 +80,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             (files / name).replace(path / name)
 
 
-def _take_place(files: Path, path: Path) -> bool:
+def _take_place(files: Path, path: Path, command: str) -> bool:
     """Give a folder its name at once, if there is none of that name; whether that was possible.
 
     Raises:
@@ -83,18 +90,20 @@ def _take_place(files: Path, path: Path) -> bool:
         if not path.exists():
             files.rename(path)
             return True
-    check_new_folder(path)
+    check_new_folder(path, command)
     return False
 
 
-def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
-    """Files of an earlier output in `path`, all inside of it; none if there is nothing.
+def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[str]:
+    """Files of an earlier output of a subcommand in `path`, all inside of it; none if there is nothing.
 
     Raises:
-        InputError: `path` is a file, or holds something that may not be replaced (see `new_folder`).
+        InputError: `path` is a file or a dangling link, or holds something that may not be replaced (see `new_folder`).
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a folder.")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to {path.readlink()}, which does not exist: give another folder.")
     if not path.exists() or not any(path.iterdir()):
         return []
     if not overwrite:
@@ -102,13 +111,14 @@ def check_new_folder(path: Path, overwrite: bool = False) -> list[str]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         names = [str(name) for name in manifest["files"]]
-        ours = manifest["written_by"] == AUTHOR
+        ours = manifest["written_by"] == f"{AUTHOR} {command}"
     except (OSError, ValueError, KeyError, TypeError):
         names, ours = [], False
     inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
     if not (ours and inside):
         raise InputError(
-            f"{path} holds files that are not an earlier output, so nothing is replaced: give another folder."
+            f"{path} holds files that are not an earlier output of `{AUTHOR} {command}`, so nothing is replaced: "
+            "give another folder."
         )
     return names
 

@@ -6,6 +6,7 @@ Nothing here runs code from a weight file: pickles are read by torch's restricte
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,9 +42,9 @@ def find_weight_file(given: Path | None) -> Path:
         InputError: the file does not exist.
     """
     path = given.expanduser() if given else cached_weight_file()
-    if path.is_file():
+    if os.path.isfile(path):  # False for places that cannot be looked at, too.
         return path
-    if given and path.is_dir():
+    if given and os.path.isdir(path):
         raise InputError(f"RIFE weights {path}: a folder; give the weight file in it, such as {path / 'flownet.pkl'}.")
     if given:
         raise InputError(f"RIFE weights {path}: no such file; {REMEDY}.")

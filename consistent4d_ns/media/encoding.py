@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Format = Literal["mp4", "webm", "gif", "png"]
+COMMAND = "render"
+"""The subcommand that writes folders of frames, and replaces no others."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 """H.264 on white; VP9 with alpha; looping GIF on white; a folder of PNG frames with alpha."""
 GIF_FPS = 50.0
@@ -99,7 +101,7 @@ def check_encodable(kind: Format, width: int, height: int, fps: float) -> None:
 def check_free(out: Path, kind: Format, overwrite: bool = False) -> None:
     """Raises: InputError: `out` exists and may not be replaced (see `write_frames`)."""
     if kind == "png":
-        check_new_folder(out, overwrite)
+        check_new_folder(out, COMMAND, overwrite)
     else:
         check_new_file(out, overwrite)
 
@@ -118,7 +120,7 @@ def write_frames(out: Path, kind: Format, frames: Iterable[Frame], fps: float, o
         InputError: `out` exists and `overwrite` is off, or cannot be written.
     """
     if kind == "png":
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, COMMAND, overwrite) as folder:
             _write_png(folder, frames)
         return
     with new_file(out, overwrite) as file:

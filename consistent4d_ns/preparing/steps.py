@@ -57,7 +57,7 @@ def prepare(
     Raises:
         InputError: The source, an option or the output cannot be used, or no object is found.
     """
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, "prepare", overwrite) as folder:
         foreground, segmenter = open_source(source, options)
         preparation = Preparation(foreground, segmenter, options, progress)
         if review is not None:

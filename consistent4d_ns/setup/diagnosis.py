@@ -109,7 +109,8 @@ def _of_weights(weights: Sequence[Found]) -> Iterator[Problem]:
         users = tuple(needs.preset for needs in NEEDS if found.weights.name in needs.weights)
         if users and found.state != "present":
             fault = f": {found.fault}" if found.fault else ""
-            yield Problem(f"the weights {found.weights.name} are {found.state}{fault}", found.command, users)
+            state = "in an unknown state" if found.state == "unknown" else found.state
+            yield Problem(f"the weights {found.weights.name} are {state}{fault}", found.command, users)
 
 
 def _of_space(machine: Machine, weights: Sequence[Found]) -> Iterator[Problem]:

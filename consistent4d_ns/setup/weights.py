@@ -9,11 +9,12 @@ from typing import Literal
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.weight_files import damage_of_weights
 from consistent4d_ns.guidance import bundled_prior
-from consistent4d_ns.guidance.hub import PUBLISHED
+from consistent4d_ns.guidance.hub import CACHE_REMEDY, PUBLISHED
 from consistent4d_ns.guidance.hub_cache import cache_folder, cached, damage_of_prior, snapshot, used_files
-from consistent4d_ns.interpolation.cache import cached_weight_file
+from consistent4d_ns.interpolation import cache
 
-State = Literal["present", "missing", "incomplete", "damaged"]
+State = Literal["present", "missing", "incomplete", "damaged", "unknown"]
+"""Unknown: the place where they would be cannot be looked at."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ class Found:
     size: int = 0
     """Bytes that are there."""
     fault: str = ""
-    """What is wrong with them, if they are damaged."""
+    """What is wrong with them, if they are damaged; why nothing is known, if their state is unknown."""
 
     @property
     def command(self) -> str:
-        """The command that mends what is missing or wrong; empty where nothing is."""
+        """The command that mends what is missing or wrong, or what else to do; empty where nothing is."""
         if self.state == "present":
             return ""
+        if self.state == "unknown":
+            return CACHE_REMEDY if self.weights.name in PUBLISHED else cache.REMEDY
         if self.weights.name == bundled_prior.NAME:
             return "pip install --force-reinstall --no-deps .  (in a clone)"
         return f"consistent4d weights {self.weights.name}"
@@ -104,20 +107,46 @@ def find(weights: Weights) -> Found:
         return _folder(weights, bundled_prior.FOLDER)
     if weights.name in PUBLISHED:
         return _in_hub_cache(weights, PUBLISHED[weights.name])
-    path = cached_weight_file()
-    if not path.exists():
+    try:
+        path = cache.cached_weight_file()
+    except InputError:
+        return Found(weights, "unknown", Path("~", ".cache", cache.FILE), fault="this user has no home directory")
+    return _file(weights, path)
+
+
+def _file(weights: Weights, path: Path) -> Found:
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         return Found(weights, "missing", path)
+    except OSError as error:
+        return _unknown(weights, path, error)
     damage = damage_of_weights(path)
-    return Found(weights, "damaged" if damage else "present", path, path.stat().st_size, damage or "")
+    return Found(weights, "damaged" if damage else "present", path, size, damage or "")
+
+
+def _unknown(weights: Weights, path: Path, error: OSError) -> Found:
+    return Found(weights, "unknown", path, fault=f"{path} cannot be read ({error.strerror or error})")
 
 
 def _in_hub_cache(weights: Weights, prior: str) -> Found:
-    folder = cached(prior)
-    if folder is not None:
-        return _folder(weights, folder)
-    begun = snapshot(prior) or cache_folder(prior)
-    size = sum(file.stat().st_size for file in (cache_folder(prior) / "blobs").glob("*"))
+    try:
+        folder = cached(prior)
+        if folder is not None:
+            return _folder(weights, folder)
+        begun = snapshot(prior) or cache_folder(prior)
+        size = sum(_size(file) for file in (cache_folder(prior) / "blobs").glob("*"))
+    except OSError as error:
+        return _unknown(weights, cache_folder(prior), error)
     return Found(weights, "incomplete" if size else "missing", begun, size)
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 if it has just been renamed or removed, or is a link to nothing."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _folder(weights: Weights, folder: Path) -> Found:

@@ -16,8 +16,10 @@ def listing(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
-def fill(path: Path, names: tuple[str, ...], overwrite: bool = False, text: str = "new") -> None:
-    with new_folder(path, overwrite) as folder:
+def fill(
+    path: Path, names: tuple[str, ...], overwrite: bool = False, text: str = "new", command: str = "render"
+) -> None:
+    with new_folder(path, command, overwrite) as folder:
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
@@ -40,7 +42,7 @@ def write_and_fail(path: Path, error: Exception, overwrite: bool = False) -> Non
 
 
 def fill_and_fail(path: Path, error: Exception) -> None:
-    with new_folder(path) as folder:
+    with new_folder(path, "render") as folder:
         (folder / "0.png").write_text("half")
         raise error
 
@@ -62,7 +64,7 @@ def test_a_file_that_cannot_be_read_meanwhile_is_named(tmp_path: Path):
     assert str(error.value) == (
         f"cannot open {missing}: No such file or directory; check that it is there and may be read."
     )
-    with pytest.raises(InputError, match=r"cannot open .*config\.yml"), new_folder(tmp_path / "frames"):
+    with pytest.raises(InputError, match=r"cannot open .*config\.yml"), new_folder(tmp_path / "frames", "render"):
         missing.read_text()
     assert list(tmp_path.iterdir()) == []
 
@@ -108,7 +110,13 @@ def test_replacing_a_folder_touches_only_what_was_written(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "manifest",
-    [None, "{", "[]", '{"written_by": "someone", "files": []}', '{"written_by": "consistent4d", "files": ["../x"]}'],
+    [
+        None,
+        "{",
+        "[]",
+        '{"written_by": "someone", "files": []}',
+        '{"written_by": "consistent4d render", "files": ["../x"]}',
+    ],
 )
 def test_a_folder_of_somebody_else_is_kept(tmp_path: Path, manifest: str | None):
     out = tmp_path / "frames"
@@ -121,6 +129,30 @@ def test_a_folder_of_somebody_else_is_kept(tmp_path: Path, manifest: str | None)
         fill(out, ("0.png",), overwrite=True)
     assert (out / "0.png").read_text() == "theirs"
     assert (tmp_path / "x").read_text() == "theirs"
+
+
+def test_the_output_of_another_command_is_kept(tmp_path: Path):
+    fill(tmp_path / "out", ("0.png",), command="render")
+    with pytest.raises(InputError, match="not an earlier output of `consistent4d weights convert`"):
+        fill(tmp_path / "out", ("unet.json",), overwrite=True, command="weights convert")
+    assert listing(tmp_path) == ["out/0.png", "out/manifest.json"]
+
+
+@pytest.mark.parametrize("name", [".", "sub/.."])
+def test_a_folder_without_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    fill(Path(name), ("0.png", "sub/1.png"))
+    assert listing(tmp_path) == ["out/0.png", "out/manifest.json", "out/sub/1.png"]
+
+
+def test_a_dangling_link_is_kept(tmp_path: Path):
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(InputError, match="out is a link to nowhere, which does not exist: give another folder"):
+        fill(tmp_path / "out", ("0.png",), overwrite=True)
+    with pytest.raises(InputError, match="out exists: give another name"), new_file(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_empty_folder_is_free(tmp_path: Path):
@@ -136,7 +168,7 @@ def test_places_that_cannot_be_written(tmp_path: Path):
         new_file(tmp_path / "file" / "a.png"),
     ):
         pass
-    with pytest.raises(InputError, match=r"file is a file: give a folder"), new_folder(tmp_path / "file"):
+    with pytest.raises(InputError, match=r"file is a file: give a folder"), new_folder(tmp_path / "file", "render"):
         pass
     with pytest.raises(InputError, match=r"is a folder: give the name of a file"), new_file(tmp_path, overwrite=True):
         pass

@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from consistent4d_ns.cli.weights import described
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.hub import PUBLISHED
 from consistent4d_ns.guidance.hub_cache import cache_folder
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.interpolation.cache import cached_weight_file
+from consistent4d_ns.setup.machine import look
 from consistent4d_ns.setup.weights import Found, find_all
 from tests.guidance.layouts import hub_folder
 
@@ -102,10 +105,38 @@ def test_damaged_files(snapshot: Path, damage: Callable[[bytes], bytes], said: s
     assert said in found("rife").fault
 
 
+def test_places_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The state is unknown, and which variable helps is said."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / ("x" * 300)))
+    for name, variable in (("rife", "XDG_CACHE_HOME"), ("zero123-xl", "HF_HOME")):
+        assert found(name).state == "unknown"
+        assert "cannot be read (File name too long)" in found(name).fault
+        assert variable in found(name).command
+        assert variable in described(found(name))
+    assert look().free_disk["RIFE's cache"] is None
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert (found("rife").state, found("rife").fault) == ("unknown", "this user has no home directory")
+    assert "XDG_CACHE_HOME" in described(found("rife"))
+    assert look().free_disk["RIFE's cache"] is None
+    with pytest.raises(InputError, match="no home directory .*; set XDG_CACHE_HOME"):
+        cached_weight_file()
+
+
 def test_an_unfinished_download(snapshot: Path):
     (snapshot / UNET).unlink()
     blobs = snapshot.parents[1] / "blobs"
     blobs.mkdir()
     (blobs / "abc").write_bytes(b"x" * 500)
+    (blobs / "dangling").symlink_to("nowhere")
     assert (found("zero123-xl").state, found("zero123-xl").size) == ("incomplete", 500)
     assert found("zero123-xl").command == "consistent4d weights zero123-xl"
