@@ -128,7 +128,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch):
     assert (found("rife").state, found("rife").fault) == ("unknown", "this user has no home directory")
     assert "XDG_CACHE_HOME" in described(found("rife"))
     assert look().free_disk["RIFE's cache"] is None
-    with pytest.raises(InputError, match="no home directory .*; set XDG_CACHE_HOME"):
+    with pytest.raises(InputError, match=r"no home directory .*; set XDG_CACHE_HOME"):
         cached_weight_file()
 
 
