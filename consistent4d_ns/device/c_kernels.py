@@ -24,7 +24,7 @@ ITEMS_PER_THREAD = 1024
 
 
 @cache
-def compiler() -> str | None:
+def compiler() -> tuple[str, ...] | None:
     """The C compiler, if there is one that works (see `compilers`); says so once if there is none."""
     found = compilers.find_compiler()
     if found is None:
@@ -50,7 +50,7 @@ def load(source: Path, *definitions: str, flags: tuple[str, ...] = ()) -> ctypes
     with tempfile.TemporaryDirectory(prefix="consistent4d-") as folder:
         library = Path(folder) / "kernel.so"
         macros = [f"-D{definition}" for definition in definitions]
-        command = [str(compiler()), *FLAGS, *flags, *macros, str(source), "-o", str(library)]
+        command = [*(compiler() or ()), *FLAGS, *flags, *macros, str(source), "-o", str(library)]
         subprocess.run(command, check=True)
         return ctypes.CDLL(str(library))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,17 +17,25 @@ FLAGS = (
 
 
 def wanted_compiler() -> str:
-    """Name of the C compiler: that of the environment variable CC, else `cc`."""
+    """The C compiler as it is called: the environment variable CC, which may have arguments, else `cc`."""
     return os.environ.get("CC") or "cc"
 
 
-def find_compiler() -> str | None:
-    """Path of that compiler; None if there is none, or it does not compile a kernel of one line."""
-    found = shutil.which(wanted_compiler())
+def find_compiler() -> tuple[str, ...] | None:
+    """Path and arguments of that compiler; None if there is none, or it does not compile a kernel of one line."""
+    try:
+        name, *arguments = shlex.split(wanted_compiler())
+    except ValueError:  # an open quotation mark, or nothing but blanks
+        return None
+    found = shutil.which(name)
     if found is None:
         return None
+    compiler = (found, *arguments)
     with tempfile.TemporaryDirectory(prefix="consistent4d-") as folder:
         trial = Path(folder) / "trial.c"
         trial.write_text("int one(void) { return 1; }\n")
-        command = [found, *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
-        return None if subprocess.run(command, capture_output=True).returncode else found
+        command = [*compiler, *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
+        try:
+            return None if subprocess.run(command, capture_output=True).returncode else compiler
+        except OSError:  # such a file cannot be executed
+            return None

@@ -113,9 +113,10 @@ def download(prior: str) -> Path:
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
-        raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set")
+        raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set, which has to be unset")
     if not _reachable(constants.ENDPOINT):
-        raise missing_prior(prior, f"not in the hub's cache, and {constants.ENDPOINT} cannot be reached")
+        reason = f"{constants.ENDPOINT} cannot be reached: check the network, or set HF_ENDPOINT to a mirror"
+        raise missing_prior(prior, f"not in the hub's cache, and {reason}")
     try:
         listed = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
         sizes = {name: listed[name] for name in needed_files(listed, prior)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from consistent4d_ns.device import c_kernels
+from consistent4d_ns.device import c_kernels, compilers
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,24 @@ def test_without_a_working_compiler_torch_is_used_and_says_so_once(
     assert not c_kernels.usable(torch.zeros(1))
     output = capsys.readouterr()
     assert (output.out + output.err).count(name) == 1
+
+
+def test_a_compiler_that_cannot_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "cc"
+    program.write_bytes(b"\x7fgarbage")
+    program.chmod(0o755)
+    for name in (str(program), "'cc", " "):
+        monkeypatch.setenv("CC", name)
+        assert compilers.find_compiler() is None
+
+
+def test_a_compiler_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    if compilers.find_compiler() is None:
+        pytest.skip("needs a C compiler")
+    monkeypatch.setenv("CC", "cc -g")
+    found = compilers.find_compiler()
+    assert found is not None
+    assert found[1:] == ("-g",)
 
 
 def test_few_items_are_not_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
