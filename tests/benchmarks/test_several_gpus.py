@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_of_one_and_of_several(data: Path, tmp_path: Path):
     options = Options((data,), tmp_path / "out.json", length=2.0, shorter=(0.5,), device="cpu")
     runs = list(several_gpus.plan_runs(options, tmp_path))
-    labels = ["speed, 1 GPU", "speed, 2 GPUs", "1 GPU, 4500 steps", "2 GPUs, 4500 steps", "2 GPUs, 2250 steps"]
+    labels = ["speed, 1 GPU", "speed, 2 GPUs", "1 GPU, 5000 steps", "2 GPUs, 5000 steps", "2 GPUs, 2500 steps"]
     assert [run.label for run in runs] == labels
     long, short = (run.config.pipeline for run in runs[-2:])
     assert long.datamanager.plan.stage_steps == (0, 1000)
