@@ -12,7 +12,6 @@ from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import check_new_folder
-from consistent4d_ns.messages import warn
 from consistent4d_ns.preparing.options import ObjectOptions, PictureOptions, PrepareOptions, SelectionOptions
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ def estimated_elevation(cuts: Sequence[Cut]) -> float:
     announce("Loading the prior, which estimates the elevation of the camera")
     import torch
 
+    from consistent4d_ns.messages import warn
     from consistent4d_ns.targets.elevation import estimate_from_frames
 
     rgba = torch.stack([torch.from_numpy(cut.rgba).movedim(-1, 0) for cut in cuts]) / 255.0

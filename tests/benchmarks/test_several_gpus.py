@@ -62,7 +62,7 @@ def test_quality_on_two_processes(data: Path, tmp_path: Path, capsys: pytest.Cap
         overrides=(SMALL_MODEL,),
     )  # fmt: skip
     several_gpus.main(options)
-    assert "| PSNR (dB) | 2 GPUs, 4 steps |" in capsys.readouterr().out
+    assert "| PSNR (dB) | 2 GPUs, 5 steps |" in capsys.readouterr().out
     (run,) = json.loads(options.out.read_text())["runs"]
     first, second = (rank["scores"] for rank in run["ranks"])
     assert first["psnr"] > 5.0
