@@ -89,13 +89,13 @@ def estimated_elevation(cuts: Sequence[Cut]) -> float:
     announce("Loading the prior, which estimates the elevation of the camera")
     import torch
 
+    from consistent4d_ns.data.images import premultiply
     from consistent4d_ns.messages import warn
     from consistent4d_ns.targets.elevation import estimate_from_frames
 
-    rgba = torch.stack([torch.from_numpy(cut.rgba).movedim(-1, 0) for cut in cuts]) / 255.0
-    premultiplied = torch.cat((rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]), dim=1)
+    rgba = torch.stack([torch.from_numpy(premultiply(cut.rgba)).movedim(-1, 0) for cut in cuts])
     found = estimate_from_frames(
-        premultiplied, progress=lambda frames: progress(frames, "Estimating the elevation", len(frames))
+        rgba, progress=lambda frames: progress(frames, "Estimating the elevation", len(frames))
     )
     print(f"The camera's elevation seems to be {found.degrees:.0f} degrees.")
     if found.spread >= CLEAR_SPREAD:
