@@ -386,6 +386,6 @@ def test_a_field_without_anything_dense_is_named(run: Path, tmp_path: Path):
 
 def test_the_command_prints_one_line(tmp_path: Path):
     done = run_command("consistent4d", "export", "mesh", "nowhere.yml", "object.glb", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere.yml does not exist")
     assert "Traceback" not in done.stderr
