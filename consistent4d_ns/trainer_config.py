@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -166,9 +167,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten."""
         if not (self.reuses_folder or self.overwrite):
             raise InputError(
-                f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir {folder} to "
-                f"resume that run, or --overwrite True to replace it (with --load-config: set timestamp to "
-                f"'{TIMESTAMP}', or overwrite to true, in a copy of the file)."
+                f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir "
+                f"{shlex.quote(str(folder))} to resume that run, or --overwrite True to replace it (with "
+                f"--load-config: set timestamp to '{TIMESTAMP}', or overwrite to true, in a copy of the file)."
             )
 
     def enter_earlier_run(self, folder: Path) -> None:

@@ -84,7 +84,7 @@ def toy_frames(folder: Path) -> Path:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise InputError(
                 f"{folder} is not the toy of this demo, {TOY_FRAMES} frames of {TOY_SIZE} x {TOY_SIZE} pixels: move it "
-                f"away, give the demo another folder, or train on what is there with --data {folder}."
+                f"away, give the demo another folder, or train on what is there with --data {shlex.quote(str(folder))}."
             )
         write_sequence(
             folder, TOY_SIZE, TOY_FRAMES, progress=lambda jobs: progress(jobs, "Rendering the toy", len(jobs))

@@ -6,6 +6,7 @@ Unlike the original, which counts all entries of a folder as frames, files that 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +128,8 @@ def _no_frames(folder: Path, types: tuple[str, ...]) -> str:
     if types != STILL_TYPES:
         return f"{folder} holds no frames: give a video, or a folder of pictures (png, jpg, ...) that are numbered"
     if any(entry.suffix.lower() in PLAIN_TYPES for entry in folder.iterdir()):
-        return f"{folder} holds pictures without alpha: cut the object out with `consistent4d prepare {folder} OUT`"
+        command = f"consistent4d prepare {shlex.quote(str(folder))} OUT"
+        return f"{folder} holds pictures without alpha: cut the object out with `{command}`"
     return f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data"
 
 

@@ -21,7 +21,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import scratch_beside
+from consistent4d_ns.files.outputs import holds_something, scratch_beside
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {
@@ -78,8 +78,8 @@ def write_sequence(
         progress: Iterates over the list of images while they are rendered, for example showing a bar.
 
     Raises:
-        InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite,
-            or cannot be written (no permission, disk full).
+        InputError: `size` or `frames` out of range; `out` is a file, a dangling link, or not empty and not an
+            earlier toy to overwrite, or cannot be written (no permission, disk full).
     """
     if size not in SIZES:
         raise InputError(f"size {size}: give a number of pixels from {SIZES.start} to {SIZES.stop - 1}.")
@@ -153,9 +153,7 @@ def is_toy(folder: Path, size: int, frames: int) -> bool:
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder.")
-    if not out.exists() or not any(out.iterdir()):
+    if not holds_something(out):
         return
     if not overwrite:
         raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")

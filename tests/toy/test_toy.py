@@ -248,6 +248,13 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         write_sequence(tmp_path / "file")
     with pytest.raises(InputError, match=r"cannot write .*toy: .*make room, or give another place"):
         write_sequence(tmp_path / "file" / "toy")
+    for target in ("nowhere", "link"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        with pytest.raises(InputError, match=f"link is a link to {target}, which does not exist: give another folder"):
+            write_sequence(tmp_path / "link")
+    with pytest.raises(InputError, match=r"cannot write .*: File name too long; "):
+        write_sequence(tmp_path / ("x" * 300))
     assert not (tmp_path / "toy").exists()
 
 
