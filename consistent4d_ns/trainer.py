@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, cast
@@ -77,14 +78,32 @@ class Consistent4DTrainer(Trainer):
         close_logs()
         if is_main_process():
             self.folder_lock = TrainingLock(self.base_dir)
-        with end_on_interrupt("stopped before the first step."):
-            super().setup(test_mode)
+        try:
+            with end_on_interrupt("stopped before the first step."):
+                super().setup(test_mode)
+        except (InputError, SystemExit):
+            self.discard_folder()
+            raise
         for optimizer in self.optimizers.optimizers.values():
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
+
+    def discard_folder(self) -> None:
+        """Remove the run's folder, if it was made for this training, which does not begin; and those made around it."""
+        if not is_main_process():
+            return
+        if self.folder_lock is not None:
+            self.folder_lock.release()
+        close_logs()
+        run, *around = vars(self.config).pop("folders_made", ()) or (None,)
+        if run is not None:
+            shutil.rmtree(run, ignore_errors=True)
+        for folder in around:
+            with suppress(OSError):  # Something else is in it by now.
+                folder.rmdir()
 
     def _load_checkpoint(self) -> None:
         """Resume from the checkpoint that the configuration names, if any (in place of Nerfstudio 1.1.5's).

@@ -187,7 +187,7 @@ def test_trainings_that_start_in_the_same_second(config: Consistent4DTrainerConf
 def test_a_folder_is_claimed_by_one_process(tmp_path: Path):
     with ProcessPoolExecutor(4) as pool:
         claimed = list(pool.map(create_folder, [tmp_path / "a" / "b"] * 16))
-    assert claimed.count(True) == 1
+    assert [folders[0] for folders in claimed if folders] == [tmp_path / "a" / "b"]
 
 
 @pytest.mark.slow
@@ -355,6 +355,21 @@ def test_ctrl_c_while_loading(config: Consistent4DTrainerConfig, monkeypatch, ca
         train(config)
     assert raised.value.code == 130
     assert "stopped before the first step" in capsys.readouterr().out
+    assert not config.output_dir.exists()
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(config: Consistent4DTrainerConfig, tmp_path: Path):
+    """Neither its own nor those above it, unless they were there or hold something else."""
+    config.pipeline.datamanager.data = config.data = tmp_path / "frames"
+    config.data.mkdir()
+    with pytest.raises(InputError, match="holds no frames"):
+        train(deepcopy(config))
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    config.get_base_dir().mkdir(parents=True)
+    config.overwrite = True
+    with pytest.raises(InputError, match="holds no frames"):
+        train(config)
+    assert config.get_base_dir().is_dir()
 
 
 def test_resuming_with_another_model_is_one_line(config: Consistent4DTrainerConfig):

@@ -86,7 +86,8 @@ def list_frames(
         spacing = _file_spacing(path)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
     else:
-        raise InputError(f"{path} does not exist: give a folder of RGBA frames or one animated file with --data")
+        fault = "is neither a folder nor a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {fault}: give a folder of RGBA frames or one animated file with --data")
     indices = _choose(path, len(names), stride, count)
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
 
