@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import traceback
@@ -22,6 +24,12 @@ UNREAD = 141
 have."""
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals besides Ctrl-C that ask a program to end: a scheduler sends one, or a terminal that is closed."""
+REFUSALS = tuple(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOTDIR", "ENOSPC", "EDQUOT", "EIO", "ESTALE")
+    if hasattr(errno, name)
+)
+"""What a system answers about a path or its disk, which is no fault of a program. A missing file is not among them."""
 EXPORTER = "nerfstudio.scripts.exporter"
 """Module of `ns-export`."""
 EXPORTER_REMEDY = (
@@ -83,6 +91,8 @@ def line_of(error: BaseException) -> str | None:
         return f"Ended by {signal.Signals(error.number).name}."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted."
+    if isinstance(error, OSError) and error.errno in REFUSALS and isinstance(error.filename, (str, bytes)):
+        return f"error: {os.fsdecode(error.filename)}: {error.strerror}; give another path, or change what it leads to."
     if isinstance(error, AssertionError) and _module_of(error) == EXPORTER:
         return f"error: {EXPORTER_REMEDY}"
     return None

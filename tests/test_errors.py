@@ -26,6 +26,11 @@ ENDINGS = [
     (InputError("no frames: give some."), "error: no frames: give some.", 2),
     (KeyboardInterrupt(), "Interrupted.", 130),
     (Ended(15), "Ended by SIGTERM.", 143),
+    (
+        PermissionError(13, "no entry", b"a/b"),
+        "error: a/b: no entry; give another path, or change what it leads to.",
+        2,
+    ),
 ]
 
 
@@ -74,7 +79,7 @@ def test_nerfstudio_s_commands_end_in_one_line(
     error: BaseException, line: str, previous: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = uncaught(lambda: render_half(error))
-    assert code == (2 if isinstance(error, InputError) else None)
+    assert code == (None if isinstance(error, KeyboardInterrupt) else 2)
     *_, bar, last = capsys.readouterr().err.splitlines()
     assert bar.startswith("Rendering")
     assert last == line

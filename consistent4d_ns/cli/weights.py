@@ -98,6 +98,8 @@ class Convert:
         checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
         if not checkpoint.exists():
             raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
+        if not (checkpoint.is_file() or checkpoint.is_dir()):  # Reading a named pipe would wait for ever.
+            raise InputError(f"{checkpoint} is neither a file nor a folder: give a Zero123 checkpoint.")
         with new_folder(out, "weights convert", self.overwrite) as folder:
             announce(f"Reading {checkpoint}")
             from consistent4d_ns.guidance.conversion import read_prior, size_of, unet_format, write_prior
@@ -107,7 +109,7 @@ class Convert:
             check_space(out, size, ROOM)
             announce(f"Writing {shown_size(size)} to {out}")
             write_prior(networks, folder)
-        why = "" if unet == self.precision else ", as in the source, whose digits are fewer"
+        why = "" if unet == self.precision else " as in the source, which has no more digits"
         print(f"{out}: camera convention {networks.camera_convention}, UNet in {unet}{why}.")
         print(f"Use it with: --pipeline.guidance.prior {shlex.quote(str(out))}")
 

@@ -48,7 +48,7 @@ def test_videos_contact_sheet_and_figures(trainer, monkeypatch, capsys):
         assert (folder / name).exists()
     (folder / "contact_sheet.png").unlink()  # as where it could not be written, of which training warns
     demo.report(trainer)
-    assert "contact" not in capsys.readouterr().out
+    assert "contact sheet:" not in capsys.readouterr().out
 
 
 def test_frames_that_are_not_there_are_refused_first(tmp_path):

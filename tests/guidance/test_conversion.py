@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Literal
@@ -144,6 +145,10 @@ def refusal(action: Convert) -> str:
 def test_what_cannot_be_converted(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "does not exist: give a Zero123 checkpoint" in refusal(Convert(tmp_path / "none.ckpt", out))
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    assert "is neither a file nor a folder" in refusal(Convert(tmp_path / "pipe.ckpt", out))
+    (tmp_path / "empty.ckpt").touch()
+    assert "is an empty file (zero bytes): download it again" in refusal(Convert(tmp_path / "empty.ckpt", out))
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:-1000])
     assert f"{tmp_path / 'cut.ckpt'}: " in refusal(Convert(tmp_path / "cut.ckpt", out))
     (tmp_path / "pointer.ckpt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
@@ -184,7 +189,7 @@ def test_the_number_format_that_is_told_is_that_of_the_files(
     assert "UNet in fp16.\n" in capsys.readouterr().out
     weights(Convert(tmp_path / "half", tmp_path / "my copy", "fp32"))
     said = capsys.readouterr().out
-    assert "UNet in fp16, as in the source" in said
+    assert "UNet in fp16 as in the source" in said
     assert f"--pipeline.guidance.prior '{tmp_path / 'my copy'}'" in said
     assert load_networks(str(tmp_path / "my copy")).unet.dtype == torch.float16
 
