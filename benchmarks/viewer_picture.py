@@ -24,6 +24,11 @@ from consistent4d_ns.cli.ports import free_port
 
 PAGE = (1100, 965)
 """Width and height of the page in pixels."""
+AS_AT_FIRST = """() => {
+  document.activeElement.blur();
+  for (const element of document.querySelectorAll("*")) element.scrollTop = element.scrollLeft = 0;
+}"""
+"""Takes the focus away and scrolls everything back: clicking and typing have moved parts of the page."""
 WIDTH = 840
 """Width of the picture in pixels; it shows the page below its header."""
 RESOLUTION = 512
@@ -79,7 +84,8 @@ def take(port: int, options: Options) -> None:
 
 def save(page: Any, out: Path) -> None:
     """Write what a page shows below its header, shrunk to `WIDTH`."""
-    page.evaluate("document.activeElement.blur()")
+    page.evaluate(AS_AT_FIRST)
+    page.wait_for_timeout(1000)
     top = page.locator("canvas").last.bounding_box()["y"]
     box = {"x": 0, "y": top, "width": PAGE[0], "height": PAGE[1] - top}
     with Image.open(io.BytesIO(page.screenshot(clip=box))) as image:

@@ -204,16 +204,19 @@ class Consistent4DTrainerConfig(TrainerConfig):
         beside, original = super().get_checkpoint_dir(), super().get_base_dir() / self.relative_model_dir
         return beside if beside.is_dir() or not original.is_dir() else original
 
-    def open_in(self, folder: Path) -> None:
+    def open_in(self, folder: Path, data: Path | None = None) -> None:
         """Use what lies in `folder`, where this configuration's file is now; it may have been moved or copied.
 
-        Frames that are no longer where they were are looked for beside config.yml, and where they would be if they had
-        been moved along with the run.
+        Unless `data` names others, frames that are no longer where they were are looked for beside config.yml, and
+        where they would be if they had been moved along with the run.
         """
         if self.method_name is None:
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
         self.opened_in = folder = folder.expanduser().absolute()
+        if data is not None:
+            self.use_data(data.expanduser())
+            return
         data = self.frames_path
         if data is None or data.exists():
             return

@@ -106,6 +106,8 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
     if not overwrite:
         raise InputError(f"{path} is not empty: give another folder, or --overwrite to replace an earlier output.")
     try:
+        if not (path / MANIFEST).is_file():  # Reading a named pipe would wait for ever.
+            raise FileNotFoundError
         manifest = json.loads((path / MANIFEST).read_text())
         names = [str(name) for name in manifest["files"]]
         ours = manifest["written_by"] == f"{AUTHOR} {command}"

@@ -114,3 +114,14 @@ def test_camera_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     error = "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
     assert capsys.readouterr().err == error
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch would end the process with an error of its own."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert end_of("weights") == 2
+    assert capsys.readouterr().err.startswith("error: the current folder does not exist any more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,10 @@ def test_overwriting_spares_everything_but_an_earlier_toy(tmp_path: Path) -> Non
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"toy is not empty: .*--overwrite"):
         write_sequence(out, size=8, frames=2, samples_per_side=1)
+    shutil.rmtree(out / "eval_0")
+    (out / "eval_0").symlink_to(tmp_path)  # a link goes, what it leads to stays
     write_sequence(out, size=8, frames=2, samples_per_side=1, overwrite=True)
+    assert not (out / "eval_0").is_symlink()
     assert sorted(path.name for path in (out / "input").iterdir()) == ["0.png", "1.png"]
     assert (out / "notes.txt").read_text() == "mine"
 
@@ -243,6 +247,8 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         write_sequence(tmp_path / "toy", size=0)
     with pytest.raises(InputError, match="frames 1: a moving object needs at least 2"):
         write_sequence(tmp_path / "toy", frames=1)
+    with pytest.raises(InputError, match="frames 100000000000: give at most 10000"):
+        write_sequence(tmp_path / "toy", frames=10**11)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file: give a folder"):
         write_sequence(tmp_path / "file")
