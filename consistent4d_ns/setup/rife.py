@@ -108,7 +108,10 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
     # pip shows its own progress bar, if this is a terminal.
     output = None if sys.stdout.isatty() else subprocess.DEVNULL
-    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    # In the new folder: with -m, Python would take a pip.py of the current one for pip. What pip leaves there when it
+    # is killed is removed, too.
+    env = os.environ | {"TMPDIR": str(folder)}
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=folder, env=env)
     wheel = next(folder.glob("*.whl"), None)
     if result.returncode == 0 and wheel:
         return wheel

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,32 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
             os.kill(os.getpid(), number)
     finally:
         signal.signal(number, previous)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_what_a_command_has_started(tmp_path: Path) -> None:
+    """pip, which waits for an index that never answers; a pip.py in the current folder is not taken for it."""
+    if find_spec("pip") is None:
+        pytest.skip("needs pip")
+    (tmp_path / "pip.py").write_text("open('taken', 'w')")
+    (tmp_path / "temporary").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(60)
+        env = os.environ | {
+            "PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple",
+            "PIP_CONFIG_FILE": os.devnull,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "TMPDIR": str(tmp_path / "temporary"),
+        }
+        options = {"env": env, "cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*PROGRAM, "weights", "rife"], **options) as process:
+            connection, _ = index.accept()
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+            connection.settimeout(60)
+            while connection.recv(4096):  # what pip asked; then its end
+                pass
+    assert said.splitlines()[-1] == "Ended by SIGTERM."
+    assert process.returncode == 143
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not (tmp_path / "taken").exists()
