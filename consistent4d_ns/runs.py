@@ -116,8 +116,12 @@ def _parts(config: Any) -> Iterator[Any]:
             yield from [part] if isinstance(part, enum.Enum) else _parts(part)
 
 
-def read_config(path: Path) -> Consistent4DTrainerConfig:
+def read_config(path: Path, data: Path | None = None) -> Consistent4DTrainerConfig:
     """The configuration of a run, by its `config.yml` or its folder, set to use what lies beside it.
+
+    Args:
+        path: The file or folder.
+        data: Frames to use in place of those that the configuration names.
 
     Raises:
         InputError: no such file, not a configuration, or that of another method.
@@ -138,7 +142,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as a configuration ({reason}): {REMEDY}.") from error
-    config.open_in(path.parent)
+    config.open_in(path.parent, data)
     return config
 
 
@@ -167,9 +171,7 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     Raises:
         InputError: configuration, checkpoint or frames cannot be used.
     """
-    config = read_config(path)
-    if data is not None:
-        config.use_data(data.expanduser())
+    config = read_config(path, data)
     frames = config.frames_path
     if data is None and frames is not None and not frames.exists():
         raise InputError(f"the frames of this run are no longer at {frames}: say with --data where they are.")
