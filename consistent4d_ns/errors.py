@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 
 FAILED = 1
 """Exit code of a command that an `InputError` ended."""
@@ -65,6 +67,23 @@ def one_line_endings() -> Iterator[None]:
         close_progress_bars(error)
         print(line, file=sys.stderr)
         raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED) from None
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block only: raised inside of some compiled libraries, it would abort."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    held: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: held.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held:
+        previous(signal.SIGINT, held[-1])
 
 
 def _nobody_reads() -> bool:

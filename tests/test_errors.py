@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from consistent4d_ns.errors import (
     EXPORTER_REMEDY,
     InputError,
     hide_nerfstudio_warnings,
+    interrupts_held,
     line_of,
     one_line_endings,
     show_input_errors_in_one_line,
@@ -26,6 +28,21 @@ ENDINGS = [
     (InputError("no frames: give some."), "error: no frames: give some.", 1),
     (KeyboardInterrupt(), "Interrupted.", 130),
 ]
+
+
+def test_an_interrupt_is_held_until_the_end_of_a_block():
+    done = []
+
+    def work() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def write_half(frames: Iterable[int], error: BaseException) -> None:

@@ -84,6 +84,8 @@ def list_frames(
     elif path.is_file():
         spacing = _file_spacing(path)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
+    elif path.exists():
+        raise InputError(f"{path} is neither a folder nor a file: give a folder of frames or one animated file")
     else:
         raise InputError(f"{path} does not exist: give a folder of RGBA frames or one animated file with --data")
     indices = _choose(path, len(names), stride, count)

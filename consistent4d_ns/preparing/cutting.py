@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from consistent4d_ns.data.images import premultiply, resize_area
-from consistent4d_ns.data.parts import numbered
+from consistent4d_ns.data.parts import largest_part
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.preparing.cropping import Square, box_of, crop_track, square_around, union
 from consistent4d_ns.preparing.foreground import Foreground
@@ -200,7 +200,7 @@ def _refined(windows: Sequence[Window], seconds: Sequence[float], progress: Prog
         soft = cv2.resize(soft, window.soft.shape[::-1], interpolation=cv2.INTER_CUBIC)
         inside = np.zeros(soft.shape, bool)
         inside[window.inside] = True
-        mask = without_holes(_largest_part((soft > 0.5) & inside))
+        mask = without_holes(largest_part((soft > 0.5) & inside))
         if not mask.any():
             raise InputError(
                 f"the object is lost in the frame at {second:.2f} s: leave it out with --start and --end, or give "
@@ -213,14 +213,6 @@ def _refined(windows: Sequence[Window], seconds: Sequence[float], progress: Prog
 def _bytes(values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
     """Values in [0, 1] as bytes, which take a quarter of the memory."""
     return (values.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The largest connected part."""
-    parts = numbered(mask)
-    areas = np.bincount(parts.ravel())
-    areas[0] = 0
-    return (parts == areas.argmax()) & mask
 
 
 def _matted(window: Window, exact: bool) -> CutOut:

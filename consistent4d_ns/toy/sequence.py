@@ -144,11 +144,8 @@ def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progr
 
 def is_toy(folder: Path, size: int, frames: int) -> bool:
     """Whether a folder holds a whole toy of this size and number of frames."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        is_same = (meta["name"], meta["frames"], meta["resolution"]) == (NAME, frames, [size, size])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    meta = _metadata_of(folder)
+    is_same = meta.get("frames") == frames and meta.get("resolution") == [size, size]
     return is_same and all((folder / view / f"{frames - 1}.png").is_file() for view in VIEWS)
 
 
@@ -159,15 +156,17 @@ def _check_free(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")
-    if not _is_toy(out):
+    if not _metadata_of(out):
         raise InputError(f"{out} holds files that are not an earlier toy, so nothing is replaced: give another folder.")
 
 
-def _is_toy(out: Path) -> bool:
+def _metadata_of(folder: Path) -> dict[str, Any]:
+    """Contents of the meta.json of a toy; empty where there is none, or it is something else's."""
     try:
-        return json.loads((out / "meta.json").read_text())["name"] == NAME
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        meta = json.loads((folder / "meta.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return meta if isinstance(meta, dict) and meta.get("name") == NAME else {}
 
 
 def _replace(source: Path, target: Path) -> None:
