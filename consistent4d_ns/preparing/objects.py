@@ -53,7 +53,7 @@ class Hint:
         return "at --point" if self.point is not None else "in --box"
 
     def region(self, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
-        """Rows and columns, at least one of each, that it means in a map of this height and width; None if not given."""
+        """Rows and columns, at least one each, that it means in a map of this height and width; None if not given."""
         if not self.given:
             return None
         left, top, right, bottom = self.box or 2 * self.point  # type: ignore[operator]
