@@ -216,10 +216,11 @@ def _bytes(values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
 
 
 def _matted(window: Window, exact: bool) -> CutOut:
-    """The object of a window; an alpha channel is kept if it is `exact`."""
-    soft = window.soft / np.float32(255)
-    straight = np.dstack((window.rgb / np.float32(255), soft)) if exact else cut_out(window.rgb, soft)
-    return CutOut(window.square, _bytes(straight), window.touches_border())
+    """The object of a window, inside of the picture; an alpha channel is kept if it is `exact`."""
+    rgb, soft = window.rgb[window.inside], window.soft[window.inside] / np.float32(255)
+    rgba = np.zeros((*window.soft.shape, 4), np.uint8)
+    rgba[window.inside] = _bytes(np.dstack((rgb / np.float32(255), soft)) if exact else cut_out(rgb, soft))
+    return CutOut(window.square, rgba, window.touches_border())
 
 
 def _crop_of_windows(cut_outs: Sequence[CutOut], options: PictureOptions) -> tuple[int, Square]:

@@ -159,6 +159,20 @@ def test_an_object_that_leaves_the_picture(tmp_path: Path, capsys: pytest.Captur
     assert "touches the border of the picture in 3 of 6 frames" in " ".join(capsys.readouterr().out.split())
 
 
+@needs_matting
+def test_a_matte_ends_where_the_picture_ends(tmp_path: Path) -> None:
+    alpha = discs(2, left=110, radius=24)
+    source = plain_video(tmp_path / "clip.mp4", over(alpha, np.full((96, 128, 3), (20, 230, 30), np.uint8)))
+    record = prepare(source, tmp_path / "out", "--key", "#14e61e")
+    left, _, side = record["frames"][0]["crop"]
+    rgba = np.array(Image.open(tmp_path / "out" / "0.png"))
+    assert len(rgba) == side
+    edge = round(128 - left)
+    middle = rgba[len(rgba) // 2, :, 3]
+    assert (middle[edge - 8 : edge] > 250).all()
+    assert not rgba[:, edge:, 3].any()
+
+
 def test_frames_without_the_object_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alpha = discs(5)
     alpha[1] = 0
