@@ -10,24 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 SURE = 0.25
 """How sure a network may be of the object where something is still taken for background."""
 OTHERS = 15
 """Frames, evenly spread over the clip, that are laid over each one."""
-SEEN = 2
+SEEN = 2.0
 """How often the background has to be seen at a pixel."""
 NOISE = 5.0
 """Standard deviation of the noise of a video, in 8-bit steps."""
 USUAL, STEEP = 2.0, 1.5
 """Difference from the background, in standard deviations, that speaks neither for nor against it; and how fast it
 begins to speak."""
-
-UNKNOWN = 999
-"""Stands for a colour where the background is not seen; larger than all."""
-TO_DEVIATION = 1.48
-"""Standard deviation of a normal distribution per median absolute deviation."""
 
 Colours = Sequence[UInt8[np.ndarray, "h w 3"]]
 Maps = Sequence[Float32[np.ndarray, "h w"]]
@@ -81,39 +76,29 @@ def _evidence(images: Colours, sure: Maps, motions: Sequence[Motion], i: int) ->
     """Evidence in one frame."""
     import cv2
 
-    middle, deviation, seen = _background(images, sure, motions, i)
-    squares = np.square(images[i] - middle) / (deviation**2 + NOISE**2)
+    mean, variance, seen = _background(images, sure, motions, i)
+    squares = np.square(images[i] - mean) / (variance + NOISE**2)
     difference = cv2.GaussianBlur(np.sqrt(squares.mean(axis=-1)), (0, 0), 1.0)
     return np.where(seen >= SEEN, np.tanh((difference - USUAL) / STEEP), 0).astype(np.float32)
 
 
 def _background(
     images: Colours, sure: Maps, motions: Sequence[Motion], i: int
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w 3"], Int64[np.ndarray, "h w"]]:
-    """The background of a frame as the others show it, its standard deviation, and in how many it is seen.
-
-    Both are medians, so that a part of the object that is taken for background in some frames does not count.
-    """
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Mean and variance of the background of a frame as the others show it, and in how many it is seen."""
     import cv2
 
     height, width = sure[i].shape
+    total, squares = np.zeros((2, height, width, 3), np.float32)
+    seen = np.zeros((height, width, 1), np.float32)
     others = np.unique(np.linspace(0, len(images) - 1, OTHERS + 1).round().astype(int))
-    colours = []
     for j in others[others != i]:
         here = (motions[i] @ np.linalg.inv(motions[j]))[:2]
-        outside = (cv2.dilate(sure[j], np.ones((5, 5), np.uint8)) < SURE).astype(np.uint8)
-        known = cv2.warpAffine(outside, here, (width, height), flags=cv2.INTER_NEAREST)
-        colour = cv2.warpAffine(images[j], here, (width, height), flags=cv2.INTER_LINEAR).astype(np.int16)
-        colour[known == 0] = UNKNOWN
-        colours.append(colour)
-    stack = np.stack(colours)
-    seen = (stack[..., 0] != UNKNOWN).sum(axis=0)
-    middle = _median(stack, seen)
-    deviations = np.where(stack == UNKNOWN, UNKNOWN, np.abs(stack - middle))
-    return middle.astype(np.float32), (TO_DEVIATION * _median(deviations, seen)).astype(np.float32), seen
-
-
-def _median(values: Int16[np.ndarray, "n h w 3"], count: Int64[np.ndarray, "h w"]) -> Int16[np.ndarray, "h w 3"]:
-    """The lower median of the first `count` of the sorted values of each pixel; the others are unknown."""
-    place = np.maximum((count - 1) // 2, 0)[None, ..., None]
-    return np.take_along_axis(np.sort(values, axis=0), np.broadcast_to(place, (1, *values.shape[1:])), axis=0)[0]
+        outside = (cv2.dilate(sure[j], np.ones((5, 5), np.uint8)) < SURE).astype(np.float32)
+        weight = cv2.warpAffine(outside, here, (width, height), flags=cv2.INTER_NEAREST)[..., None]
+        colour = cv2.warpAffine(images[j], here, (width, height), flags=cv2.INTER_LINEAR).astype(np.float32)
+        total += weight * colour
+        squares += weight * colour**2
+        seen += weight
+    mean = total / np.maximum(seen, 1e-6)
+    return mean, np.maximum(squares / np.maximum(seen, 1e-6) - mean**2, 0), seen[..., 0]
