@@ -3,18 +3,24 @@
     consistent4d toy toy
     python -m benchmarks.prepared toy --raw raw_with_background
     python -m benchmarks.prepared toy --long 600
+    python -m benchmarks.prepared toy --sequences prepared
+    python -m benchmarks.four_d --data toy prepared/photo0 --variants preset --out training.json
 
 The toy is laid over backgrounds that pan: procedural ones that look like a photo (a sky, a ground, blurred bushes, a
 texture and noise), and patterns of the toy's own colours. Each becomes a video, and the video frames, without a hand.
 `--raw` adds pictures whose background is still there under alpha 0, each as a clip of one frame. Reported is the mean
 intersection over union of alpha above 0.5 and, over the pixels of both mattes, the mean difference of alpha and of the
 picture on white, in 8-bit steps. `--long` makes a clip of 3840 x 2160 pixels of that many seconds instead.
+
+`--sequences` keeps a copy of the toy for each background, with prepared frames, put back where they were in the video,
+in place of the true ones of the input view. Training on it and on the toy shows what the errors of the masks cost.
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,6 +53,8 @@ class Options:
     """Folder of RGBA pictures whose colours under alpha 0 are those of the background."""
     long: float | None = None
     """Measure memory and time on a clip of this many seconds instead."""
+    sequences: Path | None = None
+    """New folder for copies of the toy whose input view is prepared."""
     keep: Path | None = None
     """Folder in which videos and results stay."""
 
@@ -159,6 +167,23 @@ def compare(folder: Path, truth: UInt8[np.ndarray, "n h w 4"]) -> str:
     )
 
 
+def write_sequence(toy: Path, prepared: Path, size: tuple[int, ...], out: Path) -> None:
+    """A copy of the toy whose input view are prepared frames, where they were in the source.
+
+    Raises:
+        ValueError: Not every frame was prepared.
+    """
+    shutil.copytree(toy, out, ignore=shutil.ignore_patterns("input"))
+    (out / "input").mkdir()
+    count = 0
+    for i, rgba in put_back(prepared, *size):
+        straight = np.concatenate((rgba[..., :3] / np.maximum(rgba[..., 3:], 1e-6), rgba[..., 3:]), axis=-1).clip(0, 1)
+        Image.fromarray((straight * 255 + 0.5).astype(np.uint8)).save(out / "input" / f"{i}.png")
+        count += 1
+    if count != len(list((toy / "input").glob("*.png"))):
+        raise ValueError(f"{prepared} lacks frames of {toy}, so that they cannot be compared")
+
+
 def measure_toy(options: Options, folder: Path) -> None:
     """The toy over backgrounds."""
     paths = sorted((options.toy / "input").glob("*.png"), key=lambda path: int(path.stem))
@@ -173,6 +198,8 @@ def measure_toy(options: Options, folder: Path) -> None:
             write_video(video, over(frames, background))
             prepare(video, out)
             print(f"{video.name:24} {compare(out, frames)}", flush=True)
+            if options.sequences is not None:
+                write_sequence(options.toy, out, frames.shape[1:3], options.sequences / out.name)
 
 
 def measure_raw(folder: Path, raw: Path) -> None:

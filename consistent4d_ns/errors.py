@@ -6,8 +6,11 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -81,6 +84,29 @@ def show_input_errors_in_one_line() -> None:
 
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C and the signals of `ENDING` take effect at the end of the block only.
+
+    Raised inside of some compiled libraries, they would abort the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    held: list[tuple[int, FrameType | None]] = []
+    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in raising:
+        signal.signal(number, lambda *arrived: held.append(arrived))
+    try:
+        yield
+    finally:
+        for number, handler in raising.items():
+            signal.signal(number, handler)
+    for number, frame in held[:1]:
+        raising[number](number, frame)
 
 
 def line_of(error: BaseException) -> str | None:

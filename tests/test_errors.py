@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +12,14 @@ from unittest import mock
 
 import pytest
 
+from consistent4d_ns.cli.endings import signals_raised
 from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.errors import (
     EXPORTER_REMEDY,
     Ended,
     InputError,
     hide_nerfstudio_warnings,
+    interrupts_held,
     line_of,
     show_input_errors_in_one_line,
 )
@@ -32,6 +35,23 @@ ENDINGS = [
         2,
     ),
 ]
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Ended)])
+def test_a_signal_is_held_until_the_end_of_a_block(number: signal.Signals, error: type[BaseException]):
+    done = []
+
+    def work() -> None:
+        with interrupts_held():
+            signal.raise_signal(number)
+            done.append(True)
+
+    with signals_raised():
+        with pytest.raises(error):
+            work()
+        assert done
+        with pytest.raises(error):
+            signal.raise_signal(number)
 
 
 def write_half(frames: Iterable[int], error: BaseException) -> None:

@@ -106,11 +106,16 @@ def gpu_line(machine: Machine, index: int) -> str:
 
 
 def package_rows(packages: Sequence[Package]) -> list[tuple[str, str, str]]:
-    """Packages that matter most, and those that do not fit."""
+    """Packages that matter most, those of extras, and those that do not fit."""
     from consistent4d_ns.setup.software import SHOWN
 
-    shown = [package for package in packages if package.name in SHOWN or not package.fits]
-    return [(package.name, package.installed or "none", package.known or "") for package in shown]
+    shown = [package for package in packages if package.name in SHOWN or package.extra or not package.fits]
+    return [(package.name, package.installed or _none(package), package.known or "") for package in shown]
+
+
+def _none(package: Package) -> str:
+    """What to say of a package that is not installed."""
+    return f"none (extra {package.extra})" if package.extra else "none"
 
 
 def weight_rows(weights: Sequence[Found]) -> list[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,9 +60,10 @@ def prepare(
     announce(f"Opening {source}")
     from consistent4d_ns.preparing import steps
 
-    result = steps.prepare(source, out, options, overwrite, progress, serve, estimated_elevation)
-    print(f"{out}: {result.frames} frames of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
-    print(f"Look at {out / 'preview.png'}, then: ns-train consistent4d-mini --data {out}")
+    result = steps.prepare(source, out, options, overwrite, progress, estimated_elevation, serve)
+    frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
+    print(f"{out}: {frames} of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
+    print(f"Look at {out / 'preview.png'}, then: ns-train consistent4d-mini --data {shlex.quote(str(out))}")
 
 
 def reviewer(port: int | None) -> Callable[[Preparation], None]:

@@ -16,6 +16,14 @@ def large_parts(inside: Bool[np.ndarray, "*grid"], share: float) -> Bool[np.ndar
     return (volumes >= share * volumes.max())[parts] & inside
 
 
+def largest_part(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
+    """The connected part of the largest volume; of several that are equally large, the first."""
+    parts = numbered(inside)
+    volumes = np.bincount(parts.ravel())
+    volumes[0] = 0
+    return (parts == volumes.argmax()) & inside
+
+
 def reaching_the_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """The connected parts of an image's mask that touch its border."""
     parts = numbered(mask)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from consistent4d_ns.data.images import premultiply, resize_area
-from consistent4d_ns.data.parts import numbered
+from consistent4d_ns.data.parts import largest_part
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.preparing.cropping import Square, box_of, crop_track, square_around, union
 from consistent4d_ns.preparing.foreground import Foreground
@@ -200,7 +200,7 @@ def _refined(windows: Sequence[Window], seconds: Sequence[float], progress: Prog
         soft = cv2.resize(soft, window.soft.shape[::-1], interpolation=cv2.INTER_CUBIC)
         inside = np.zeros(soft.shape, bool)
         inside[window.inside] = True
-        mask = without_holes(_largest_part((soft > 0.5) & inside))
+        mask = without_holes(largest_part((soft > 0.5) & inside))
         if not mask.any():
             raise InputError(
                 f"the object is lost in the frame at {second:.2f} s: leave it out with --start and --end, or give "
@@ -215,19 +215,12 @@ def _bytes(values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
     return (values.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The largest connected part."""
-    parts = numbered(mask)
-    areas = np.bincount(parts.ravel())
-    areas[0] = 0
-    return (parts == areas.argmax()) & mask
-
-
 def _matted(window: Window, exact: bool) -> CutOut:
-    """The object of a window; an alpha channel is kept if it is `exact`."""
-    soft = window.soft / np.float32(255)
-    straight = np.dstack((window.rgb / np.float32(255), soft)) if exact else cut_out(window.rgb, soft)
-    return CutOut(window.square, _bytes(straight), window.touches_border())
+    """The object of a window, inside of the picture; an alpha channel is kept if it is `exact`."""
+    rgb, soft = window.rgb[window.inside], window.soft[window.inside] / np.float32(255)
+    rgba = np.zeros((*window.soft.shape, 4), np.uint8)
+    rgba[window.inside] = _bytes(np.dstack((rgb / np.float32(255), soft)) if exact else cut_out(rgb, soft))
+    return CutOut(window.square, rgba, window.touches_border())
 
 
 def _crop_of_windows(cut_outs: Sequence[CutOut], options: PictureOptions) -> tuple[int, Square]:

@@ -15,6 +15,7 @@ from consistent4d_ns.preparing.clip import Clip
 from consistent4d_ns.preparing.keying import key_matte, parse_colour
 from consistent4d_ns.preparing.layouts import Layout
 from consistent4d_ns.preparing.masks import Masks, are_numbered, chosen_number, open_masks
+from consistent4d_ns.preparing.objects import Hint
 from consistent4d_ns.preparing.options import ObjectOptions
 
 Kind: TypeAlias = Literal["alpha", "masks", "key", "network"]
@@ -103,10 +104,5 @@ def _numbered(foreground: Foreground, options: ObjectOptions) -> Foreground:
         if options.object is not None:
             raise InputError(f"{masks.source} holds masks of brightness, not of numbers: leave out --object")
         return foreground
-    point = None
-    if options.point is not None:
-        height, width = thinned[0].shape
-        column = int(options.point[0] * width / foreground.clip.size[1])
-        row = int(options.point[1] * height / foreground.clip.size[0])
-        point = (min(max(row, 0), height - 1), min(max(column, 0), width - 1))
-    return replace(foreground, number=chosen_number(thinned, options.object, point, masks.source))
+    hint = Hint(options.point, options.box).scaled(max(thinned[0].shape) / max(foreground.clip.size))
+    return replace(foreground, number=chosen_number(thinned, options.object, hint, masks.source))

@@ -17,6 +17,7 @@ from consistent4d_ns.data.videos import VIDEO_TYPES
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.preparing.clip import Clip, read_frames
 from consistent4d_ns.preparing.layouts import MASK_TYPES
+from consistent4d_ns.preparing.objects import Hint, most_frequent
 
 MOST_OBJECTS = 64
 """Largest value in masks up to which values are numbers of objects; in brighter ones they are brightness."""
@@ -105,15 +106,13 @@ def are_numbered(masks: Sequence[UInt8[np.ndarray, "h w"]]) -> bool:
     return max(int(mask.max()) for mask in masks) <= MOST_OBJECTS
 
 
-def chosen_number(
-    masks: Sequence[UInt8[np.ndarray, "h w"]], number: int | None, point: tuple[int, int] | None, source: Path
-) -> int:
-    """The number of the object that is meant: the one asked for, the one at a point, or that of the largest area.
+def chosen_number(masks: Sequence[UInt8[np.ndarray, "h w"]], number: int | None, hint: Hint, source: Path) -> int:
+    """The number of the object that is meant: the one asked for, the one that is hinted at, or the largest one.
 
     Args:
         masks: Numbers of objects, one array per frame.
         number: The number asked for.
-        point: Row and column in the first mask.
+        hint: Where it is in the first mask.
         source: Where the masks come from, for messages.
 
     Raises:
@@ -121,12 +120,13 @@ def chosen_number(
     """
     areas = np.sum([np.bincount(mask.ravel(), minlength=256) for mask in masks], axis=0)
     present = [value for value in range(1, 256) if areas[value]]
-    if number is None and point is not None:
-        number = int(masks[0][point]) or None
-        if number is None:
-            raise InputError(f"{source} has no object at the point in the first chosen frame: give another --point")
+    region = hint.region(masks[0].shape)
     if not present:
         raise InputError(f"{source} marks no object in any chosen frame: give other masks")
+    if region is not None:
+        number = most_frequent(masks[0][region])
+        if not number:
+            raise InputError(f"{source} has no object {hint.place} in the first chosen frame: give another place")
     if number is None:
         return max(present, key=lambda value: areas[value])
     if number not in present:

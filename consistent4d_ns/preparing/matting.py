@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.preparing.segmentation import INSTALL
+from consistent4d_ns.preparing.segmentation import INSTALL, imported
 
 BAND = 0.012
 """Half the width of the border in which the matte is estimated, as a share of the square root of the object's area."""
@@ -20,9 +20,10 @@ MARGIN = 8
 
 
 def check_matting() -> None:
-    """Raises: InputError: the library for mattes is not installed."""
+    """Raises: InputError: the library for mattes is not installed, or broken."""
     if find_spec("pymatting") is None:
         raise InputError(f"cutting an object out needs the extra `prepare`: {INSTALL}; or give frames with alpha")
+    imported("pymatting")
 
 
 def cut_out(rgb: UInt8[np.ndarray, "h w 3"], soft: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 4"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Shaped
 
-from consistent4d_ns.data.parts import numbered
+from consistent4d_ns.data.parts import large_parts, numbered
 from consistent4d_ns.errors import InputError
 
 SMALLEST = 2e-4
@@ -46,6 +47,24 @@ class Hint:
         """Whether there is one."""
         return self.point is not None or self.box is not None
 
+    @property
+    def place(self) -> str:
+        """Where it points, in words."""
+        return "at --point" if self.point is not None else "in --box"
+
+    def region(self, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Rows and columns, at least one each, that it means in a map of this height and width; None if not given."""
+        if not self.given:
+            return None
+        left, top, right, bottom = self.box or 2 * self.point  # type: ignore[operator]
+        return _span(top, bottom, shape[0]), _span(left, right, shape[1])
+
+
+def _span(first: float, last: float, length: int) -> slice:
+    """The pixels that a stretch touches, at least one, out of `length`."""
+    start = math.floor(min(max(first, 0), length - 1))
+    return slice(start, max(math.ceil(min(last, length)), start + 1))
+
 
 def track_object(masks: Sequence[Mask], hint: Hint) -> list[Mask]:
     """The object in each frame: one connected part, or none.
@@ -71,10 +90,7 @@ def track_object(masks: Sequence[Mask], hint: Hint) -> list[Mask]:
 
 def with_satellites(mask: Mask) -> Mask:
     """A user's own mask without specks."""
-    parts = numbered(mask)
-    areas = np.bincount(parts.ravel())
-    areas[0] = 0
-    return (areas >= SATELLITE * areas.max())[parts] & mask
+    return large_parts(mask, SATELLITE)
 
 
 def _parts(mask: Mask) -> Labels:
@@ -95,24 +111,21 @@ def _hinted(parts: Labels, hint: Hint) -> int | None:
     Raises:
         InputError: There is none.
     """
-    height, width = parts.shape
-    if hint.point is not None:
-        x, y = (int(value) for value in hint.point)
-        if not (0 <= x < width and 0 <= y < height):
-            raise InputError("--point lies outside of the first chosen frame: give x and y in its pixels.")
-        if not parts[y, x]:
-            raise InputError(
-                "no object was found at --point in the first chosen frame: give --box around it, or --masks."
-            )
-        return int(parts[y, x])
-    if hint.box is not None:
-        left, top, right, bottom = (max(round(value), 0) for value in hint.box)
-        counts = np.bincount(parts[top:bottom, left:right].ravel(), minlength=1)
-        counts[0] = 0
-        if not counts.any():
-            raise InputError("no object was found in --box in the first chosen frame: give another box, or --masks.")
-        return int(counts.argmax())
-    return None
+    region = hint.region(parts.shape)
+    if region is None:
+        return None
+    number = most_frequent(parts[region])
+    if not number:
+        other = "a --box around it" if hint.point is not None else "another box"
+        raise InputError(f"no object was found {hint.place} in the first chosen frame: give {other}, or --masks.")
+    return number
+
+
+def most_frequent(numbers: Shaped[np.ndarray, "h w"]) -> int:
+    """The number above 0 that most pixels have; 0 where there is none."""
+    counts = np.bincount(numbers.ravel(), minlength=1)
+    counts[0] = 0
+    return int(counts.argmax())
 
 
 def _largest_track(labelled: Sequence[Labels]) -> list[int]:

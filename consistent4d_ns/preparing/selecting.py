@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -39,11 +40,7 @@ def choose(seconds: Sequence[float], options: SelectionOptions, source: str) -> 
             "give another --start or --end"
         )
     times = [seconds[i] for i in inside]
-    if options.fps is None:
-        wanted = evenly(times[0], times[-1], options.frames)
-    else:
-        count = int((times[-1] - times[0]) * options.fps + ROUNDING) + 1
-        wanted = [times[0] + k / options.fps for k in range(min(count, MOST_FRAMES + 1))]
+    wanted = evenly(times[0], times[-1], options.frames) if options.fps is None else at_rate(times, options.fps)
     chosen = sorted({inside[nearest(times, time)] for time in wanted})
     if len(chosen) > MOST_FRAMES:
         raise InputError(f"--fps {options.fps:g} takes more than {MOST_FRAMES} frames of {source}: give a lower one.")
@@ -53,6 +50,14 @@ def choose(seconds: Sequence[float], options: SelectionOptions, source: str) -> 
 def evenly(first: float, last: float, count: int) -> list[float]:
     """Times from the first to the last; the first alone if there is one."""
     return [first + (last - first) * k / max(count - 1, 1) for k in range(count)]
+
+
+def at_rate(times: Sequence[float], rate: float) -> list[float]:
+    """Times at a rate from the first frame on, of which only those matter that are next to a frame."""
+    places = [(time - times[0]) * rate for time in times]
+    last = int(places[-1] + ROUNDING)
+    ticks = {min(tick, last) for place in places for tick in (math.floor(place), math.ceil(place))}
+    return [times[0] + tick / rate for tick in sorted(ticks)]
 
 
 def nearest(times: Sequence[float], time: float) -> int:

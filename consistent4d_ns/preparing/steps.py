@@ -23,6 +23,15 @@ SOURCES = {"alpha": "its alpha channel", "masks": "masks", "key": "the key colou
 """What tells the object from the background, in words."""
 
 
+NO_BACKGROUND = {
+    "alpha": "make its background transparent, or save it without alpha, so that the object is looked for",
+    "masks": "give masks that are dark where the background is",
+    "key": "no pixel has the colour of --key; give the one that its background has",
+    "network": "give frames in which the background is seen, or --masks",
+}
+"""What to do where nothing is background, for each source of knowledge."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What was prepared."""
@@ -40,8 +49,8 @@ def prepare(
     options: PrepareOptions,
     overwrite: bool,
     progress: Progress,
+    estimate: Callable[[Sequence[Cut]], float],
     review: Callable[[Preparation], None] | None = None,
-    estimate: Callable[[Sequence[Cut]], float] | None = None,
 ) -> Result:
     """Cut an object out of a video and write its frames.
 
@@ -51,8 +60,8 @@ def prepare(
         options: What is asked for.
         overwrite: Replace frames that were prepared earlier.
         progress: Shows how far each step is.
-        review: Called with the result before it is written; may change its options.
         estimate: Estimates the elevation of the camera in degrees, where the options ask for that.
+        review: Called with the result before it is written; may change its options.
 
     Raises:
         InputError: The source, an option or the output cannot be used, or no object is found.
@@ -66,7 +75,6 @@ def prepare(
         warn_of_borders(cuts, preparation.seen.clip)
         elevation = preparation.options.picture.elevation
         if elevation == "auto":
-            assert estimate is not None
             elevation = estimate(cuts)
         write(folder, source, preparation.options, elevation, preparation.seen, preparation.located, cuts)
     seconds = preparation.seen.clip.seconds
@@ -104,6 +112,7 @@ class Preparation:
             InputError: No object is found with them; then everything stays as it was.
         """
         options.check()
+        options.object.check_inside(self._foreground.clip.size)
         if options.object != self.options.object:
             self._cut(options)
         else:
@@ -127,6 +136,7 @@ def open_source(source: Path, options: PrepareOptions) -> tuple[Foreground, Segm
     """
     layout = find_layout(source)
     clip = open_clip(layout.frames, options.selection, layout.ending)
+    options.object.check_inside(clip.size)
     foreground = find_foreground(clip, layout, options.object)
     if foreground.kind != "alpha":
         check_matting()
@@ -147,6 +157,8 @@ def found(foreground: Foreground, located: Located) -> tuple[Foreground, Located
     """
     seen = located.seen()
     clip = foreground.clip
+    if all(mask.all() for mask in located.masks):
+        raise InputError(f"{clip.frames.source} shows nothing but object: {NO_BACKGROUND[foreground.kind]}")
     if not seen:
         raise InputError(
             f"{clip.frames.source} shows no object in the chosen frames: give another --start and --end, a lower "
@@ -164,7 +176,12 @@ def found(foreground: Foreground, located: Located) -> tuple[Foreground, Located
 def warn_of_borders(cuts: Sequence[Cut], clip: Clip) -> None:
     """Say in how many frames the object leaves the picture."""
     touching = [i for i, one in enumerate(cuts) if one.touches_border]
-    if touching:
+    if len(touching) == len(cuts):
+        warn(
+            "the object touches the border of the picture in all frames: look at preview.png, whether background was "
+            "kept or a part of the object is missing"
+        )
+    elif touching:
         warn(
             f"the object touches the border of the picture in {len(touching)} of {len(cuts)} frames (the first at "
             f"{clip.seconds[touching[0]]:.2f} s), where a part of it may be missing: choose other times with --start "

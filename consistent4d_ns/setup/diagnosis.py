@@ -53,7 +53,7 @@ def _of_packages(packages: Sequence[Package]) -> Iterator[Problem]:
         if not package.fits:
             state = f"{package.installed} is installed" if package.installed else "is not installed"
             what = f"{package.name} {state}, {package.required or 'any version'} is required"
-            yield Problem(what, f"pip install '{package.name}{package.required}'", ALL)
+            yield Problem(what, f"pip install '{package.name}{package.required}'", () if package.extra else ALL)
 
 
 def _of_registration(machine: Machine) -> Iterator[Problem]:

@@ -14,6 +14,8 @@ NAME = "consistent4d_ns"
 """This package."""
 SHOWN = ("torch", "triton", "nerfstudio", "diffusers", "transformers", "huggingface_hub", "av", "viser", "numpy")
 """Packages that are shown even if nothing is wrong with them."""
+EXTRAS = ("prepare",)
+"""Extras of this package whose packages are shown, too."""
 PACKAGE = Path(__file__).parents[1]
 CONSTRAINTS = (PACKAGE / "constraints.txt", PACKAGE.parent / "constraints.txt")
 """Where the list of versions that work together is: in an installed package, and in a clone of the repository."""
@@ -31,20 +33,25 @@ class Package:
     """The versions that are required; None for a package that is not needed."""
     known: str | None
     """The version that was seen to work together with the others."""
+    extra: str | None = None
+    """The extra that needs it, if none of the presets does."""
 
     @property
     def fits(self) -> bool:
-        """Whether a required version is installed."""
+        """Whether a required version is installed; what only an extra needs may be missing."""
         if self.required is None:
             return True
         if self.installed is None:
-            return False
+            return self.extra is not None
         return Requirement(self.name + self.required).specifier.contains(self.installed, prereleases=True)
 
 
 def packages() -> list[Package]:
     """The packages that this one requires, and others that matter."""
-    required = {canonicalize_name(item.name): item for item in _requirements(_declared())}
+    declared = _declared()
+    extras = {canonicalize_name(item.name): extra for extra in EXTRAS for item in _requirements(declared, extra)}
+    required = {canonicalize_name(item.name): item for item in _requirements(declared)}
+    required |= {canonicalize_name(item.name): item for extra in EXTRAS for item in _requirements(declared, extra)}
     known = {canonicalize_name(item.name): item for item in _requirements(_known_to_work())}
     names = {canonicalize_name(name): name for name in SHOWN}
     names |= {name: item.name for name, item in required.items() if name not in names}
@@ -54,6 +61,7 @@ def packages() -> list[Package]:
             installed=_installed(name),
             required=str(required[name].specifier) if name in required else None,
             known=next((entry.version for entry in known[name].specifier), None) if name in known else None,
+            extra=extras.get(name),
         )
         for name, shown in names.items()
     ]
@@ -80,14 +88,16 @@ def _known_to_work() -> list[str]:
     return [] if file is None else file.read_text(encoding="utf-8").splitlines()
 
 
-def _requirements(lines: Iterable[str]) -> list[Requirement]:
-    """The requirements among some lines that apply here, without those of extras."""
+def _requirements(lines: Iterable[str], extra: str = "") -> list[Requirement]:
+    """The requirements among some lines that apply here: those of all, or what only an extra adds."""
     found = []
     for line in lines:
         try:
             item = Requirement(line.partition(" #")[0])
         except InvalidRequirement:  # a comment
             continue
-        if item.marker is None or item.marker.evaluate({"extra": ""}):
+        always = item.marker is None or item.marker.evaluate({"extra": ""})
+        with_extra = item.marker is None or item.marker.evaluate({"extra": extra})
+        if with_extra and not (extra and always):
             found.append(item)
     return found

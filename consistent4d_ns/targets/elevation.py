@@ -151,10 +151,10 @@ def estimate_from_frames(
     Raises:
         InputError: The frames are not pictures of an object, or the prior cannot be used or is told the elevation.
     """
-    check_frames(rgba)
+    prior, config = prior or GuidanceConfig(prior=bundled_prior.NAME), config or ElevationConfig()
+    images = on_white(rgba[chosen_frames(len(rgba), config.frames)])
     from consistent4d_ns.guidance.loading import build_guidance
 
-    prior, config = prior or GuidanceConfig(prior=bundled_prior.NAME), config or ElevationConfig()
     guidance = build_guidance(replace(prior, kind="zero123", previews=True), 0.0, device)
     assert guidance is not None
     if guidance.camera_convention == "stable-zero123":
@@ -162,22 +162,26 @@ def estimate_from_frames(
             f"elevation auto: guidance.prior {prior.prior} has to be told the elevation (camera convention "
             "stable-zero123), so it cannot find it; use another prior, for example bundled, or give the elevation."
         )
-    images = composite_white(rgba[chosen_frames(len(rgba), config.frames)])
     guidance.prepare(images)
     return estimate_elevation(guidance, images, config, progress=progress)
 
 
-def check_frames(rgba: Float[Tensor, "frames 4 size size"]) -> None:
-    """Raises: InputError: frames without an object, of another shape, or with values out of range."""
+def on_white(rgba: Float[Tensor, "frames 4 size size"]) -> Float[Tensor, "frames 3 size size"]:
+    """Frames as the prior sees them.
+
+    Raises:
+        InputError: One shows no object; or they are of another shape, or have values out of range.
+    """
     if rgba.ndim != 4 or rgba.shape[1] != 4 or rgba.shape[2] != rgba.shape[3] or not len(rgba):
         raise InputError(
             f"elevation auto: frames of shape {tuple(rgba.shape)}; they have to be [frames, 4, size, size]."
         )
     if not rgba.is_floating_point() or not ((rgba >= 0) & (rgba <= 1)).all():
         raise InputError("elevation auto: frames have values that are not from 0 to 1.")
-    shown = 1.0 - composite_white(rgba)
-    if (shown.amax(dim=(1, 2, 3)) < LEAST_CONTRAST).any():
+    images = composite_white(rgba)
+    if ((1.0 - images).amax(dim=(1, 2, 3)) < LEAST_CONTRAST).any():
         raise InputError("elevation auto: a frame shows nothing but white; give the elevation in degrees.")
+    return images
 
 
 def chosen_frames(frames: int, most: int) -> list[int]:

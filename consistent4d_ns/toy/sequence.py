@@ -148,8 +148,8 @@ def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progr
 
 def is_toy(folder: Path, size: int, frames: int) -> bool:
     """Whether a folder holds a whole toy of this size and number of frames."""
-    meta = _read_meta(folder)
-    is_same = (meta.get("name"), meta.get("frames"), meta.get("resolution")) == (NAME, frames, [size, size])
+    meta = _metadata_of(folder)
+    is_same = meta.get("frames") == frames and meta.get("resolution") == [size, size]
     return is_same and all((folder / view / f"{frames - 1}.png").is_file() for view in VIEWS)
 
 
@@ -158,18 +158,18 @@ def _check_free(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")
-    if _read_meta(out).get("name") != NAME:
+    if not _metadata_of(out):
         raise InputError(f"{out} holds files that are not an earlier toy, so nothing is replaced: give another folder.")
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
-    """Contents of the meta.json in a folder; nothing if there is none that can be read."""
+def _metadata_of(folder: Path) -> dict[str, Any]:
+    """Contents of the meta.json of a toy; empty where there is none, or it is something else's."""
     file = folder / "meta.json"
     try:
         meta = json.loads(file.read_text()) if file.is_file() else None  # Reading a named pipe would wait for ever.
     except (OSError, ValueError):
         return {}
-    return meta if isinstance(meta, dict) else {}
+    return meta if isinstance(meta, dict) and meta.get("name") == NAME else {}
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from consistent4d_ns.cli.main import main
 from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
 from consistent4d_ns.data.frames import decode_frames
+from consistent4d_ns.preparing.refining import refine
 from consistent4d_ns.targets import elevation
 from consistent4d_ns.targets.elevation import ElevationEstimate
 from tests.data.media import WEBM, write_video
@@ -156,6 +159,20 @@ def test_an_object_that_leaves_the_picture(tmp_path: Path, capsys: pytest.Captur
     assert "touches the border of the picture in 3 of 6 frames" in " ".join(capsys.readouterr().out.split())
 
 
+@needs_matting
+def test_a_matte_ends_where_the_picture_ends(tmp_path: Path) -> None:
+    alpha = discs(2, left=110, radius=24)
+    source = plain_video(tmp_path / "clip.mp4", over(alpha, np.full((96, 128, 3), (20, 230, 30), np.uint8)))
+    record = prepare(source, tmp_path / "out", "--key", "#14e61e")
+    left, _, side = record["frames"][0]["crop"]
+    rgba = np.array(Image.open(tmp_path / "out" / "0.png"))
+    assert len(rgba) == side
+    edge = round(128 - left)
+    middle = rgba[len(rgba) // 2, :, 3]
+    assert (middle[edge - 8 : edge] > 250).all()
+    assert not rgba[:, edge:, 3].any()
+
+
 def test_frames_without_the_object_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alpha = discs(5)
     alpha[1] = 0
@@ -191,6 +208,11 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
         (("--object", "2"), "there are none: give --masks"),
         (("--box", "9", "0", "3", "8"), "--box is left, top"),
         (("--point", "1", "1"), "no object was found at --point"),
+        (("--point", "nan", "1"), "--point lies outside of the frames, which are 128 x 96 pixels"),
+        (("--point", "128", "1"), "--point lies outside"),
+        (("--box", "-9", "0", "-1", "inf"), "--box lies outside"),
+        (("--box", "1", "1", "9", "inf"), "no object was found in --box"),
+        (("--box", "1", "1", "9", "9", "--object", "1"), "--box and --object say which object is meant"),
     ],
 )
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str) -> None:
@@ -202,12 +224,34 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options
     assert not (tmp_path / "out").exists()
 
 
+@needs_matting
+def test_a_colour_that_nothing_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = pictures(tmp_path / "frames", over(discs(2), texture()))
+    assert "no pixel has the colour of --key" in refusal(capsys, source, tmp_path / "out", "--key", "yellow")
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 700)])
+def test_masks_of_tiny_and_of_long_pictures_are_refined(height: int, width: int) -> None:
+    alpha = discs(3, height, width, radius=3, step=1, left=4)
+    refined = refine(list(over(alpha, texture(height + 8, width + 8)[:height, :width])), list(alpha))
+    assert all(one.shape == (height, width) for one in refined)
+
+
+def test_the_next_command_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alpha = discs(1)
+    prepare(pictures(tmp_path / "frames", with_alpha(over(alpha, texture()), alpha)), tmp_path / "my cat")
+    printed = capsys.readouterr().out
+    assert f"--data '{tmp_path / 'my cat'}'" in printed
+    assert "1 frame of" in printed
+
+
 def test_bad_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
     assert "broken.mp4 is damaged" in refusal(capsys, tmp_path / "broken.mp4", tmp_path / "out")
     assert "does not exist" in refusal(capsys, tmp_path / "nowhere.mp4", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("text")
     assert "unsupported type" in refusal(capsys, tmp_path / "notes.txt", tmp_path / "out")
+    assert "neither a folder nor a file" in refusal(capsys, Path(os.devnull), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "holds no frames" in refusal(capsys, tmp_path / "empty", tmp_path / "out")
 
@@ -217,6 +261,10 @@ def test_missing_extra_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     monkeypatch.setattr("consistent4d_ns.preparing.matting.find_spec", lambda name: None)
     assert 'pip install "consistent4d_ns[prepare]"' in refusal(capsys, source, tmp_path / "out")
     monkeypatch.setattr("consistent4d_ns.preparing.matting.find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    assert "pymatting cannot be imported" in refusal(capsys, source, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr("consistent4d_ns.preparing.steps.check_matting", lambda: None)
     monkeypatch.setattr("consistent4d_ns.preparing.segmentation.find_spec", lambda name: None)
     assert 'pip install "consistent4d_ns[prepare]"' in refusal(capsys, source, tmp_path / "out")
 

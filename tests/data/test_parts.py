@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from consistent4d_ns.data.parts import large_parts, reaching_the_border
+from consistent4d_ns.data.parts import large_parts, largest_part, reaching_the_border
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -18,8 +18,16 @@ def test_small_parts_are_left_out():
     assert np.array_equal(large_parts(inside, 0.0), inside)
 
 
+def test_the_largest_part_is_one():
+    """Also where several are equally large, all of which `large_parts` keeps."""
+    inside = mask("##..#", "....#", "#....")
+    assert np.array_equal(largest_part(inside), mask("##...", ".....", "....."))
+    assert np.array_equal(large_parts(inside, 1.0), mask("##..#", "....#", "....."))
+
+
 def test_nothing_has_no_parts():
     nothing = np.zeros((3, 4), dtype=bool)
+    assert not largest_part(nothing).any()
     assert not large_parts(nothing, 0.1).any()
     assert not reaching_the_border(nothing).any()
 

@@ -81,9 +81,11 @@ def test_the_object_that_is_meant(tmp_path: Path) -> None:
     assert opened(source, ObjectOptions(masks=masks)).number == 2
     assert opened(source, ObjectOptions(masks=masks, object=1)).number == 1
     assert opened(source, ObjectOptions(masks=masks, point=(14, 48))).number == 1
+    assert opened(source, ObjectOptions(masks=masks, box=(0, 30, 30, 70))).number == 1
     for options, words in (
         (ObjectOptions(masks=masks, object=7), r"has no object 7 \(there are 1, 2\)"),
-        (ObjectOptions(masks=masks, point=(1, 1)), "no object at the point"),
+        (ObjectOptions(masks=masks, point=(1, 1)), "no object at --point"),
+        (ObjectOptions(masks=masks, box=(0, 0, 9, 9)), "no object in --box"),
     ):
         with pytest.raises(InputError, match=words):
             opened(source, options)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import queue
+import socket
+import struct
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from PIL import Image
 
 from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.preparing.cutting import Cut
 from consistent4d_ns.preparing.options import PrepareOptions
 from consistent4d_ns.preparing.review import review
 from consistent4d_ns.preparing.steps import Preparation, prepare
@@ -92,7 +95,9 @@ def test_a_person_chooses_moves_and_accepts(reviewed: Reviewed) -> None:
     assert (rows[-1] - rows[0] + 1) / side == pytest.approx(0.5, abs=0.06)
 
 
-def test_other_sites_and_nonsense_are_refused_and_cancelling_writes_nothing(tmp_path: Path) -> None:
+def test_other_sites_and_nonsense_are_refused_and_cancelling_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rgba = with_alpha(over(discs(3), np.zeros((96, 128, 3), np.uint8)), discs(3))
     port, ready, ended = free_port("127.0.0.1", 0), threading.Event(), queue.Queue[str]()
 
@@ -101,7 +106,7 @@ def test_other_sites_and_nonsense_are_refused_and_cancelling_writes_nothing(tmp_
 
     def command() -> None:
         try:
-            prepare(pictures(tmp_path / "clip", rgba), tmp_path / "out", PrepareOptions(), False, no_bar, shown)
+            prepare(pictures(tmp_path / "clip", rgba), tmp_path / "out", PrepareOptions(), False, no_bar, never, shown)
         except InputError as error:
             ended.put(str(error))
 
@@ -120,9 +125,23 @@ def test_other_sites_and_nonsense_are_refused_and_cancelling_writes_nothing(tmp_
     assert status("POST", "/change", "[" * 5000) == status("POST", "/change", "{}") == 422
     assert status("POST", "/change", json.dumps({"fill": 7, "shift-x": 0, "shift-y": 0, "threshold": 0.5})) == 422
     assert status("POST", "/change", json.dumps({"fill": 1e400, "shift-x": 0, "shift-y": 0, "threshold": 0.5})) == 422
+    point = {"fill": 0.8, "shift-x": 0, "shift-y": 0, "threshold": 0.5, "point": [float("nan"), 1]}
+    assert status("POST", "/change", json.dumps(point)) == 422
+    assert status("POST", "/change", json.dumps(point | {"point": None, "fill": 10**400})) == 422
+    assert status("GET", f"/frame/{'9' * 5000}.jpg") == 404
+    assert status("POST", "/change", **{"Content-Length": "9" * 5000}) == 422
+    with socket.create_connection(("127.0.0.1", port)) as impatient:  # Its answer finds nobody.
+        impatient.sendall(f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        impatient.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert status("POST", "/cancel") == 200
     assert "the review was cancelled, so nothing is written" in ended.get(timeout=PATIENCE)
     assert not (tmp_path / "out").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def never(cuts: Sequence[Cut]) -> float:
+    """No estimate is asked for."""
+    raise AssertionError
 
 
 def no_bar(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:

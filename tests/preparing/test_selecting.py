@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from consistent4d_ns.data.times import Spacing
@@ -27,7 +28,16 @@ def test_a_variable_rate_is_sampled_by_time_and_not_by_index() -> None:
 def test_no_frame_is_taken_twice() -> None:
     assert choose(STEADY[:5], SelectionOptions(frames=32), "clip") == (0, 1, 2, 3, 4)
     assert choose(STEADY[:5], SelectionOptions(fps=100), "clip") == (0, 1, 2, 3, 4)
+    assert choose(STEADY, SelectionOptions(fps=1e9), "clip") == tuple(range(100))
     assert choose((0.0,), SelectionOptions(), "clip") == (0,)
+
+
+def test_a_rate_takes_the_frames_that_are_nearest_to_its_ticks() -> None:
+    times = tuple(np.cumsum(np.random.default_rng(0).uniform(0.01, 0.2, 200)))
+    for rate in (0.3, 2.0, 9.7, 40.0):
+        ticks = times[0] + np.arange(int((times[-1] - times[0]) * rate) + 1) / rate
+        expected = {int(np.abs(np.array(times) - tick).argmin()) for tick in ticks}
+        assert choose(times, SelectionOptions(fps=rate), "clip") == tuple(sorted(expected))
 
 
 def test_what_cannot_be_chosen_is_said() -> None:

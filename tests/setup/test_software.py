@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.setup import software
+from consistent4d_ns.setup.diagnosis import _of_packages
 from consistent4d_ns.setup.software import Package, packages
 
 
@@ -34,6 +35,17 @@ def test_what_is_missing_or_old_does_not_fit(monkeypatch: pytest.MonkeyPatch):
     assert not found["no-such-package"].fits
     assert found["numpy"].required is None
     assert found["viser"].fits
+
+
+def test_what_only_an_extra_needs_may_be_missing(monkeypatch: pytest.MonkeyPatch):
+    declared = ["torch", "no-such-package>=2 ; extra == 'prepare'", "numpy>=99 ; extra == 'prepare'"]
+    monkeypatch.setattr(software, "_declared", lambda: declared)
+    found = by_name()
+    assert found["torch"].extra is None
+    assert (found["no-such-package"].installed, found["no-such-package"].extra) == (None, "prepare")
+    assert found["no-such-package"].fits
+    assert not found["numpy"].fits
+    assert [problem.stops for problem in _of_packages(list(found.values()))] == [()]
 
 
 def test_without_metadata_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
