@@ -50,8 +50,7 @@ def test_a_signal_is_held_until_the_end_of_a_block(number: signal.Signals, error
         with pytest.raises(error):
             work()
         assert done
-        with pytest.raises(error):
-            signal.raise_signal(number)
+        assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_IGN), "the first SIGTERM is the last"
 
 
 def write_half(frames: Iterable[int], error: BaseException) -> None:
