@@ -97,11 +97,12 @@ for (const button of document.querySelectorAll(".sort")) {
     const descending = head.getAttribute("aria-sort") !== "descending";
     for (const other of $("figures").querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
     head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    const value = (row) => parseFloat(row.cells[head.cellIndex].dataset.value ?? "NaN");
+    const value = (row) => row.cells[head.cellIndex].dataset.value;
     const rows = [...body.rows].sort((a, b) => {
       const [x, y] = [value(a), value(b)];
-      if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);
-      return descending ? y - x : x - y;
+      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      return descending ? -order : order;
     });
     body.append(...rows);
   });

@@ -30,12 +30,12 @@ class Column:
     """A column of the table of figures."""
 
     title: str
-    value: Callable[[Seen], float | None]
-    """The number; None where it is not known."""
+    value: Callable[[Seen], float | str | None]
+    """What the table is sorted by; None where it is not known."""
     text: Callable[[Seen], str]
     """How it is written."""
-    best: Callable[[Sequence[float]], float] | None = None
-    """Which number is the best; None where that cannot be said."""
+    more_is_better: bool = False
+    """Whether the greatest value is the best; otherwise that cannot be said."""
 
 
 def _measured(title: str, which: str, name: str, decimals: int) -> Column:
@@ -44,7 +44,7 @@ def _measured(title: str, which: str, name: str, decimals: int) -> Column:
     def value(run: Seen) -> float | None:
         return getattr(getattr(run, which), name, None)
 
-    return Column(title, value, lambda run: f"{value(run):.{decimals}f}", max)
+    return Column(title, value, lambda run: f"{value(run):.{decimals}f}", True)
 
 
 def _steps(run: Seen) -> str:
@@ -66,9 +66,10 @@ FIGURES = (
     _measured("IoU, novel views", "novel_figures", "iou", 3),
     Column("steps", lambda run: run.step + 1, _steps),
     Column("minutes", lambda run: run.effort and run.effort.seconds, _minutes),
+    Column("device", lambda run: run.effort and run.effort.device, lambda run: str(run.effort and run.effort.device)),
     Column("peak memory (GiB)", lambda run: run.effort and run.effort.peak_memory, lambda run: f"{_gib(run):.2f}"),
 )
-"""The columns of the table; those without any number are left out."""
+"""The columns of the table; those of which nothing is known are left out."""
 
 
 def _gib(run: Seen) -> float:
@@ -207,11 +208,11 @@ def _figures_table(comparison: Comparison) -> str:
 
 
 def _best(column: Column, runs: Sequence[Seen]) -> str | None:
-    """How the best number of a column is written, so that what looks the same is marked the same."""
-    known = {value: run for run in runs if (value := column.value(run)) is not None}
-    if column.best is None or not known:
+    """How the best value of a column is written, so that what looks the same is marked the same."""
+    known = [run for run in runs if column.value(run) is not None]
+    if not (column.more_is_better and known):
         return None
-    return column.text(known[column.best(list(known))])
+    return column.text(max(known, key=lambda run: float(column.value(run) or 0.0)))
 
 
 def _cell(column: Column, run: Seen, best: str | None) -> str:
@@ -219,7 +220,9 @@ def _cell(column: Column, run: Seen, best: str | None) -> str:
     if value is None:
         return "<td>-</td>"
     text = escape(column.text(run))
-    return f'<td data-value="{value}">{f"<strong>{text}</strong>" if column.text(run) == best else text}</td>'
+    return (
+        f'<td data-value="{escape(str(value))}">{f"<strong>{text}</strong>" if column.text(run) == best else text}</td>'
+    )
 
 
 def _options_table(comparison: Comparison, changes: Mapping[str, Sequence[str]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from consistent4d_ns.messages import warn
 
 EFFORT = "training.json"
 """The file in the run's folder."""
+LARGEST = 2**60
+"""No number in it reaches this."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def read_effort(folder: Path) -> Effort | None:
     try:
         effort = Effort(**json.loads(file.read_text(encoding="utf-8")))
         check_config(effort)
-        if not (0.0 <= effort.seconds < math.inf):
+        numbers = (effort.first_step, effort.last_step, effort.seconds, effort.peak_memory or 0)
+        if not all(0 <= number < LARGEST for number in numbers):
             raise ValueError
     except (OSError, ValueError, TypeError, RecursionError, InputError):
         warn(f"{file} is damaged: what this training took is not shown.")
