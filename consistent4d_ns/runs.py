@@ -156,18 +156,24 @@ def _what_it_is(node: Any) -> str:
 
 
 def load_run(path: Path, step: int | None = None, data: Path | None = None, device: str | None = None) -> Run:
+    """Open a finished run by its `config.yml` or its folder; otherwise as `open_run`."""
+    return open_run(read_config(path), step, data, device)
+
+
+def open_run(
+    config: Consistent4DTrainerConfig, step: int | None = None, data: Path | None = None, device: str | None = None
+) -> Run:
     """Open a finished run.
 
     Args:
-        path: Its `config.yml`, or its folder.
+        config: Its configuration, as `read_config` gives it; changed where frames were moved.
         step: Training step of the checkpoint; default: the newest that is whole.
         data: Where its frames are now, if they were moved.
         device: Where to; default: CUDA if there is one, else the CPU.
 
     Raises:
-        InputError: configuration, checkpoint or frames cannot be used.
+        InputError: checkpoint or frames cannot be used.
     """
-    config = read_config(path)
     if data is not None:
         config.use_data(data.expanduser())
     frames = config.frames_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,9 @@ from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.files.outputs import check_new_file, new_file, scratch_beside
+
+if TYPE_CHECKING:
+    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
 SUFFIXES = (".html", ".htm")
 """How the name of a page ends."""
@@ -45,21 +48,20 @@ def compare(
     files = [config_file(run) for run in runs]
     announce(f"Loading {len(files)} {'run' if len(files) == 1 else 'runs'}")
     from consistent4d_ns.comparing.film import check_options
-    from consistent4d_ns.comparing.looking import check_runs, labels_of
+    from consistent4d_ns.comparing.looking import labels_of, read_runs
 
     check_options(options)
     data = None if data is None else data.expanduser()
-    check_runs(files, data)
-    labels = labels_of(files)
-    title = f"Comparison of {len(labels)} runs" if len(labels) > 1 else f"Run {next(iter(labels))}"
-    write_page(out, title, labels, options, data=data, overwrite=overwrite)
+    named = dict(zip(labels_of(files), read_runs(files, data), strict=True))
+    title = f"Comparison of {len(named)} runs" if len(named) > 1 else f"Run {next(iter(named))}"
+    write_page(out, title, named, options, data=data, overwrite=overwrite)
     print(out)
 
 
 def write_page(
     out: Path,
     title: str,
-    runs: Mapping[str, Path],
+    runs: Mapping[str, Consistent4DTrainerConfig],
     options: CompareOptions,
     notices: Sequence[str] = (),
     author: str = "compare",
@@ -71,7 +73,7 @@ def write_page(
     Args:
         out: The page.
         title: Its heading.
-        runs: Folders of runs, or their config.yml, by what to call them.
+        runs: Configurations of runs, by what to call them.
         options: What is rendered and measured.
         notices: What else the page says.
         author: The subcommand that writes it.

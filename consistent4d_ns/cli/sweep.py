@@ -225,7 +225,11 @@ class Progress:
 
 def report(page: Path, jobs: Sequence[Job], failures: dict[str, str], options: CompareOptions) -> None:
     """Write the page of all runs that are finished, and print where it is and what failed."""
-    finished = {job.name: folder_of(job) for job in jobs if job.name not in failures}
+    from consistent4d_ns.comparing.looking import read_runs
+
+    names = [job.name for job in jobs if job.name not in failures]
+    configs = read_runs([folder_of(job) for job in jobs if job.name in names])
+    finished = dict(zip(names, configs, strict=True))
     notices = [f"{name} failed: {reason}." for name, reason in failures.items()]
     if failures:
         names = ", ".join(failures)

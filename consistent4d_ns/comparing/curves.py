@@ -54,35 +54,33 @@ def thinned(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray) -> Curve:
     return Curve(steps[kept], smooth[kept])
 
 
-def chart(curves: Mapping[int, Curve], stages: Sequence[int], label: str) -> str:
+def chart(curves: Mapping[int, Curve], last: int, stages: Sequence[int], label: str) -> str:
     """One term of all runs: logarithmic over the training step.
 
     Args:
         curves: By the number of the run; at least one with a finite point.
+        last: Training step at which the axis ends; it begins at 0.
         stages: First steps of stages to mark.
         label: What the picture shows, for those who cannot see it.
 
     Returns:
         An SVG element. It holds no text of a user but `label`, which has to be escaped.
     """
-    steps, values = (
-        np.concatenate([getattr(curve, name) for curve in curves.values()]) for name in ("steps", "values")
-    )
-    first, last = float(np.nanmin(steps)), float(np.nanmax(steps))
+    values = np.concatenate([curve.values for curve in curves.values()])
     low, high = _log_range(float(np.nanmin(values)), float(np.nanmax(values)))
 
     def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / max(last - first, 1.0)
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(last, 1)
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - math.log10(value)) / (high - low)
 
     parts = [_grid_line(y(value), _short(value)) for value in log_ticks(low, high)]
-    parts += [_step_label(x(step), step) for step in step_ticks(first, last)]
+    parts += [_step_label(x(step), step) for step in step_ticks(last)]
     parts += [
         f'<line class="stage" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         for step in stages
-        if first < step < last
+        if 0 < step < last
     ]
     for number, curve in curves.items():
         points = [(x(s), y(v)) if math.isfinite(s) else None for s, v in zip(curve.steps, curve.values, strict=True)]
@@ -108,12 +106,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside or [float(f"{10.0 ** ((low + high) / 2):.2g}")]
 
 
-def step_ticks(first: float, last: float) -> list[int]:
-    """A few round steps between two steps, at least one."""
-    rough = max((last - first) / TICKS, 1.0)
+def step_ticks(last: int) -> list[int]:
+    """A few round steps from 0 on."""
+    rough = max(last / TICKS, 1.0)
     decade = 10.0 ** math.floor(math.log10(rough))
     unit = int(next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough))
-    return list(range(-(-int(first) // unit) * unit, int(last) + 1, unit)) or [int(first)]
+    return list(range(0, last + 1, unit))
 
 
 def _grid_line(y: float, label: str) -> str:

@@ -18,7 +18,7 @@ from consistent4d_ns.messages import warn
 from consistent4d_ns.record.effort import Effort, read_effort
 from consistent4d_ns.record.history import read_history
 from consistent4d_ns.record.report import HISTORY, stages_of
-from consistent4d_ns.runs import Run, load_run, read_config
+from consistent4d_ns.runs import Run, open_run, read_config
 
 if TYPE_CHECKING:
     from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
@@ -83,8 +83,8 @@ class Comparison:
     """All pictures: base64 of an mp4 file."""
 
 
-def check_runs(runs: Sequence[Path], data: Path | None = None) -> None:
-    """Check what can be checked before anything is rendered.
+def read_runs(runs: Sequence[Path], data: Path | None = None) -> list[Consistent4DTrainerConfig]:
+    """The configurations of runs, of which everything is checked that can be before one is loaded.
 
     Args:
         runs: Folders of runs, or their `config.yml`.
@@ -94,8 +94,8 @@ def check_runs(runs: Sequence[Path], data: Path | None = None) -> None:
         InputError: a run is given twice, or cannot be opened.
     """
     given: dict[Path, Path] = {}
-    for run in runs:
-        config = read_config(run)
+    configs = [read_config(run) for run in runs]
+    for run, config in zip(runs, configs, strict=True):
         folder = config.get_base_dir().resolve()
         if folder in given:
             raise InputError(f"{given[folder]} and {run} are the same run: name each run once.")
@@ -104,15 +104,20 @@ def check_runs(runs: Sequence[Path], data: Path | None = None) -> None:
         frames = config.frames_path if data is None else data
         if frames is not None and not frames.exists():
             raise InputError(f"the frames of {run} are no longer at {frames}: say with --data where they are.")
+    return configs
 
 
 def compare_runs(
-    runs: Mapping[str, Path], options: CompareOptions, folder: Path, progress: Progress, data: Path | None = None
+    runs: Mapping[str, Consistent4DTrainerConfig],
+    options: CompareOptions,
+    folder: Path,
+    progress: Progress,
+    data: Path | None = None,
 ) -> Comparison:
     """Render and measure runs, one after the other.
 
     Args:
-        runs: Folders of runs, or their `config.yml`, by what to call them; at least one.
+        runs: Configurations of runs, as `read_runs` gives them, by what to call them; at least one.
         options: What is rendered and measured.
         folder: For temporary files.
         progress: Shows how much is done.
@@ -123,8 +128,8 @@ def compare_runs(
     """
     sheet: Sheet | None = None
     inputs, seen = dict[str, Input](), list[Seen]()
-    for label, path in runs.items():
-        run = load_run(path, data=data)
+    for label, config in runs.items():
+        run = open_run(config, data=data)
         if sheet is None:
             film = Film.of(input_video(run.pipeline.datamanager), options)
             sheet = Sheet(folder, film, most=3 * len(runs))
@@ -190,10 +195,10 @@ def _history(run: Run) -> list[Any]:
         return []
 
 
-def labels_of(runs: Sequence[Path]) -> dict[str, Path]:
-    """Runs by what to call them: the last parts of their folders' paths, as many as it takes to tell them apart."""
+def labels_of(runs: Sequence[Path]) -> list[str]:
+    """What to call runs: the last parts of their folders' paths, as many as it takes to tell them apart."""
     folders = [(run if run.is_dir() else run.parent).resolve() for run in runs]
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(set(folders)):
         depth += 1
-    return {"/".join(folder.parts[-depth:]).lstrip("/"): run for folder, run in zip(folders, runs, strict=True)}
+    return ["/".join(folder.parts[-depth:]) for folder in folders]

@@ -54,6 +54,10 @@ function follow() {
   film.requestVideoFrameCallback ? film.requestVideoFrameCallback(follow) : requestAnimationFrame(follow);
 }
 
+function resize() {
+  $("cards").style.setProperty("--side", `${$("size").value}px`);
+}
+
 function toggle() {
   if (film.paused) film.play().catch(() => {}); else film.pause();
 }
@@ -78,7 +82,7 @@ film.addEventListener("error", () => {
 $("play").addEventListener("click", toggle);
 $("time").addEventListener("input", () => { film.pause(); show(+$("time").value); });
 $("speed").addEventListener("change", () => { film.defaultPlaybackRate = film.playbackRate = +$("speed").value; });
-$("size").addEventListener("change", () => $("cards").style.setProperty("--side", `${$("size").value}px`));
+$("size").addEventListener("change", resize);
 document.addEventListener("keydown", (event) => {
   const control = event.target.closest("input, select, button, .scroll");
   if (control || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -126,5 +130,6 @@ for (const entry of document.querySelectorAll(".entry")) {
   entry.addEventListener("pointerleave", () => emphasise(chosen()));
 }
 
+resize();
 load();
 if (!matchMedia("(prefers-reduced-motion: reduce)").matches) film.addEventListener("loadeddata", () => film.play().catch(() => {}), { once: true });

@@ -21,6 +21,8 @@ PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 """What is replaced in the page."""
 COLOURS = 8
 """Colours of curves; later runs have the same colours with other dashes."""
+MANY = 6
+"""With more runs than these, pictures are small at first."""
 SHORT = 3
 """Options that differ which are named beside a run's pictures, at most; the table has all."""
 
@@ -102,6 +104,8 @@ def page(comparison: Comparison, title: str, notices: Sequence[str] = (), author
         "options": _options_table(comparison, changes),
         "legend": "".join(map(_legend_entry, range(len(comparison.runs)), comparison.runs)),
         "charts": _charts(comparison.runs),
+        "small": " selected" if len(comparison.runs) > MANY else "",
+        "medium": "" if len(comparison.runs) > MANY else " selected",
         "last": str(comparison.film.frames - 1),
         "setting": _setting(comparison),
         "video": comparison.video,
@@ -235,7 +239,7 @@ def _options_table(comparison: Comparison, changes: Mapping[str, Sequence[str]])
         for number, run in enumerate(comparison.runs)
     )
     rows = "".join(
-        f'<tr><th scope="row"><code>{escape(name)}</code></th>'
+        f'<tr><th scope="row"><code>{escape(name).replace(".", ".<wbr>")}</code></th>'
         + "".join(f"<td>{escape(t)}</td>" for t in texts)
         + "</tr>"
         for name, texts in changes.items()
@@ -255,10 +259,10 @@ def _legend_entry(number: int, run: Seen) -> str:
 def _charts(runs: Sequence[Seen]) -> str:
     """A chart for every term that any run has."""
     stages = runs[0].stages if all(list(run.stages) == list(runs[0].stages) for run in runs) else {}
-    charts = []
+    charts, last = [], max(run.step for run in runs)
     for term in dict.fromkeys(term for run in runs for term in run.curves):
         curves = {number: run.curves[term] for number, run in enumerate(runs) if term in run.curves}
         name = escape(term.replace("_", " "))
-        picture = chart(curves, list(stages), f"{name} by training step")
+        picture = chart(curves, last, list(stages), f"{name} by training step")
         charts.append(f'<figure class="chart"><figcaption>{name}</figcaption>{picture}</figure>')
     return "".join(charts) or "<p>No losses are recorded in these runs' folders.</p>"

@@ -222,7 +222,9 @@ def test_other_frames_and_an_older_version(runs: list[Path], tmp_path: Path, cap
     (cut / "training.json").write_text(json.dumps(effort | {"last_step": 7}))  # Of a training that went on.
     page = tmp_path / "page.htm"
     main(["compare", str(cut), str(STORED), "--out", str(page), *FILM, "--no-figures"])
-    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    *warnings, last = capsys.readouterr().out.splitlines()
+    assert last == str(page)
+    assert sum("does not exist any more" in line for line in warnings) == 1
     text = page.read_text()
     assert "were not trained on the same frames" in text
     assert f"toy ({FRAMES} frames of {SIZE} x {SIZE}): cut" in text

@@ -37,7 +37,7 @@ def test_a_chart_shows_every_run_within_its_frame():
         0: Curve(np.array([0.0, 50.0, math.nan, 60.0]), np.array([1.0, 0.1, math.nan, 0.01])),
         3: finest_curves(rows(90), [])["rgb"],
     }
-    picture = ElementTree.fromstring(chart(curves, [40], "rgb"))
+    picture = ElementTree.fromstring(chart(curves, 100, [40], "rgb"))
     paths = {path.get("data-run"): str(path.get("d")) for path in picture.iter("path")}
     assert list(paths) == ["0", "3"]
     assert re.fullmatch(r"M[\d. ]+L[\d. ]+M[\d. ]+", paths["0"])
@@ -53,8 +53,8 @@ def test_a_chart_shows_every_run_within_its_frame():
 
 def test_a_run_of_one_step_or_one_value_can_be_drawn():
     once = finest_curves(rows(1), [])
-    assert "nan" not in chart({0: once["rgb"]}, [], "rgb")
-    assert "nan" not in chart({0: finest_curves(rows(60), [])["late"]}, [], "late")
+    assert "nan" not in chart({0: once["rgb"]}, 0, [], "rgb")
+    assert "nan" not in chart({0: finest_curves(rows(60), [])["late"]}, 59, [], "late")
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-4, 1.0), (0.011, 0.012), (0.5, 3.0), (1e-30, 1e30)])
@@ -62,5 +62,10 @@ def test_ticks_are_few_and_within(low: float, high: float):
     ticks = log_ticks(math.log10(low), math.log10(high))
     assert 1 <= len(ticks) <= 12
     assert all(0.99 * low <= tick <= 1.01 * high for tick in ticks)
-    assert 1 <= len(step_ticks(0, high * 1000 if high < 1e9 else 2499)) <= 8
-    assert step_ticks(0, 2499) == [0, 1000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("last", "ticks"), [(0, [0]), (3, [0, 1, 2, 3]), (149, [0, 50, 100]), (2499, [0, 1000, 2000]), (10**30, None)]
+)
+def test_ticks_of_steps(last: int, ticks: list[int] | None):
+    assert step_ticks(last) == ticks if ticks else 3 <= len(step_ticks(last)) <= 6

@@ -17,7 +17,8 @@ from tests.support.tiny import tiny_config, toy_folder
 @pytest.mark.slow
 def test_a_training_records_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(TrainingReport, "draw_losses", lambda self: None)
-    config = tiny_config(toy_folder(tmp_path))
+    data = toy_folder(tmp_path)
+    config = tiny_config(data)
     config.output_dir, config.vis, config.max_num_iterations, config.timestamp = tmp_path, "tensorboard", 3, "first"
     run = train(config).config.get_base_dir()
     effort = read_effort(run)
@@ -26,7 +27,7 @@ def test_a_training_records_what_it_took(tmp_path: Path, monkeypatch: pytest.Mon
     assert 0.0 < effort.seconds < 600.0
     assert effort.peak_memory is not None
     assert 100e6 < effort.peak_memory < 100e9
-    again = tiny_config(config.pipeline.datamanager.data)
+    again = tiny_config(data)
     again.output_dir, again.vis, again.max_num_iterations, again.timestamp = tmp_path, "tensorboard", 2, "second"
     again.load_dir = run
     resumed = read_effort(train(again).config.get_base_dir())
