@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 360.0, 200.0
 """Size of a chart in its own units."""
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 8.0, 8.0, 22.0
 """Space around the curves for the labels."""
+LIMITS = (1e-100, 1e100)
+"""Values beyond these are drawn at them: their logarithms, and round numbers about them, are finite."""
 TICKS = 4
 """Labels of an axis, roughly."""
 
@@ -28,6 +30,11 @@ class Curve:
 
     steps: Float64[np.ndarray, " points"]
     values: Float64[np.ndarray, " points"]
+
+    @property
+    def last_step(self) -> float:
+        """The last training step with a value."""
+        return float(np.nanmax(self.steps))
 
 
 def finest_curves(rows: Sequence[Row], stages: Sequence[int]) -> dict[str, Curve]:
@@ -51,7 +58,7 @@ def thinned(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray) -> Curve:
     gaps = np.flatnonzero(np.isnan(steps))
     ends = np.concatenate((gaps - 1, gaps + 1))  # So that each stage is drawn to its ends.
     kept = np.unique(np.concatenate((even, gaps, ends[(ends >= 0) & (ends < len(steps))]))).astype(int)
-    return Curve(steps[kept], smooth[kept])
+    return Curve(steps[kept], np.clip(smooth[kept], *LIMITS))
 
 
 def chart(curves: Mapping[int, Curve], last: int, stages: Sequence[int], label: str) -> str:

@@ -259,7 +259,7 @@ def _legend_entry(number: int, run: Seen) -> str:
 def _charts(runs: Sequence[Seen]) -> str:
     """A chart for every term that any run has."""
     stages = runs[0].stages if all(list(run.stages) == list(runs[0].stages) for run in runs) else {}
-    charts, last = [], max(run.step for run in runs)
+    charts, last = [], int(max((curve.last_step for run in runs for curve in run.curves.values()), default=0))
     for term in dict.fromkeys(term for run in runs for term in run.curves):
         curves = {number: run.curves[term] for number, run in enumerate(runs) if term in run.curves}
         name = escape(term.replace("_", " "))

@@ -69,3 +69,12 @@ def test_ticks_are_few_and_within(low: float, high: float):
 )
 def test_ticks_of_steps(last: int, ticks: list[int] | None):
     assert step_ticks(last) == ticks if ticks else 3 <= len(step_ticks(last)) <= 6
+
+
+def test_numbers_out_of_all_proportion_are_drawn_somewhere():
+    """As a damaged or hostile history may have them."""
+    odd: list[Row] = [{"step": -5, "a": 5e-324, "b": 1e308}, {"step": 10**18, "a": 1e308}, {"step": 3, "a": 1.0}]
+    for curve in finest_curves(odd, [0]).values():
+        picture = chart({0: curve}, int(curve.last_step), [], "a")
+        assert len(picture) < 10_000
+        assert not re.search("nan|inf", picture)
