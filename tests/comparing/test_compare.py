@@ -127,7 +127,7 @@ def test_playing_with_keys_and_controls(browser: Browser, file: Path):
     page.locator("h1").click()
     page.keyboard.press(" ")
     page.get_by_role("button", name="Pause").wait_for()
-    at(page, 3)
+    page.locator('body:not([data-picture="0"])').wait_for()
     assert page.evaluate("film.playbackRate") == 0.5
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Play").wait_for()
