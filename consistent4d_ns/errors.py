@@ -1,22 +1,35 @@
-"""How a command ends: errors a user can act on and Ctrl-C are one line, and warnings about libraries stay away."""
+"""Errors that a user can act on, Ctrl-C and signals: their lines and exit codes. Warnings about libraries stay away."""
 
 from __future__ import annotations
 
+import errno
 import os
-import select
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 FAILED = 1
-"""Exit code of a command that an `InputError` ended."""
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended: 128 plus the number of SIGINT, as shells have it."""
+"""Exit code of a command that could not print its results, or of `consistent4d doctor` where something is missing."""
+REFUSED = 2
+"""Exit code of a command that an `InputError` ended; as of one whose options cannot be read."""
+BY_SIGNAL = 128
+"""Exit code, less the number of the signal, of a command that a signal ended, as shells have it."""
+INTERRUPTED = BY_SIGNAL + signal.SIGINT
+"""Exit code of a command that Ctrl-C ended."""
 UNREAD = 141
-"""Exit code of a command whose output nobody reads any more: 128 plus the number of SIGPIPE, as shells have it."""
+"""Exit code of a command whose output nobody reads any more: 128 plus the number of SIGPIPE, which not all systems
+have."""
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals besides Ctrl-C that ask a program to end: a scheduler sends one, or a terminal that is closed."""
+REFUSALS = tuple(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOTDIR", "ENOSPC", "EDQUOT", "EIO", "ESTALE")
+    if hasattr(errno, name)
+)
+"""What a system answers about a path or its disk, which is no fault of a program. A missing file is not among them."""
 EXPORTER = "nerfstudio.scripts.exporter"
 """Module of `ns-export`."""
 EXPORTER_REMEDY = (
@@ -30,10 +43,27 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names the input and the remedy."""
 
 
+class Ended(KeyboardInterrupt):
+    """A signal of `ENDING` arrived; whatever cleans up after Ctrl-C does so after this."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        """Number of the signal."""
+
+
+def end_by_signal(number: int, frame: FrameType | None) -> NoReturn:
+    """A handler that raises `Ended`, once: cleaning up is not disturbed, where a sender repeats itself."""
+    for other in ENDING:
+        if signal.getsignal(other) is end_by_signal:
+            signal.signal(other, signal.SIG_IGN)
+    raise Ended(number)
+
+
 def show_input_errors_in_one_line() -> None:
     """For Nerfstudio's commands: make the interpreter print `line_of` an uncaught exception, if there is one.
 
-    Exit codes stay the interpreter's: 1, and death by SIGINT (130 in a shell) after Ctrl-C.
+    The exit code is `code_of` it; after Ctrl-C the interpreter dies by SIGINT (130 in a shell).
     """
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
@@ -46,50 +76,33 @@ def show_input_errors_in_one_line() -> None:
             return
         close_progress_bars(error)
         print(line, file=sys.stderr)
+        if not isinstance(error, KeyboardInterrupt):
+            sys.exit(code_of(error))
 
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
-
-
-@contextmanager
-def one_line_endings() -> Iterator[None]:
-    """For our own commands: an error a user can act on ends the process with code 1, Ctrl-C with 130, in one line."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            raise SystemExit(UNREAD) from None
-        line = line_of(error)
-        if line is None:
-            raise
-        close_progress_bars(error)
-        print(line, file=sys.stderr)
-        raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED) from None
-
-
-def _nobody_reads() -> bool:
-    """Whether the program that read this one's output has ended, as `head` does; what is left goes nowhere then."""
-    try:
-        output = sys.stdout.fileno()
-        poll = select.poll()  # not on every system
-    except (AttributeError, OSError, ValueError):
-        return False
-    poll.register(output, 0)
-    ended = any(event & select.POLLERR for _, event in poll.poll(0))
-    if ended:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return ended
 
 
 def line_of(error: BaseException) -> str | None:
     """What is printed instead of a traceback; None where the traceback is what helps."""
     if isinstance(error, InputError):
         return f"error: {error}"
+    if isinstance(error, Ended):
+        return f"Ended by {signal.Signals(error.number).name}."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted."
+    if isinstance(error, OSError) and error.errno in REFUSALS and isinstance(error.filename, (str, bytes)):
+        return f"error: {os.fsdecode(error.filename)}: {error.strerror}; give another path, or change what it leads to."
     if isinstance(error, AssertionError) and _module_of(error) == EXPORTER:
         return f"error: {EXPORTER_REMEDY}"
     return None
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code that belongs to `line_of` an exception."""
+    if isinstance(error, Ended):
+        return BY_SIGNAL + error.number
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else REFUSED
 
 
 def _module_of(error: BaseException) -> str | None:

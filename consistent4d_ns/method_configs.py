@@ -34,7 +34,7 @@ def method(
     model: Consistent4DModelConfig,
     plan: PlanConfig | None = None,
     targets: TargetsConfig | None = None,
-    steps: int = 10_000,
+    steps: int = 6000,
     image_size: int = 256,
     guidance: GuidanceConfig | None = None,
     interpolation: InterpolationConfig | None = None,
@@ -43,11 +43,12 @@ def method(
 
     Each gets objects of its own, so that a change of one preset leaves the others as they are.
     """
-    plan = plan or PlanConfig(reference_sizes=(256,), reference_rays=16_384)
-    targets = targets or TargetsConfig(  # the first 1500 steps and the last 2000
+    plan = plan or PlanConfig(stage_steps=(0, 2250), reference_sizes=(256,), reference_rays=16_384)
+    targets = targets or TargetsConfig(  # the first 1500 steps and the last 3000
         imagine=ImagineConfig(steps=500, strengths=(1.0, 0.8, 0.6), scale=3.0, rays=16_384, image_size=256),
-        hold=HoldConfig(steps=2000, begin_step=8000, views=384, rays=16_384, image_size=256),
+        hold=HoldConfig(steps=3000, begin_step=3000, views=384, rays=16_384, image_size=256),
     )
+    guidance = guidance or GuidanceConfig(min_noise=Anneal(0.8, 0.2, 2250), max_noise=Anneal(0.98, 0.25, 2250))
     config = Consistent4DTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
@@ -61,7 +62,7 @@ def method(
                 dataparser=FrameSequenceDataParserConfig(image_size=image_size), plan=plan
             ),
             model=model,
-            guidance=guidance or GuidanceConfig(),
+            guidance=guidance,
             interpolation=interpolation or InterpolationConfig(),
             targets=targets,
         ),
@@ -110,7 +111,7 @@ consistent4d_mini = method(
         clip_views=(4, 4),
     ),
     targets=TargetsConfig(
-        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=8, scale=1.0),
+        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0),
         hold=HoldConfig(steps=1500, begin_step=1000, views=384),
     ),
     steps=2_500,

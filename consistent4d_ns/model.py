@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +16,7 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from consistent4d_ns.data.images import straight_colour
 from consistent4d_ns.data.planning import StepKind
@@ -41,6 +43,8 @@ OCCUPANCY_WARMUP = 256
 NORMAL_SHIFT = 0.01
 """Standard deviation of the offset to the point where a second normal is evaluated, in world units (method.md section
 3.3)."""
+SAMPLES_KEPT = 1 << 20
+"""Most samples of a training step whose query of the field is kept for the backward pass; each takes some kilobytes."""
 CUDA_CHUNKS = 16
 """Chunks of rays rendered at once on a CUDA device outside training: one alone would leave most of it idle."""
 NORMAL_SHARE = 1e-3
@@ -213,10 +217,10 @@ class Consistent4DModel(Model):
         times = self._sample_times(rays, samples)
         normals = shifted = normal_map = None
         if with_normals and draws is not None:
-            density, features, normals = self.field.with_normals(samples.points, times)
+            density, features, normals = queried(self.field.with_normals, samples.points, times)
             shifted = self._shifted_normals(samples, times, draws)
         else:
-            density, features = self.field(samples.points, times)
+            density, features = queried(self.field, samples.points, times)
         sums = composite(density, features, samples)
         weights, accumulation = sums.weights, sums.accumulation
         depth = normalised_depth(sums.expected_depth, accumulation, box_exit(rays.origins.norm(dim=-1)))
@@ -318,7 +322,8 @@ class Consistent4DModel(Model):
         if self.config.loss_weights.normal_smoothness_3d <= 0:
             return None
         row = torch.arange(len(samples), device=samples.points.device) % len(draws.normal_offsets)
-        return self.field.normals(samples.points + NORMAL_SHIFT * draws.normal_offsets[row], times)
+        shifted = samples.points + NORMAL_SHIFT * draws.normal_offsets[row]
+        return queried(lambda *moved: (self.field.normals(*moved),), shifted, times)[0]
 
     def _normal_map(
         self,
@@ -336,6 +341,25 @@ class Consistent4DModel(Model):
             normals = self.field.normals(samples.points, times[visible])
         mean = F.normalize(accumulate(weights, samples, normals), dim=-1)
         return (mean + 1.0) / 2.0 * accumulation[..., None]
+
+
+def queried(
+    query: Callable[..., tuple[Tensor, ...]], points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
+) -> tuple[Tensor, ...]:
+    """The results of a query of the field, whose intermediate values are kept for few of very many points.
+
+    More than `SAMPLES_KEPT` points are queried in parts, each again in the backward pass.
+
+    Args:
+        query: From points and times to tensors whose second dimension is the points'.
+        points: Positions in the box [-1, 1]^3.
+        times: Times in [-1, 1].
+    """
+    if len(points) <= SAMPLES_KEPT or not torch.is_grad_enabled():
+        return query(points, times)
+    parts = zip(points.split(SAMPLES_KEPT // 2), times.split(SAMPLES_KEPT // 2), strict=True)
+    values = [checkpoint(query, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return tuple(torch.cat(results, dim=1) for results in zip(*values, strict=True))
 
 
 def in_floating_point(camera: Cameras) -> Cameras:

@@ -119,7 +119,7 @@ def wait_until_set_up(viewer: Viewer) -> None:
 def follow_train_share(viewer: Viewer) -> None:
     """Copy the slider "Train Util" to `Viewer.train_util`, which asks for frames and which the slider does not reach.
 
-    If that is mended there: this does nothing. If the attribute goes: the slider has no effect on how often a training
+    If that is fixed there: this does nothing. If the attribute goes: the slider has no effect on how often a training
     step asks for a frame.
     """
     viewer.train_util = viewer.control_panel.train_util
@@ -254,7 +254,7 @@ def name_callers_quickly() -> None:
     `configs.external_methods` asks `inspect.stack` 26 times for the name of one calling function, which looks up the
     source of every frame among all imported modules: half of what importing `ns-train` takes. It gets the names alone.
 
-    If that is mended there: this does nothing. If it asks for more: an AttributeError when `ns-train` is imported.
+    If that is fixed there: this does nothing. If it asks for more: an AttributeError when `ns-train` is imported.
     """
     from nerfstudio.configs import external_methods
 

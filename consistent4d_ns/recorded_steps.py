@@ -216,10 +216,11 @@ class RecordedSteps:
             batch = {"plan": plan, **dict(zip(PICTURES, shown, strict=False))}
             terms = rendering_terms(rendering, batch, model.config.loss_weights)
             recorded.names = tuple(terms)
+            values = torch.stack(list(terms.values())) if terms else rendering.rgb.new_zeros(0)
             psnr = []
             if plan.kind is StepKind.REFERENCE:
                 psnr.append(peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"]))
-            return rendering.rgb, torch.stack(list(terms.values())), *psnr
+            return rendering.rgb, values, *psnr
 
         own, step = self._parameters, _WithField(model.field, render)
 

@@ -116,8 +116,12 @@ def _parts(config: Any) -> Iterator[Any]:
             yield from [part] if isinstance(part, enum.Enum) else _parts(part)
 
 
-def read_config(path: Path) -> Consistent4DTrainerConfig:
+def read_config(path: Path, data: Path | None = None) -> Consistent4DTrainerConfig:
     """The configuration of a run, by its `config.yml` or its folder, set to use what lies beside it.
+
+    Args:
+        path: The file or folder.
+        data: Frames to use in place of those that the configuration names.
 
     Raises:
         InputError: no such file, not a configuration, or that of another method.
@@ -138,7 +142,7 @@ def read_config(path: Path) -> Consistent4DTrainerConfig:
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as a configuration ({reason}): {REMEDY}.") from error
-    config.open_in(path.parent)
+    config.open_in(path.parent, data)
     return config
 
 
@@ -156,29 +160,26 @@ def _what_it_is(node: Any) -> str:
 
 
 def load_run(path: Path, step: int | None = None, data: Path | None = None, device: str | None = None) -> Run:
-    """Open a finished run by its `config.yml` or its folder; otherwise as `open_run`."""
-    return open_run(read_config(path), step, data, device)
-
-
-def open_run(
-    config: Consistent4DTrainerConfig, step: int | None = None, data: Path | None = None, device: str | None = None
-) -> Run:
     """Open a finished run.
 
     Args:
-        config: Its configuration, as `read_config` gives it; changed where frames were moved.
+        path: Its `config.yml`, or its folder.
         step: Training step of the checkpoint; default: the newest that is whole.
         data: Where its frames are now, if they were moved.
         device: Where to; default: CUDA if there is one, else the CPU.
 
     Raises:
-        InputError: checkpoint or frames cannot be used.
+        InputError: configuration, checkpoint or frames cannot be used.
     """
-    if data is not None:
-        config.use_data(data.expanduser())
+    config = read_config(path, data)
     frames = config.frames_path
     if data is None and frames is not None and not frames.exists():
         raise InputError(f"the frames of this run are no longer at {frames}: say with --data where they are.")
+    return open_run(config, step, device)
+
+
+def open_run(config: Consistent4DTrainerConfig, step: int | None = None, device: str | None = None) -> Run:
+    """Open the run of a configuration that `read_config` gave; step, device and errors are those of `load_run`."""
     state = read_checkpoint(choose_checkpoint(config.get_checkpoint_dir(), step))
     pipeline: Any = config.pipeline.setup(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"), test_mode="test"

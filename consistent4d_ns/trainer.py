@@ -1,11 +1,12 @@
-"""Nerfstudio's trainer with a fair lock for the viewer, atomic checkpoints and a clean exit on Ctrl-C."""
+"""Nerfstudio's trainer with a fair lock for the viewer, atomic checkpoints and a clean exit on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, cast
@@ -18,7 +19,7 @@ from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.errors import INTERRUPTED, InputError, hide_nerfstudio_warnings
+from consistent4d_ns.errors import ENDING, Ended, InputError, code_of, end_by_signal, hide_nerfstudio_warnings
 from consistent4d_ns.files.checkpoints import (
     checkpoint_path,
     newest_whole,
@@ -56,8 +57,8 @@ class Consistent4DTrainer(Trainer):
         """The latest step of this training that is complete."""
         self._seconds_left_out = 0.0
         """Time of making target views that is left out of the log already."""
-        self.interrupted = False
-        """Whether Ctrl-C asked for an end after the current step."""
+        self.interruption: KeyboardInterrupt | None = None
+        """What asked for an end after the current step: Ctrl-C or a signal."""
         self.unsaved: InputError | None = None
         """Error of the latest checkpoint, if it could not be saved."""
         self.folder_lock: TrainingLock | None = None
@@ -77,14 +78,32 @@ class Consistent4DTrainer(Trainer):
         close_logs()
         if is_main_process():
             self.folder_lock = TrainingLock(self.base_dir)
-        with end_on_interrupt("stopped before the first step."):
-            super().setup(test_mode)
+        try:
+            with end_on_interrupt("stopped before the first step."):
+                super().setup(test_mode)
+        except (InputError, SystemExit):
+            self.discard_folder()
+            raise
         for optimizer in self.optimizers.optimizers.values():
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
         set_total_steps(self._start_step + self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
+
+    def discard_folder(self) -> None:
+        """Remove the run's folder, if it was made for this training, which does not begin; and those made around it."""
+        if not is_main_process():
+            return
+        if self.folder_lock is not None:
+            self.folder_lock.release()
+        close_logs()
+        run, *around = vars(self.config).pop("folders_made", ()) or (None,)
+        if run is not None:
+            shutil.rmtree(run, ignore_errors=True)
+        for folder in around:
+            with suppress(OSError):  # Something else is in it by now.
+                folder.rmdir()
 
     def _load_checkpoint(self) -> None:
         """Resume from the checkpoint that the configuration names, if any (in place of Nerfstudio 1.1.5's).
@@ -141,17 +160,17 @@ class Consistent4DTrainer(Trainer):
                     other.unlink()
 
     def train(self) -> None:
-        """Train. Ctrl-C ends it after the current step, saves a checkpoint, and exits with code 130.
+        """Train. Ctrl-C and the signals of `errors.ENDING` end it after the current step, with a checkpoint.
 
         Raises:
             InputError: the last checkpoint could not be saved.
-            SystemExit: Ctrl-C.
+            SystemExit: 130 on Ctrl-C, 128 plus the number of a signal.
         """
         with self.catch_interrupts():
             try:
                 super().train()
-            except KeyboardInterrupt:
-                self.end_at_once()
+            except KeyboardInterrupt as interruption:
+                self.end_at_once(interruption)
             finally:
                 if self.folder_lock is not None:
                     self.folder_lock.release()
@@ -174,35 +193,46 @@ class Consistent4DTrainer(Trainer):
 
     @contextmanager
     def catch_interrupts(self) -> Iterator[None]:
-        """Let Ctrl-C end training after the current step; where there are several processes, each at once.
+        """Let Ctrl-C or a signal end training after the current step; where there are several processes, each at once.
 
-        A program that was started to ignore Ctrl-C, as in the background of a script, goes on ignoring it.
+        A program that was started to ignore one of them, as in the background of a script, goes on ignoring it.
         """
-        previous = signal.getsignal(signal.SIGINT)
         in_main_thread = threading.current_thread() is threading.main_thread()
-        if self.world_size > 1 or not in_main_thread or previous is not signal.default_int_handler:
+        if self.world_size > 1 or not in_main_thread:
             yield
             return
-        signal.signal(signal.SIGINT, self.interrupt)
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+        usual = (signal.default_int_handler, signal.SIG_DFL, end_by_signal)
+        taken = {number: handler for number, handler in previous.items() if handler in usual}
+        for number in taken:
+            signal.signal(number, self.interrupt)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in taken.items():
+                signal.signal(number, handler)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """On Ctrl-C: stop after this step; before the first and after the last, and the second time, at once."""
-        if self.interrupted or self.last_step is None or self.training_state == "completed":
-            raise KeyboardInterrupt
-        self.interrupted = self.stop_training = True
+        """On Ctrl-C or a signal: stop after this step; before the first and after the last, at once.
+
+        At once, too, on Ctrl-C the second time; a signal may come twice from the same sender.
+        """
+        by_key = number == signal.SIGINT
+        if self.interruption is not None and not by_key:
+            return
+        interruption = KeyboardInterrupt() if by_key else Ended(number)
+        if self.interruption is not None or self.last_step is None or self.training_state == "completed":
+            raise interruption
+        self.interruption, self.stop_training = interruption, True
 
     def _after_train(self) -> None:
         """End training (in place of Nerfstudio 1.1.5's, which comes here on `stop_training`, too)."""
-        if not self.interrupted or self.last_step is None:
+        if self.interruption is None or self.last_step is None:
             return super()._after_train()
         self.save_checkpoint(self.last_step)
         if self.report is not None:
             self.report.save_history()
-        self.exit_with(f"Stopped after step {self.last_step}.")
+        self.exit_with(f"Stopped after step {self.last_step}.", self.interruption)
 
     def _train_complete_viewer(self) -> None:
         """After training: keep the viewer open until Ctrl-C, and say so."""
@@ -211,18 +241,18 @@ class Consistent4DTrainer(Trainer):
             say(f"The viewer stays open at http://localhost:{server.get_port()}; Ctrl-C ends it.")
         super()._train_complete_viewer()
 
-    def end_at_once(self) -> None:
-        """Exit on Ctrl-C within a step; a viewer that is left open after training ends as it should."""
+    def end_at_once(self, interruption: KeyboardInterrupt) -> None:
+        """Exit within a step; a viewer that is left open after training ends as it should."""
         if self.training_state == "completed" and self.report is not None and self.report.is_finished:
             return
-        self.exit_with(f"Stopped in step {self.step}.")
+        self.exit_with(f"Stopped in step {self.step}.", interruption)
 
-    def exit_with(self, message: str) -> NoReturn:
-        """End the program after Ctrl-C with one line, without Nerfstudio's table of timings."""
+    def exit_with(self, message: str, interruption: KeyboardInterrupt) -> NoReturn:
+        """End the program with one line, without Nerfstudio's table of timings."""
         self.config.logging.profiler = "none"
         if self.local_rank == 0:
             say(f"{message} {kept(self.checkpoint_dir)}")
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(code_of(interruption))
 
 
 def scale_updates(optimizer: torch.optim.Optimizer, factor: Callable[[], float]) -> None:
@@ -251,9 +281,9 @@ def kept(folder: Path) -> str:
 
 @contextmanager
 def end_on_interrupt(message: str) -> Iterator[None]:
-    """Let Ctrl-C end the program with one line and code 130."""
+    """Let Ctrl-C end the program with one line and its exit code."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         say(message)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(code_of(interruption)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -80,6 +81,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
     """Folder of the config.yml that this was read from, if it was read from one."""
     has_new_timestamp = False
     """Whether the time stamp was generated and may still be changed."""
+    folders_made = cast("tuple[Path, ...]", ())
+    """The run's folder and those above it that `save_config` created, innermost first."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Called when a YAML file is read, also by Nerfstudio's commands, and when a configuration is copied.
@@ -117,12 +120,14 @@ class Consistent4DTrainerConfig(TrainerConfig):
             InputError: an option cannot be used, the folder is that of another run, or it cannot be written.
         """
         self.prepare()
-        folder = self.claim_folder()
+        made = self.claim_folder()
+        folder = self.get_base_dir()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
         saved = copy.copy(self)
         saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
+        self.folders_made = made
 
     def prepare(self) -> None:
         """Check the options, make paths absolute, and find the checkpoint to resume from.
@@ -141,21 +146,24 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
 
-    def claim_folder(self) -> Path:
+    def claim_folder(self) -> tuple[Path, ...]:
         """Create the run's folder, which no other training then gets; that of a resumed run may be reused.
+
+        Returns:
+            The folders that were created, innermost first.
 
         Raises:
             InputError: the folder exists, and neither is the run in it resumed nor may it be overwritten.
         """
         is_new = vars(self).pop("has_new_timestamp", False)
         stamp, number = self.timestamp, 1
-        while not create_folder(self.get_base_dir()):
+        while not (made := create_folder(self.get_base_dir())):
             if not is_new:
                 self.enter_earlier_run(self.get_base_dir())
                 break
             number += 1
             self.timestamp = f"{stamp}_{number}"
-        return self.get_base_dir()
+        return made
 
     @property
     def reuses_folder(self) -> bool:
@@ -167,9 +175,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten."""
         if not (self.reuses_folder or self.overwrite):
             raise InputError(
-                f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir {folder} to "
-                f"resume that run, or --overwrite True to replace it (with --load-config: set timestamp to "
-                f"'{TIMESTAMP}', or overwrite to true, in a copy of the file)."
+                f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir "
+                f"{shlex.quote(str(folder))} to resume that run, or --overwrite True to replace it (with "
+                f"--load-config: set timestamp to '{TIMESTAMP}', or overwrite to true, in a copy of the file)."
             )
 
     def enter_earlier_run(self, folder: Path) -> None:
@@ -197,16 +205,19 @@ class Consistent4DTrainerConfig(TrainerConfig):
         beside, original = super().get_checkpoint_dir(), super().get_base_dir() / self.relative_model_dir
         return beside if beside.is_dir() or not original.is_dir() else original
 
-    def open_in(self, folder: Path) -> None:
+    def open_in(self, folder: Path, data: Path | None = None) -> None:
         """Use what lies in `folder`, where this configuration's file is now; it may have been moved or copied.
 
-        Frames that are no longer where they were are looked for beside config.yml, and where they would be if they had
-        been moved along with the run.
+        Unless `data` names others, frames that are no longer where they were are looked for beside config.yml, and
+        where they would be if they had been moved along with the run.
         """
         if self.method_name is None:
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
         self.opened_in = folder = folder.expanduser().absolute()
+        if data is not None:
+            self.use_data(data.expanduser())
+            return
         data = self.frames_path
         if data is None or data.exists():
             return
@@ -239,19 +250,23 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.data = self.pipeline.datamanager.data = self.pipeline.datamanager.dataparser.data = data
 
 
-def create_folder(folder: Path) -> bool:
-    """Create a folder and those above it; False if it exists. Of several processes, one gets True.
+def create_folder(folder: Path) -> tuple[Path, ...]:
+    """Create a folder and those above it. Of several processes, one creates it.
+
+    Returns:
+        The folders that were missing, innermost first; none if it exists.
 
     Raises:
         InputError: it cannot be created.
     """
     with refusals(folder):
+        missing = tuple(path for path in (folder, *folder.parents) if not path.exists())
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.mkdir()
         except FileExistsError:
-            return False
-    return True
+            return ()
+    return missing
 
 
 class ConfigDumper(yaml.Dumper):

@@ -27,6 +27,7 @@ from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_p
 from consistent4d_ns.media.pictures import nerfstudio_path, render_rows, run_sheet
 from consistent4d_ns.media.tiles import parse_tiles
 from consistent4d_ns.method_configs import FieldOptimizerConfig
+from consistent4d_ns.model import queried
 from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
@@ -234,6 +235,23 @@ def test_field_without_gradients_for_points_or_with():
     for ours, theirs in zip(kernel, plain, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
     plain[0].sum().backward()
+
+
+def test_many_samples_are_queried_in_parts(monkeypatch):
+    """Each again in the backward pass, by the kernels."""
+    torch.manual_seed(0)
+    field = CascadeKPlanes(((50, 50, 50, 8), (100, 100, 100, 16)), (16, 16)).cuda()
+    points, times = torch.rand(10_000, 3, device="cuda") * 2 - 1, torch.rand(10_000, device="cuda") * 2 - 1
+
+    def run() -> list[torch.Tensor]:
+        values = queried(field.with_normals, points, times)
+        gradients = torch.autograd.grad([value.square().sum() for value in values], list(field.parameters()))
+        return [*(value.detach() for value in values), *gradients]
+
+    expected = run()
+    monkeypatch.setattr("consistent4d_ns.model.SAMPLES_KEPT", 4000)
+    for found, value in zip(run(), expected, strict=True):
+        assert float((found - value).norm() / value.norm()) < 1e-5
 
 
 def test_pictures(tmp_path):

@@ -254,6 +254,29 @@ def looking(model: Consistent4DModel, position: list[float], direction: list[flo
     return picture(model, RayBundle(*row, pixel_area=torch.ones(4, 1)))
 
 
+def test_many_samples_are_queried_in_parts(model, monkeypatch):
+    """With the same values and gradients, but for the order of sums; without gradients, all at once."""
+    generator = torch.Generator().manual_seed(0)
+    points, times = (2 * torch.rand(shape, generator=generator) - 1 for shape in ((1000, 3), (1000,)))
+
+    def run() -> tuple[list[Tensor], list[Tensor]]:
+        values = model_module.queried(model.field.with_normals, points, times)
+        parameters = list(model.field.parameters())
+        gradients = torch.autograd.grad([value.square().sum() for value in values], parameters)
+        return [value.detach() for value in values], list(gradients)
+
+    expected = run()
+    monkeypatch.setattr(model_module, "SAMPLES_KEPT", 128)
+    sizes = []
+    query = model.field.with_normals
+    monkeypatch.setattr(model.field, "with_normals", lambda *part: (sizes.append(len(part[0])), query(*part))[1])
+    torch.testing.assert_close(run(), expected)
+    assert max(sizes) == 64
+    with torch.no_grad():
+        model_module.queried(model.field.with_normals, points, times)
+    assert sizes[-1] == 1000
+
+
 def test_looking_away_and_from_inside(model):
     away = looking(model, [2.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     assert torch.equal(away["rgb"], torch.ones(4, 3))

@@ -10,6 +10,7 @@ import torch
 from consistent4d_ns import recorded_steps
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.method_configs import consistent4d_mini, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.recorded_steps import GROWTH, WINDOW, Capacity, RecordedSteps, roomy
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
@@ -53,6 +54,19 @@ def test_a_recorded_step_is_the_step(plain, recorded, kind: StepKind):
     draws = [d for d in map(plain.draw, range(200)) if d.plan.kind is kind][:2]
     for one in (*draws, draws[0]):
         assert_same(plain, recorded, one)
+
+
+def test_a_recorded_step_may_have_no_loss_of_its_rendering(plain, recorded, monkeypatch):
+    """As distillation steps of the mini preset have none: their loss is the guidance's alone."""
+    none = preset(consistent4d_mini).pipeline.model.loss_weights
+    monkeypatch.setattr(plain.config.model, "loss_weights", none)
+    monkeypatch.setattr(plain.model.config, "loss_weights", none)
+    draws = first_step(plain, StepKind.INDEPENDENT)
+    expected, found = plain.rendered(draws), recorded.replayed(draws)
+    assert found is not None
+    assert expected.terms == found.terms == {}
+    torch.testing.assert_close(found.rgb, expected.rgb)
+    assert_same(plain, recorded, draws)
 
 
 def test_recorded_steps_of_target_views(plain, recorded):

@@ -20,7 +20,7 @@ from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns import trainer as trainer_module
 from consistent4d_ns.cli.demo import train
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import ENDING, InputError
 from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint, write_checkpoint
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -187,7 +187,7 @@ def test_trainings_that_start_in_the_same_second(config: Consistent4DTrainerConf
 def test_a_folder_is_claimed_by_one_process(tmp_path: Path):
     with ProcessPoolExecutor(4) as pool:
         claimed = list(pool.map(create_folder, [tmp_path / "a" / "b"] * 16))
-    assert claimed.count(True) == 1
+    assert [folders[0] for folders in claimed if folders] == [tmp_path / "a" / "b"]
 
 
 @pytest.mark.slow
@@ -224,14 +224,16 @@ def ctrl_c_as_from_a_terminal() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
 
 
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
-    """Press Ctrl-C in the middle of a training step."""
+def interrupt_at(
+    step: int, monkeypatch: pytest.MonkeyPatch, times: int = 1, number: signal.Signals = signal.SIGINT
+) -> None:
+    """Press Ctrl-C, or send another signal, in the middle of a training step."""
     original = trainer_module.Trainer.train_iteration
 
     def train_iteration(self: Any, current: int) -> Any:
         if current == step:
             for _ in range(times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
         return original(self, current)
 
     monkeypatch.setattr(trainer_module.Trainer, "train_iteration", train_iteration)
@@ -252,6 +254,19 @@ def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerCon
     assert read_checkpoint(checkpoint)["step"] == 4
     assert [row["step"] for row in read_history(folder / "losses.jsonl")] == list(range(5))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_training_as_ctrl_c_does(config: Consistent4DTrainerConfig, monkeypatch, capsys, number):
+    """Schedulers send one before they kill, and `timeout` sends it twice."""
+    interrupt_at(1, monkeypatch, 2, number)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as raised:
+        train(config)
+    assert raised.value.code == 128 + number
+    assert "Stopped after step 1. The last checkpoint is " in capsys.readouterr().out
+    assert list(list_checkpoints(config.get_checkpoint_dir())) == [1]
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.slow
@@ -340,6 +355,21 @@ def test_ctrl_c_while_loading(config: Consistent4DTrainerConfig, monkeypatch, ca
         train(config)
     assert raised.value.code == 130
     assert "stopped before the first step" in capsys.readouterr().out
+    assert not config.output_dir.exists()
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(config: Consistent4DTrainerConfig, tmp_path: Path):
+    """Neither its own nor those above it, unless they were there or hold something else."""
+    config.pipeline.datamanager.data = config.data = tmp_path / "frames"
+    config.data.mkdir()
+    with pytest.raises(InputError, match="holds no frames"):
+        train(deepcopy(config))
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    config.get_base_dir().mkdir(parents=True)
+    config.overwrite = True
+    with pytest.raises(InputError, match="holds no frames"):
+        train(config)
+    assert config.get_base_dir().is_dir()
 
 
 def test_resuming_with_another_model_is_one_line(config: Consistent4DTrainerConfig):

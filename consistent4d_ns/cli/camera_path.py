@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,4 +40,5 @@ def camera_path_command(
         file.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     count, seconds = len(content["camera_path"]), content["seconds"]
     print(f"{out}: {count} frames, {seconds:g} s.")
-    print(f"Next: ns-render camera-path --load-config .../config.yml --camera-path-filename {out} --output-path x.mp4")
+    file = shlex.quote(str(out))
+    print(f"Next: ns-render camera-path --load-config .../config.yml --camera-path-filename {file} --output-path x.mp4")

@@ -51,10 +51,9 @@ def compare(
     from consistent4d_ns.comparing.looking import labels_of, read_runs
 
     check_options(options)
-    data = None if data is None else data.expanduser()
     named = dict(zip(labels_of(files), read_runs(files, data), strict=True))
     title = f"Comparison of {len(named)} runs" if len(named) > 1 else f"Run {next(iter(named))}"
-    write_page(out, title, named, options, data=data, overwrite=overwrite)
+    write_page(out, title, named, options, overwrite=overwrite)
     print(out)
 
 
@@ -65,7 +64,6 @@ def write_page(
     options: CompareOptions,
     notices: Sequence[str] = (),
     author: str = "compare",
-    data: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Render and measure runs, and write their page.
@@ -77,7 +75,6 @@ def write_page(
         options: What is rendered and measured.
         notices: What else the page says.
         author: The subcommand that writes it.
-        data: Where the frames are now, if they were moved.
         overwrite: Replace an existing file.
 
     Raises:
@@ -87,6 +84,6 @@ def write_page(
     from consistent4d_ns.comparing.page import page
 
     with scratch_beside(out) as scratch:
-        comparison = compare_runs(runs, options, scratch, progress, data)
+        comparison = compare_runs(runs, options, scratch, progress)
         with new_file(out, overwrite) as file:
             file.write_text(page(comparison, title, notices, author), encoding="utf-8")

@@ -14,6 +14,7 @@ import tyro
 
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.outputs import holds_something
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -43,8 +44,7 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
         data: Frames to train on, a folder of RGBA frames or an animated file with alpha; default: the toy.
     """
     begin = time.monotonic()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder for the results.")
+    holds_something(out)  # Raises where it can be no folder.
     if data is not None:
         data = data.expanduser()
         if not data.exists():
@@ -84,7 +84,7 @@ def toy_frames(folder: Path) -> Path:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise InputError(
                 f"{folder} is not the toy of this demo, {TOY_FRAMES} frames of {TOY_SIZE} x {TOY_SIZE} pixels: move it "
-                f"away, give the demo another folder, or train on what is there with --data {folder}."
+                f"away, give the demo another folder, or train on what is there with --data {shlex.quote(str(folder))}."
             )
         write_sequence(
             folder, TOY_SIZE, TOY_FRAMES, progress=lambda jobs: progress(jobs, "Rendering the toy", len(jobs))
@@ -147,6 +147,7 @@ def report(trainer: Trainer) -> None:
     unseen = data.train_dataparser_outputs.metadata["ground_truth"]
     for kind, file in videos.items():
         print(f"{kind + ':':17} {file}")
-    print(f"contact sheet:    {out / SHEET}")
-    print(f"losses:           {out / PLOT}")
+    for what, file in {"contact sheet": out / SHEET, "losses": out / PLOT}.items():
+        if file.is_file():  # Otherwise training has warned about it.
+            print(f"{what + ':':17} {file}")
     print(f"{'novel' if unseen else 'input'}-view PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")

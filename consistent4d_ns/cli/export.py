@@ -192,8 +192,8 @@ def usd(
     options.check()
     suffix = out.suffix.lower()
     if suffix not in USD_SUFFIXES:
-        raise InputError(f"{out}: give a name that ends in {', '.join(USD_SUFFIXES)}.")
-    check_usd()
+        raise InputError(f"{out} is no name of a USD file: give one that ends in {', '.join(USD_SUFFIXES)}.")
+    check_usd(out)
     with new_file(out, common.overwrite) as path:
         source = common.open(config)
         from consistent4d_ns.export.usd import write_usd, write_usdz
@@ -204,14 +204,16 @@ def usd(
     report(out, source)
 
 
-def check_usd() -> None:
-    """Check that USD's library is installed.
+def check_usd(out: Path) -> None:
+    """Check that USD's library is installed, before `out` is written with it.
 
     Raises:
         InputError: it is not.
     """
     if not find_spec("pxr"):
-        raise InputError("USD files need usd-core: pip install usd-core.")
+        raise InputError(
+            f"{out} cannot be written, because the package usd-core is not installed: run `pip install usd-core`."
+        )
 
 
 def numbered_format(out: Path, format: Format | None) -> Format:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from consistent4d_ns import __version__
-from consistent4d_ns.errors import hide_nerfstudio_warnings, one_line_endings
+from consistent4d_ns.cli.endings import one_line_endings
+from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
 
 DESCRIPTION = """Everything besides `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
 
@@ -26,9 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: the exit code, unless it is 0.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if list(arguments) == ["--version"]:
-        print(f"consistent4d_ns {__version__}")
-        return
     # On a shared machine, threads that spin while waiting for each other make every step many times slower. This must
     # be set before torch starts its threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,9 +34,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(gc.freeze)
     hide_nerfstudio_warnings()
     with one_line_endings():
+        if list(arguments) == ["--version"]:
+            print(f"consistent4d_ns {__version__}")
+            return
+        check_folder()
         from consistent4d_ns.cli.commands import app  # here, so that Ctrl-C during imports is one line too
 
         app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
+
+
+def check_folder() -> None:
+    """Check that the folder in which the command runs is still there: PyTorch would end the process without it.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the current folder does not exist any more: change to another one (cd).") from error
 
 
 if __name__ == "__main__":

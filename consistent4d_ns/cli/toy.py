@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,4 +27,4 @@ def toy(
 
     write_sequence(out, size, frames, overwrite=overwrite, progress=lambda jobs: progress(jobs, "Rendering", len(jobs)))
     print(f"The toy is in {out}: {frames} frames of {size} x {size} pixels from each of 7 cameras.")
-    print(f"Next: ns-train consistent4d-mini --data {out}")
+    print(f"Next: ns-train consistent4d-mini --data {shlex.quote(str(out))}")

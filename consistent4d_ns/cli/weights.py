@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,8 @@ import tyro
 from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.cli.tables import aligned, shown_size
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import new_folder
+from consistent4d_ns.files.disks import check_space
+from consistent4d_ns.files.outputs import ROOM, new_folder
 from consistent4d_ns.setup.presets import presets_with
 from consistent4d_ns.setup.weights import Found, Weights, find_all
 
@@ -46,29 +48,28 @@ class Rife:
 
 
 @dataclass(frozen=True)
-class Zero123XL:
-    """Fetch Zero123-XL, the prior of the large presets (licence: see its page), from the Hugging Face hub: about 5 GB.
+class HubPrior:
+    """Fetch a prior from the Hugging Face hub."""
 
-    Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole
-    are not downloaded again.
-    """
-
-    def run(self) -> None:
-        """Fetch and check them."""
-        fetch_prior("zero123-xl")
-
-
-@dataclass(frozen=True)
-class StableZero123:
-    """Fetch Stable-Zero123 (non-commercial use only) from the Hugging Face hub: about 5 GB.
-
-    Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole
-    are not downloaded again.
-    """
+    name: Annotated[Literal["zero123-xl", "stable-zero123"], tyro.conf.Fixed, tyro.conf.Suppress]
+    """Which one."""
 
     def run(self) -> None:
-        """Fetch and check them."""
-        fetch_prior("stable-zero123")
+        """Fetch it into the hub's cache, and make sure that it is what was published.
+
+        Raises:
+            InputError: It cannot be downloaded or stored.
+        """
+        (weights,) = (found.weights for found in find_all() if found.weights.name == self.name)
+        print(f"{weights.what}; licence: {weights.licence} ({weights.origin})", flush=True)
+        announce("Looking for it in the hub's cache, and reading all of it if it is there")
+        from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
+
+        folder, there = fetch_unaltered(PUBLISHED[self.name])
+        print(f"{'Already there and intact:' if there else 'Stored'} {folder}")
+        users = presets_with(self.name)
+        default = f"the default of {' and '.join(users)}" if users else ""
+        print(f"Use it with: {default or f'--pipeline.guidance.prior {PUBLISHED[self.name]}'}")
 
 
 @dataclass(frozen=True)
@@ -97,22 +98,44 @@ class Convert:
         checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
         if not checkpoint.exists():
             raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
+        if not (checkpoint.is_file() or checkpoint.is_dir()):  # Reading a named pipe would wait for ever.
+            raise InputError(f"{checkpoint} is neither a file nor a folder: give a Zero123 checkpoint.")
         with new_folder(out, "weights convert", self.overwrite) as folder:
             announce(f"Reading {checkpoint}")
-            from consistent4d_ns.guidance.conversion import read_prior, size_of, write_prior
+            from consistent4d_ns.guidance.conversion import read_prior, size_of, unet_format, write_prior
 
             networks = read_prior(checkpoint, self.precision, self.camera_convention)
-            announce(f"Writing {shown_size(size_of(networks))} to {out}")
+            size, unet = size_of(networks), unet_format(networks)
+            check_space(out, size, ROOM)
+            announce(f"Writing {shown_size(size)} to {out}")
             write_prior(networks, folder)
-        print(f"{out}: camera convention {networks.camera_convention}, UNet in {self.precision}.")
-        print(f"Use it with: --pipeline.guidance.prior {out}")
+        why = "" if unet == self.precision else " as in the source, which has no more digits"
+        print(f"{out}: camera convention {networks.camera_convention}, UNet in {unet}{why}.")
+        print(f"Use it with: --pipeline.guidance.prior {shlex.quote(str(out))}")
 
 
+FETCHING = """Fetch {what} from the Hugging Face hub: about 5 GB.
+
+Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole are
+not downloaded again."""
+"""Help of a prior of the hub."""
+ZERO123_XL = tyro.conf.subcommand(
+    "zero123-xl",
+    prefix_name=False,
+    default=HubPrior("zero123-xl"),
+    description=FETCHING.format(what="Zero123-XL, the prior of the large presets (licence: see its page),"),
+)
+STABLE_ZERO123 = tyro.conf.subcommand(
+    "stable-zero123",
+    prefix_name=False,
+    default=HubPrior("stable-zero123"),
+    description=FETCHING.format(what="Stable-Zero123 (non-commercial use only)"),
+)
 Action = Annotated[
     Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
     | Annotated[Rife, tyro.conf.subcommand("rife", prefix_name=False)]
-    | Annotated[Zero123XL, tyro.conf.subcommand("zero123-xl", prefix_name=False)]
-    | Annotated[StableZero123, tyro.conf.subcommand("stable-zero123", prefix_name=False)]
+    | Annotated[HubPrior, ZERO123_XL]
+    | Annotated[HubPrior, STABLE_ZERO123]
     | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
     tyro.conf.arg(name="", prefix_name=False),
 ]
@@ -126,24 +149,6 @@ def weights(action: Action = List()) -> None:
         action: What to do.
     """
     action.run()
-
-
-def fetch_prior(name: Literal["zero123-xl", "stable-zero123"]) -> None:
-    """Fetch a prior of the hub into the hub's cache, and make sure that it is what was published.
-
-    Raises:
-        InputError: It cannot be downloaded or stored.
-    """
-    (weights,) = (found.weights for found in find_all() if found.weights.name == name)
-    print(f"{weights.what}; licence: {weights.licence} ({weights.origin})", flush=True)
-    announce("Looking for it in the hub's cache, and reading all of it if it is there")
-    from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
-
-    folder, there = fetch_unaltered(PUBLISHED[name])
-    print(f"{'Already there and intact:' if there else 'Stored'} {folder}")
-    users = presets_with(name)
-    default = f"the default of {' and '.join(users)}" if users else ""
-    print(f"Use it with: {default or f'--pipeline.guidance.prior {PUBLISHED[name]}'}")
 
 
 HEADINGS = ("weights", "needed by", "size", "licence", "state")

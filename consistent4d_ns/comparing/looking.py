@@ -94,14 +94,14 @@ def read_runs(runs: Sequence[Path], data: Path | None = None) -> list[Consistent
         InputError: a run is given twice, or cannot be opened.
     """
     given: dict[Path, Path] = {}
-    configs = [read_config(run) for run in runs]
+    configs = [read_config(run, data) for run in runs]
     for run, config in zip(runs, configs, strict=True):
         folder = config.get_base_dir().resolve()
         if folder in given:
             raise InputError(f"{given[folder]} and {run} are the same run: name each run once.")
         given[folder] = run
         choose_checkpoint(config.get_checkpoint_dir())
-        frames = config.frames_path if data is None else data
+        frames = config.frames_path
         if frames is not None and not frames.exists():
             raise InputError(f"the frames of {run} are no longer at {frames}: say with --data where they are.")
     return configs
@@ -112,7 +112,6 @@ def compare_runs(
     options: CompareOptions,
     folder: Path,
     progress: Progress,
-    data: Path | None = None,
 ) -> Comparison:
     """Render and measure runs, one after the other.
 
@@ -121,7 +120,6 @@ def compare_runs(
         options: What is rendered and measured.
         folder: For temporary files.
         progress: Shows how much is done.
-        data: Where their frames are now, if they were moved.
 
     Raises:
         InputError: a run cannot be opened, or an option is out of range.
@@ -129,7 +127,7 @@ def compare_runs(
     sheet: Sheet | None = None
     inputs, seen = dict[str, Input](), list[Seen]()
     for label, config in runs.items():
-        run = open_run(config, data=data)
+        run = open_run(config)
         if sheet is None:
             film = Film.of(input_video(run.pipeline.datamanager), options)
             sheet = Sheet(folder, film, most=3 * len(runs))

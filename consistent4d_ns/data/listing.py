@@ -6,6 +6,7 @@ Unlike the original, which counts all entries of a folder as frames, files that 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def list_frames(
         spacing = _file_spacing(path)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
     else:
-        raise InputError(f"{path} does not exist: give a folder of RGBA frames or one animated file with --data")
+        fault = "is neither a folder nor a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {fault}: give a folder of RGBA frames or one animated file with --data")
     indices = _choose(path, len(names), stride, count)
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
 
@@ -127,7 +129,8 @@ def _no_frames(folder: Path, types: tuple[str, ...]) -> str:
     if types != STILL_TYPES:
         return f"{folder} holds no frames: give a video, or a folder of pictures (png, jpg, ...) that are numbered"
     if any(entry.suffix.lower() in PLAIN_TYPES for entry in folder.iterdir()):
-        return f"{folder} holds pictures without alpha: cut the object out with `consistent4d prepare {folder} OUT`"
+        command = f"consistent4d prepare {shlex.quote(str(folder))} OUT"
+        return f"{folder} holds pictures without alpha: cut the object out with `{command}`"
     return f"{folder} holds no frames: put PNG or WebP images with alpha there, or choose another --data"
 
 

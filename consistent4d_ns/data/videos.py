@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 from bisect import bisect_right
@@ -283,11 +284,16 @@ def _check_alpha_layer(path: Path, image: UInt8[np.ndarray, "h w 4"]) -> None:
         raise _no_alpha_layer(path)
 
 
+def _prepare(path: Path) -> str:
+    """A command that cuts the object out of a video."""
+    return f"consistent4d prepare {shlex.quote(str(path))} OUT"
+
+
 def _no_alpha_layer(path: Path) -> InputError:
     """The video has none, or FFmpeg is too old to decode it."""
     return InputError(
         f"{path} is HEVC, in which the installed FFmpeg finds no alpha channel: cut the object out with "
-        f"`consistent4d prepare {path} OUT`, or export ProRes 4444 or RGBA frames with alpha"
+        f"`{_prepare(path)}`, or export ProRes 4444 or RGBA frames with alpha"
     )
 
 
@@ -297,8 +303,7 @@ def _rgba(frame: VideoFrame | UInt8[np.ndarray, "h w 4"], path: Path) -> UInt8[n
         return frame
     if not any(component.is_alpha for component in frame.format.components):
         raise InputError(
-            f"{path} has no alpha channel: cut the object out with `consistent4d prepare {path} OUT`, "
-            "or export it with alpha"
+            f"{path} has no alpha channel: cut the object out with `{_prepare(path)}`, or export it with alpha"
         )
     with reading(path):
         return frame.to_ndarray(format="rgba")

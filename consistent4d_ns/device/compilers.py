@@ -31,11 +31,11 @@ def find_compiler() -> tuple[str, ...] | None:
     if found is None:
         return None
     compiler = (found, *arguments)
-    with tempfile.TemporaryDirectory(prefix="consistent4d-") as folder:
-        trial = Path(folder) / "trial.c"
-        trial.write_text("int one(void) { return 1; }\n")
-        command = [*compiler, *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="consistent4d-") as folder:
+            trial = Path(folder) / "trial.c"
+            trial.write_text("int one(void) { return 1; }\n")
+            command = [*compiler, *FLAGS, str(trial), "-o", str(trial.with_suffix(".so"))]
             return None if subprocess.run(command, capture_output=True).returncode else compiler
-        except OSError:  # such a file cannot be executed
-            return None
+    except OSError:  # Such a file cannot be executed, or there is no folder for temporary files.
+        return None

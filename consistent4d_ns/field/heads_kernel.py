@@ -76,7 +76,8 @@ class _Heads(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        features, jacobian, first, last, colour_first, colour_last = ctx.saved_tensors
+        inputs = ctx.saved_tensors  # read once, as checkpointing demands
+        features, jacobian, first, last, colour_first, colour_last = inputs
         gradients = tuple(None if gradient is None else gradient.contiguous() for gradient in gradients)
         grad_density, grad_colour, grad_gradient = gradients
         block = LAUNCH.backward_block
@@ -94,7 +95,7 @@ class _Heads(torch.autograd.Function):
         )
         # More pipeline stages (prefetching) would use more registers and lower the occupancy.
         options = {"num_warps": LAUNCH.backward_warps, "num_stages": 1}
-        _run(_backward, programs, (*ctx.saved_tensors, *gradients, *results), block, **options)
+        _run(_backward, programs, (*inputs, *gradients, *results), block, **options)
         product, *grad_colour_weights = (None if part is None else part.sum(dim=0) for part in results[2:])
         grad_density_weights = (
             (None, None) if product is None else (last.T * product, (first * product).sum(dim=1)[None])

@@ -39,11 +39,12 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
-    """Raises: InputError: `path` exists and `overwrite` is off, or is a folder."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a file.")
-    if (path.exists() or path.is_symlink()) and not overwrite:
-        raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
+    """Raises: InputError: `path` exists and `overwrite` is off, is a folder, or cannot be looked at."""
+    with refusals(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the name of a file.")
+        if (path.exists() or path.is_symlink()) and not overwrite:
+            raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
 
 
 @contextmanager
@@ -98,17 +99,15 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
     """Files of an earlier output of a subcommand in `path`, all inside of it; none if there is nothing.
 
     Raises:
-        InputError: `path` is a file or a dangling link, or holds something that may not be replaced (see `new_folder`).
+        InputError: as `holds_something`, or `path` holds something that may not be replaced (see `new_folder`).
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: give a folder.")
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link to {path.readlink()}, which does not exist: give another folder.")
-    if not path.exists() or not any(path.iterdir()):
+    if not holds_something(path):
         return []
     if not overwrite:
         raise InputError(f"{path} is not empty: give another folder, or --overwrite to replace an earlier output.")
     try:
+        if not (path / MANIFEST).is_file():  # Reading a named pipe would wait for ever.
+            raise FileNotFoundError
         manifest = json.loads((path / MANIFEST).read_text())
         names = [str(name) for name in manifest["files"]]
         ours = manifest["written_by"] == f"{AUTHOR} {command}"
@@ -121,6 +120,20 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
             "give another folder."
         )
     return names
+
+
+def holds_something(path: Path) -> bool:
+    """Whether a folder that is to be written holds something; not where there is none yet.
+
+    Raises:
+        InputError: `path` is a file or a dangling link, or cannot be looked at.
+    """
+    with refusals(path):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file: give a folder.")
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to {path.readlink()}, which does not exist: give another folder.")
+        return path.exists() and any(path.iterdir())
 
 
 def flush_to_disk(path: Path) -> None:

@@ -21,6 +21,8 @@ def mistaken_for_weights(path: Path) -> str | None:
     """
     with path.open("rb") as file:
         beginning = file.read(LOOKED_AT)
+    if not beginning:
+        return "is an empty file (zero bytes): download it again"
     try:
         text = beginning.decode("utf-8", errors="strict" if len(beginning) < LOOKED_AT else "ignore").strip()
     except UnicodeDecodeError:

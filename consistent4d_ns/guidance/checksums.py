@@ -15,7 +15,7 @@ UNLISTED = (LIST, "MODEL_CARD.md")
 """Files that are not listed: the list itself, and the model card, which may be edited."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 """Binary files; the others are JSON."""
-REMEDY = "reinstall consistent4d_ns or download the prior again"
+REMEDY = "get it again as it came: reinstall consistent4d_ns for the bundled prior, download another one or convert it"
 """What to do about a folder that differs from what was saved."""
 
 

@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from consistent4d_ns.files.disks import check_space
-from consistent4d_ns.files.outputs import ROOM, refusals
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.guidance.camera_convention import CameraConvention, resolve_convention
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.diffusers_layout import load_folder
 from consistent4d_ns.guidance.hub_cache import check_not_cache
 from consistent4d_ns.guidance.networks import Zero123Networks
-from consistent4d_ns.guidance.saving import save_folder
+from consistent4d_ns.guidance.saving import check_schedule, save_folder
 
 UnetPrecision = Literal["fp16", "fp32"]
 """Number format of the UNet in the written folder."""
@@ -35,7 +35,7 @@ def read_prior(source: Path, unet: UnetPrecision, convention: CameraConvention |
         convention: Camera convention; "auto": what the files or the name of `source` say.
 
     Raises:
-        InputError: `source` is no Zero123 prior.
+        InputError: `source` is no Zero123 prior, or its UNet does not fit in "fp16".
     """
     if source.is_dir():
         check_not_cache(source)
@@ -45,6 +45,9 @@ def read_prior(source: Path, unet: UnetPrecision, convention: CameraConvention |
     networks.camera_convention, _ = resolve_convention(convention, str(source), networks.camera_convention)
     if unet == "fp16":
         nn.Module.to(networks.unet, DTYPES[unet])  # Not `unet.to`: diffusers' override warns about it.
+        if (name := not_finite(networks.unet.state_dict())) is not None:
+            raise InputError(f"{source}: {name} of the UNet has values too large for fp16: give --precision fp32.")
+    check_schedule(networks, str(source))
     return networks
 
 
@@ -52,11 +55,16 @@ def write_prior(networks: Zero123Networks, folder: Path) -> None:
     """Write a prior to the empty folder `folder`, each network in the number format that it has.
 
     Raises:
-        InputError: There is no space for it, or its noise schedule is not Zero123's.
+        OSError: It cannot be written.
     """
-    check_space(folder, size_of(networks), ROOM)
-    with refusals(folder):
-        save_folder(networks, folder, dtype=None)
+    save_folder(networks, folder, dtype=None)
+
+
+def unet_format(networks: Zero123Networks) -> str:
+    """Number format of the UNet, such as "fp16"."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    dtype = networks.unet.dtype
+    return names.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def size_of(networks: Zero123Networks) -> int:

@@ -1,10 +1,10 @@
-"""Diffusion, score distillation and DDIM sampling as pure functions (method.md sections 5.1 and 5.3)."""
+"""Diffusion, score distillation and sampling as pure functions (method.md sections 5.1 and 5.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -131,7 +131,7 @@ def descent_timesteps(num_timesteps: int, steps: int, strength: float) -> Int64[
     return torch.linspace(first, 0, steps + 1).round().long()
 
 
-def ddim_descent(
+def descent_schedule(
     alphas: Float[Tensor, " timesteps"], steps: int, strength: float
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """As `ddim_schedule`, but from noise level `strength`, a fraction of the schedule's length, evenly down to 0."""
@@ -140,12 +140,65 @@ def ddim_descent(
         yield timestep, alphas[timestep], alphas[following]
 
 
-def ddim_step(
+def predicted_clean(
+    noisy: Float[Tensor, "*batch c h w"], predicted: Float[Tensor, "*batch c h w"], kept: Float[Tensor, ""]
+) -> Float[Tensor, "*batch c h w"]:
+    """The clean latents, if `predicted` is the noise in those of noise level `kept`."""
+    return (noisy - (1 - kept).sqrt() * predicted) / kept.sqrt()
+
+
+def step_towards(
+    clean: Float[Tensor, "*batch c h w"],
     noisy: Float[Tensor, "*batch c h w"],
-    predicted: Float[Tensor, "*batch c h w"],
     kept: Float[Tensor, ""],
     next_kept: Float[Tensor, ""],
 ) -> Float[Tensor, "*batch c h w"]:
-    """One deterministic DDIM step (eta 0, no clipping; Song et al. 2021) from noise level `kept` to `next_kept`."""
-    clean = (noisy - (1 - kept).sqrt() * predicted) / kept.sqrt()
-    return add_noise(clean, predicted, next_kept)
+    """Latents of noise level `kept` at `next_kept`, with their noise, if they become `clean` without it.
+
+    With `predicted_clean` this is a deterministic DDIM step (eta 0, no clipping; Song et al. 2021).
+    """
+    ratio = ((1 - next_kept) / (1 - kept)).sqrt()
+    return ratio * noisy + (next_kept.sqrt() - ratio * kept.sqrt()) * clean
+
+
+def extrapolated_clean(
+    clean: Float[Tensor, "*batch c h w"],
+    earlier: Float[Tensor, "*batch c h w"],
+    kept: tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]],
+) -> Float[Tensor, "*batch c h w"]:
+    """The clean latents extrapolated to the middle of the coming step, for a step of second order.
+
+    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): predictions of the clean latents change linearly with the logarithm
+    of the signal-to-noise ratio.
+
+    Args:
+        clean: The clean latents as predicted where the step begins.
+        earlier: As predicted where the step before it began.
+        kept: `alphas_cumprod` where the step before began, where this one begins and where it ends.
+    """
+    before, here, after = (torch.log(ac / (1 - ac)) for ac in kept)
+    return clean + (after - here) / (2 * (here - before)) * (clean - earlier)
+
+
+def denoised(
+    latents: Float[Tensor, "*batch c h w"],
+    schedule: Sequence[tuple[int, Tensor, Tensor]],
+    predict: Callable[[Tensor, int], Tensor],
+    order: Literal[1, 2],
+) -> Float[Tensor, "*batch c h w"]:
+    """Latents at the end of a schedule: by DDIM, or by DPM-Solver++(2M), whose first and last steps are those of DDIM.
+
+    Args:
+        latents: Latents with the noise of the schedule's beginning.
+        schedule: Timestep of each step, its `alphas_cumprod` and the next step's.
+        predict: Noise in latents at a timestep.
+        order: 1: DDIM; 2: DPM-Solver++(2M).
+    """
+    earlier: tuple[Tensor, Tensor] | None = None
+    for number, (timestep, kept, next_kept) in enumerate(schedule, start=1):
+        clean = target = predicted_clean(latents, predict(latents, timestep), kept)
+        if order == 2 and earlier is not None and number < len(schedule):
+            target = extrapolated_clean(clean, earlier[0], (earlier[1], kept, next_kept))
+        latents = step_towards(target, latents, kept, next_kept)
+        earlier = clean, kept
+    return latents

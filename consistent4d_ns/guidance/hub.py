@@ -32,6 +32,15 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, 
 """Errors of the system that have to do with the disk, not with the network."""
 PROBE_SECONDS = 5.0
 """Timeout for finding out whether the hub can be reached."""
+OFFLINE = (
+    "The small prior that comes with this package works offline: "
+    f"`--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
+)
+"""What to do without the hub."""
+
+
+class UnavailableError(Exception):
+    """A prior cannot be downloaded; the reason in words, without the prior's name and a full stop."""
 
 
 def is_hub_id(prior: str) -> bool:
@@ -59,8 +68,7 @@ def missing_prior(prior: str, reason: str) -> InputError:
     return InputError(
         f"guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
         f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
-        "differ between priors (Stable-Zero123 is non-commercial). The small prior that comes with this package works "
-        f"offline: `--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
+        f"differ between priors (Stable-Zero123 is non-commercial). {OFFLINE}"
     )
 
 
@@ -70,7 +78,10 @@ def fetch(prior: str) -> Path:
     Raises:
         InputError: It is not on this machine and cannot be downloaded, or it is not a Zero123 prior.
     """
-    return cached(prior) or download(prior)
+    try:
+        return cached(prior) or download(prior)
+    except UnavailableError as error:
+        raise missing_prior(prior, str(error)) from error
 
 
 def fetch_unaltered(prior: str) -> tuple[Path, bool]:
@@ -85,10 +96,16 @@ def fetch_unaltered(prior: str) -> tuple[Path, bool]:
     altered = _remove_altered(folder) if folder is not None else []
     if folder is not None and not altered:
         return folder, True
-    folder = download(prior)
-    if altered := _remove_altered(folder):
-        names = ", ".join(file.relative_to(folder).as_posix() for file in altered)
-        raise missing_prior(prior, f"what arrived as {names} is not what the hub lists, and was removed: try again")
+    try:
+        folder = download(prior)
+        if altered := _remove_altered(folder):
+            names = ", ".join(file.relative_to(folder).as_posix() for file in altered)
+            raise UnavailableError(f"what arrived as {names} is not what the hub lists, and was removed: try again")
+    except UnavailableError as error:  # Not `missing_prior`, which names the command that has just failed.
+        raise InputError(
+            f"{prior}: {error}. If the hub cannot be reached from here, give a copy from elsewhere with "
+            f"--pipeline.guidance.prior: a folder, or the original .ckpt ({ORIGINAL_PAGE}). {OFFLINE}"
+        ) from error
     return folder, False
 
 
@@ -108,15 +125,16 @@ def download(prior: str) -> Path:
     Whole files stay if it is interrupted, so that the next call fetches the others.
 
     Raises:
-        InputError: see `fetch`; or there is no space, or no permission to write.
+        UnavailableError: It cannot be downloaded.
+        InputError: It is not a Zero123 prior; or there is no space, or no permission to write.
     """
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
-        raise missing_prior(prior, "not in the hub's cache, and HF_HUB_OFFLINE is set, which has to be unset")
+        raise UnavailableError("not in the hub's cache, and HF_HUB_OFFLINE is set, which has to be unset")
     if not _reachable(constants.ENDPOINT):
         reason = f"{constants.ENDPOINT} cannot be reached: check the network, or set HF_ENDPOINT to a mirror"
-        raise missing_prior(prior, f"not in the hub's cache, and {reason}")
+        raise UnavailableError(f"not in the hub's cache, and {reason}")
     try:
         listed = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
         sizes = {name: listed[name] for name in needed_files(listed, prior)}
@@ -129,7 +147,7 @@ def download(prior: str) -> Path:
         if isinstance(error, OSError) and error.errno in REFUSALS:
             raise _refused(error) from error
         reason = str(error).strip().split("\n", 1)[0]
-        raise missing_prior(prior, f"download failed ({reason})") from error
+        raise UnavailableError(f"download failed ({reason})") from error
 
 
 def _download_files(prior: str, sizes: Mapping[str, int]) -> Path:

@@ -46,8 +46,7 @@ def save_folder(
         InputError: `folder` is not empty and `overwrite` is off, or the noise schedule is not Zero123's.
         OSError: `folder` cannot be written.
     """
-    if not torch.equal(networks.alphas.cpu(), alphas_cumprod()):
-        raise InputError(f"{folder}: the prior's noise schedule is not Zero123's, and no other can be saved.")
+    check_schedule(networks, str(folder))
     _clear(folder, overwrite)
     with _system_errors(folder):
         for part in ("unet", "vae", "image_encoder"):
@@ -59,6 +58,12 @@ def save_folder(
     _write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessing(networks))
     _write_json(folder / "model_index.json", {"_class_name": "Zero123Pipeline", **PARTS})
     write_checksums(folder)
+
+
+def check_schedule(networks: Zero123Networks, named: str) -> None:
+    """Raises: InputError: the prior's noise schedule is not Zero123's; the message begins with `named`."""
+    if not torch.equal(networks.alphas.cpu(), alphas_cumprod()):
+        raise InputError(f"{named}: the prior's noise schedule is not Zero123's, and no other can be saved.")
 
 
 @contextlib.contextmanager

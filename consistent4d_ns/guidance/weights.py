@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.files.weight_files import mistaken_for_weights
 
 
@@ -41,7 +42,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     entries = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(entries, Mapping):
         raise InputError(f"{path}: holds no named tensors; this is no Zero123 prior.")
-    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    if unnamed := [name for name in tensors if not isinstance(name, str)]:
+        raise InputError(f"{path}: a tensor is named {unnamed[0]!r}, which is no text; this is no Zero123 prior.")
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -107,7 +111,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
     """Load `tensors` into `network` strictly, whether or not it was built `without_weights`.
 
     Raises:
-        InputError: A tensor is missing, unexpected or of another shape.
+        InputError: A tensor is missing, unexpected, of another shape, or holds values that are not finite.
     """
     wanted = network.state_dict()
     shapes = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
@@ -122,4 +126,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
                 f"{source}: {len(names)} of {len(wanted)} tensors are {problem}, first {names[0]}; "
                 "this is not a Zero123 prior in a known layout, or its download is incomplete."
             )
+    if (name := not_finite(tensors)) is not None:
+        fault = f"{name} holds values that are not finite (NaN or infinite)"
+        raise InputError(f"{source}: {fault}; download it again, or use another copy.")
     network.load_state_dict(tensors, assign=True)

@@ -21,9 +21,9 @@ from consistent4d_ns.guidance.config import PriorConfig
 from consistent4d_ns.guidance.diffusion import (
     add_noise,
     count_undefined,
-    ddim_descent,
     ddim_schedule,
-    ddim_step,
+    denoised,
+    descent_schedule,
     descent_timesteps,
     distillation_loss,
 )
@@ -246,7 +246,9 @@ class Zero123Guidance:
         temperature: float = 1.0,
         start: Start | None = None,
     ) -> Float[Tensor, "views 3 size size"]:
-        """Novel views by DDIM from noise or noisy images (method.md section 5.1; see `base.ViewSampler.sample`).
+        """Novel views by DDIM from noise (method.md section 5.1; see `base.ViewSampler.sample`).
+
+        From a start, steps are of second order, so that half as many do.
 
         Raises:
             InputError: The VAE decoder was freed (`previews` is off), or `steps` is out of range.
@@ -258,14 +260,16 @@ class Zero123Guidance:
             conditions = self.view_conditions(poses, frames)
             latents = temperature * torch.randn(shape, generator=generator, device=generator.device).to(self.device)
             if start is None:
-                schedule = ddim_schedule(self._alphas, steps)
+                schedule, order = ddim_schedule(self._alphas, steps), 1
             else:
-                schedule = ddim_descent(self._alphas, steps, start.strength)
+                schedule, order = descent_schedule(self._alphas, steps, start.strength), 2
                 latents = self._noisy_start(start, latents)
-            for timestep, kept, next_kept in schedule:
+
+            def predict(noisy: Tensor, timestep: int) -> Tensor:
                 timesteps = torch.full(shape[:2], timestep, device=self.device)
-                predicted = self.predict_noise(latents, timesteps, conditions, scale)
-                latents = ddim_step(latents, predicted, kept, next_kept)
+                return self.predict_noise(noisy, timesteps, conditions, scale)
+
+            latents = denoised(latents, list(schedule), predict, order)
             return self.decode(latents[0])
 
     def _noisy_start(self, start: Start, noise: Float[Tensor, "1 views c h w"]) -> Float[Tensor, "1 views c h w"]:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.files.weight_files import mistaken_for_weights
 from consistent4d_ns.interpolation.cache import cached_weight_file
 from consistent4d_ns.interpolation.ifnet import BLOCK_WIDTHS, IFNet, Layout
@@ -148,7 +149,7 @@ def recognise_layout(state: Mapping[str, Tensor], path: Path) -> Layout:
 
 
 def require_equal_shapes(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
-    """Nothing may be missing, unexpected or of another shape (raises InputError naming some of each)."""
+    """Nothing may be missing, unexpected, of another shape or not finite (raises InputError naming some of each)."""
     different = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
@@ -157,6 +158,9 @@ def require_equal_shapes(expected: Mapping[str, Tensor], state: Mapping[str, Ten
     faults = [f"{fault}: {shortened(names)}" for fault, names in different.items() if names]
     if faults:
         raise InputError(f"RIFE weights {path}: another version of RIFE ({'; '.join(faults)}); {REMEDY}.")
+    if (name := not_finite(state)) is not None:
+        fault = f"{name} holds values that are not finite (NaN or infinite)"
+        raise InputError(f"RIFE weights {path}: {fault}; {_replacement(path)}.")
 
 
 def shortened(names: Iterable[str], limit: int = 3) -> str:

@@ -131,6 +131,8 @@ def read_path(file: Path) -> dict[str, Any]:
         InputError: The file is not a camera path, or has times outside 0..1, or times for some of the frames only.
     """
     remedy = "give a camera path as the viewer or `consistent4d camera-path` writes it"
+    if file.exists() and not file.is_file():  # Reading a named pipe would wait for ever.
+        raise InputError(f"{file} is not a file: {remedy}.")
     try:
         path = _normalised(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:

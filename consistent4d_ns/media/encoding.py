@@ -70,9 +70,11 @@ def format_of(out: Path, requested: Format | None = None) -> Format:
     """The requested format, else that of the suffix; a name without a suffix is a folder of PNG frames.
 
     Raises:
-        InputError: The suffix belongs to no known format.
+        InputError: The suffix belongs to no known format, or to another one than the requested one.
     """
     suffix = out.suffix.lower().removeprefix(".")
+    if requested not in (None, "png", suffix) and suffix in FORMATS:
+        raise InputError(f"{out} ends in {out.suffix}, and --format is {requested}: leave out one of them.")
     if requested is not None:
         return requested
     if not suffix:

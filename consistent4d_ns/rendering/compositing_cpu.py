@@ -69,10 +69,11 @@ class _Composite(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        density, _, colours, *_ = ctx.saved_tensors
+        inputs = ctx.saved_tensors
+        density, _, colours, *_ = inputs
         results = torch.zeros_like(density), torch.zeros_like(colours)
         upstream = [None if gradient is None else gradient.contiguous() for gradient in gradients]
-        _run("backward", *ctx.saved_tensors, *upstream, *results, step=ctx.step)
+        _run("backward", *inputs, *upstream, *results, step=ctx.step)
         return *results, None, None, None
 
 

@@ -138,7 +138,8 @@ class _Composite(torch.autograd.Function):
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         grad_weights, *grad_sums = gradients
-        features, *_, weights, final_transmittance = ctx.saved_tensors
+        inputs = ctx.saved_tensors
+        features, *_, weights, final_transmittance = inputs
         levels, rays = final_transmittance.shape
         shapes = (levels, rays), (levels, rays, 3), (levels, rays)
         grad_sums = [
@@ -147,7 +148,7 @@ class _Composite(torch.autograd.Function):
         ]
         grad_weights = None if grad_weights is None else grad_weights.contiguous()
         results = torch.zeros_like(weights), torch.zeros_like(features)
-        _launch(_backward, levels, rays, *ctx.saved_tensors, grad_weights, *grad_sums, *results, step=ctx.step)
+        _launch(_backward, levels, rays, *inputs, grad_weights, *grad_sums, *results, step=ctx.step)
         return *results, None, None, None
 
 

@@ -1,11 +1,11 @@
-"""What stands in the way of each preset on this machine, and the commands that mend it. Nothing is looked at here."""
+"""What stands in the way of each preset on this machine, and the commands that fix it. Nothing is looked at here."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from consistent4d_ns.setup.machine import Machine
+from consistent4d_ns.setup.machine import TRITON_TOOLS, Machine
 from consistent4d_ns.setup.presets import NEEDS, Needs
 from consistent4d_ns.setup.software import Package
 from consistent4d_ns.setup.weights import Found
@@ -25,7 +25,7 @@ class Problem:
     what: str
     """What it is, as a sentence without its full stop."""
     remedy: str
-    """The command that mends it, or what else to do."""
+    """The command that fixes it, or what else to do."""
     stops: tuple[str, ...] = ()
     """Presets that cannot run because of it; none where it only costs time or an extra."""
 
@@ -125,17 +125,23 @@ def _of_space(machine: Machine, weights: Sequence[Found]) -> Iterator[Problem]:
 
 
 def _of_programs(machine: Machine, installed: Collection[str]) -> Iterator[Problem]:
-    compiler = "apt install build-essential"
     if machine.gpus and "triton" not in installed:
         yield Problem("there is no Triton: a GPU takes more time and memory", "pip install triton  (Linux)")
     elif machine.gpus and machine.triton_tools is not None:
-        remedy = "apt install python3-dev" if "headers" in machine.triton_tools else compiler
-        yield Problem(f"Triton needs {machine.triton_tools}", remedy, ALL)
+        yield Problem(f"Triton needs {machine.triton_tools}", TRITON_TOOLS[machine.triton_tools], ALL)
     if not machine.c_compiler:
-        yield Problem("there is no C compiler that works: a CPU takes two to three times as long", compiler)
+        yield _no_compiler(machine)
     if machine.ffmpeg is None:
         what = "there is no FFmpeg program: ns-render and videos in HEVC with alpha do not work"
         yield Problem(what, "pip install --force-reinstall imageio-ffmpeg")
+
+
+def _no_compiler(machine: Machine) -> Problem:
+    cost = "a CPU takes two to three times as long"
+    if machine.cc_is_set:
+        what = f"what the environment variable CC names is no C compiler that works: {cost}"
+        return Problem(what, "unset CC, or let it name a C compiler that works")
+    return Problem(f"there is no C compiler that works: {cost}", "apt install build-essential")
 
 
 def shown_time(needs: Needs) -> str:

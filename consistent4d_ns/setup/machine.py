@@ -24,6 +24,12 @@ from consistent4d_ns.interpolation.cache import cached_weight_file
 
 SECONDS = 15
 """How long a program may take to answer."""
+TRITON_TOOLS = {
+    "a C compiler (gcc or clang)": "apt install build-essential",
+    "a program without arguments in the environment variable CC": "unset CC, or let it name a C compiler that is there",
+    "Python's headers (Python.h)": "apt install python3-dev",
+}
+"""What Triton may lack, and the remedy of each."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class Machine:
     """CUDA version that PyTorch is built for; None for a build without CUDA."""
     c_compiler: bool
     """Whether a C compiler works, which compiles kernels for the CPU."""
+    cc_is_set: bool
+    """Whether the environment variable CC chooses the compiler."""
     triton_tools: str | None
-    """What Triton lacks to compile its launcher of kernels, if anything: a C compiler, or Python's headers."""
+    """What Triton lacks to compile its launcher of kernels, if anything: one of `TRITON_TOOLS`."""
     ns_train: bool
     """Whether `ns-train` is installed beside this Python."""
     methods: tuple[str, ...]
@@ -90,6 +98,7 @@ def look() -> Machine:
         driver=_driver(),
         **_torch(),
         c_compiler=find_compiler() is not None,
+        cc_is_set=bool(os.environ.get("CC")),
         triton_tools=_missing_for_triton(),
         ns_train=shutil.which("ns-train", path=str(Path(sys.executable).parent)) is not None,
         methods=tuple(sorted(_methods())),
@@ -153,11 +162,15 @@ def _reason(error: Exception | Warning | str) -> str:
 
 def _missing_for_triton() -> str | None:
     """What is missing for Triton, which compiles a launcher in C for each kernel when it first runs."""
-    if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang")))):
-        return "a C compiler (gcc or clang)"
+    compiler, variable, headers = TRITON_TOOLS
+    chosen = os.environ.get("CC")  # Triton takes it as it is, even if it is empty.
+    if chosen is not None and not shutil.which(chosen):
+        return variable
+    if chosen is None and not any(map(shutil.which, ("gcc", "clang"))):
+        return compiler
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's is for local additions
     if not Path(sysconfig.get_path("include", scheme), "Python.h").exists():
-        return "Python's headers (Python.h)"
+        return headers
     return None
 
 

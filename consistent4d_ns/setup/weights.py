@@ -86,7 +86,7 @@ class Found:
 
     @property
     def command(self) -> str:
-        """The command that mends what is missing or wrong, or what else to do; empty where nothing is."""
+        """The command that fixes what is missing or wrong, or what else to do; empty where nothing is."""
         if self.state == "present":
             return ""
         if self.state == "unknown":

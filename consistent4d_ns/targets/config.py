@@ -31,7 +31,7 @@ class ImagineConfig:
     from pure noise, less from the object's own renderings with noise."""
     views: int = 192
     """Target views of a round, each at a random time."""
-    sampling_steps: int = 20
+    sampling_steps: int = 10
     """Steps in which a view is sampled."""
     scale: float = 1.5
     """Classifier-free guidance scale of the samples; a scale of 1 takes half the time."""

@@ -21,7 +21,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import scratch_beside
+from consistent4d_ns.files.outputs import holds_something, scratch_beside
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {
@@ -40,6 +40,8 @@ FOVY = 49.1
 """Vertical field of view of all cameras in degrees."""
 SIZES = range(8, 4097)
 """Accepted image sizes in pixels."""
+FRAMES = range(2, 10_001)
+"""Accepted numbers of frames."""
 Progress = Callable[[list[tuple[str, Tensor, int]]], Iterable[tuple[str, Tensor, int]]]
 """Iterates over the images to render: folder, camera pose and frame of each."""
 NAME = "toy"
@@ -78,13 +80,15 @@ def write_sequence(
         progress: Iterates over the list of images while they are rendered, for example showing a bar.
 
     Raises:
-        InputError: `size` or `frames` out of range; `out` is a file, or not empty and not an earlier toy to overwrite,
-            or cannot be written (no permission, disk full).
+        InputError: `size` or `frames` out of range; `out` is a file, a dangling link, or not empty and not an
+            earlier toy to overwrite, or cannot be written (no permission, disk full).
     """
     if size not in SIZES:
         raise InputError(f"size {size}: give a number of pixels from {SIZES.start} to {SIZES.stop - 1}.")
-    if frames < 2:
-        raise InputError(f"frames {frames}: a moving object needs at least 2 frames.")
+    if frames < FRAMES.start:
+        raise InputError(f"frames {frames}: a moving object needs at least {FRAMES.start} frames.")
+    if frames not in FRAMES:
+        raise InputError(f"frames {frames}: give at most {FRAMES.stop - 1}.")
     _check_free(out, overwrite)
     with scratch_beside(out) as scratch:
         _write_views(scratch, size, frames, samples_per_side, progress)
@@ -144,33 +148,33 @@ def _write_views(out: Path, size: int, frames: int, samples_per_side: int, progr
 
 def is_toy(folder: Path, size: int, frames: int) -> bool:
     """Whether a folder holds a whole toy of this size and number of frames."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        is_same = (meta["name"], meta["frames"], meta["resolution"]) == (NAME, frames, [size, size])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    meta = _read_meta(folder)
+    is_same = (meta.get("name"), meta.get("frames"), meta.get("resolution")) == (NAME, frames, [size, size])
     return is_same and all((folder / view / f"{frames - 1}.png").is_file() for view in VIEWS)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder.")
-    if not out.exists() or not any(out.iterdir()):
+    if not holds_something(out):
         return
     if not overwrite:
         raise InputError(f"{out} is not empty: give another folder, or --overwrite to replace an earlier toy.")
-    if not _is_toy(out):
+    if _read_meta(out).get("name") != NAME:
         raise InputError(f"{out} holds files that are not an earlier toy, so nothing is replaced: give another folder.")
 
 
-def _is_toy(out: Path) -> bool:
+def _read_meta(folder: Path) -> dict[str, Any]:
+    """Contents of the meta.json in a folder; nothing if there is none that can be read."""
+    file = folder / "meta.json"
     try:
-        return json.loads((out / "meta.json").read_text())["name"] == NAME
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        meta = json.loads(file.read_text()) if file.is_file() else None  # Reading a named pipe would wait for ever.
+    except (OSError, ValueError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def _replace(source: Path, target: Path) -> None:
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
     source.replace(target)

@@ -326,7 +326,7 @@ def test_presets_serve_this_machine_only():
 )
 def test_errors_of_the_user_are_one_line(place: Workplace, options: tuple[str, ...], words: tuple[str, ...]):
     result = place.try_run("ns-train", "consistent4d-mini", *options, "--output-dir", "failed", "--vis", "tensorboard")
-    assert result.returncode == 1
+    assert result.returncode == 2
     last = result.stderr.rstrip().splitlines()[-1]
     assert last.startswith("error: ")
     assert all(word in last for word in words)

@@ -46,6 +46,9 @@ def test_videos_contact_sheet_and_figures(trainer, monkeypatch, capsys):
     for name in ("orbit.mp4", "fixed_view.mp4", "contact_sheet.png", "losses.png"):
         assert str(folder / name) in printed
         assert (folder / name).exists()
+    (folder / "contact_sheet.png").unlink()  # as where it could not be written, of which training warns
+    demo.report(trainer)
+    assert "contact sheet:" not in capsys.readouterr().out
 
 
 def test_frames_that_are_not_there_are_refused_first(tmp_path):
@@ -104,3 +107,6 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out is a file: give a folder"):
         demo.demo(tmp_path / "out")
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(InputError, match="link is a link to link, which does not exist"):
+        demo.demo(tmp_path / "link")

@@ -221,9 +221,11 @@ def test_usd_that_does_not_fit_on_the_disk_is_not_kept(run: Path, tmp_path: Path
     assert names(tmp_path) == [name]
 
 
-def test_without_usd_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
+def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert "pip install usd-core" in message("usd", run, tmp_path / "object.usda")
+    said = message("usd", run, tmp_path / "object.usda")
+    assert said.endswith("the package usd-core is not installed: run `pip install usd-core`.")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -386,6 +388,6 @@ def test_a_field_without_anything_dense_is_named(run: Path, tmp_path: Path):
 
 def test_the_command_prints_one_line(tmp_path: Path):
     done = run_command("consistent4d", "export", "mesh", "nowhere.yml", "object.glb", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere.yml does not exist")
     assert "Traceback" not in done.stderr

@@ -96,7 +96,7 @@ def test_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert f"ns-train consistent4d-mini --data {tmp_path / 'toy'}" in printed.out
     assert "14/14" in printed.err
-    assert end_of("toy", *options) == 1
+    assert end_of("toy", *options) == 2
     error = capsys.readouterr().err
     assert "is not empty: give another folder, or --overwrite" in error
     assert "Rendering" not in error
@@ -110,7 +110,18 @@ def test_camera_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [frame["render_time"] for frame in written["camera_path"]] == [0, 0, 1, 1]
     assert (written["render_width"], written["render_height"]) == (64, 48)
     assert f"--camera-path-filename {out}" in capsys.readouterr().out
-    assert end_of("camera-path", "orbit", str(tmp_path / "b.json"), "--times", "1.5") == 1
+    assert end_of("camera-path", "orbit", str(tmp_path / "b.json"), "--times", "1.5") == 2
     error = "error: time 1.5 of --times is outside 0..1: 0 is the first frame, 1 the last.\n"
     assert capsys.readouterr().err == error
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch would end the process with an error of its own."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert end_of("weights") == 2
+    assert capsys.readouterr().err.startswith("error: the current folder does not exist any more")

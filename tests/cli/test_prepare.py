@@ -39,7 +39,7 @@ def refusal(capsys: pytest.CaptureFixture[str], source: Path, out: Path, *option
     """The one line that is said about input that cannot be used; nothing is written."""
     with pytest.raises(SystemExit) as stopped:
         main(["prepare", str(source), str(out), *options])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert not list(out.parent.glob(f".{out.name}-*"))
     return line

@@ -38,7 +38,7 @@ def test_a_port_that_does_not_exist_is_refused_before_loading(
     monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("the run was loaded first"))
     with pytest.raises(SystemExit) as end:
         main(["view", "run", "--port", port])
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert (
         capsys.readouterr().err == f"error: --port is {port}: use a number from 1 to 65535, or 0 for any free port.\n"
     )

@@ -366,7 +366,7 @@ def test_import_is_light_and_errors_are_one_line(tmp_path: Path) -> None:
         f"f.config.data = Path({str(tmp_path / 'nowhere')!r}); f.config.setup().get_dataparser_outputs()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert run.stderr.startswith("error: ")
     assert "nowhere does not exist" in run.stderr
     assert run.stderr.count("\n") == 1

@@ -241,7 +241,7 @@ def test_all_forty_quirks_are_accounted_for():
     assert sorted(fates) == list(range(1, 41))
     assert set(fates.values()) == {"fixed", "option", "kept", "gone"}
     fixed = sum(fate in ("fixed", "option") for fate in fates.values())
-    assert f"mends {fixed} of its" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
+    assert f"fixes {fixed} of its" in FOR_NERFSTUDIO.read_text(encoding="utf-8")
     listed = re.findall(
         r"^(\d+)\. ", read("docs/method.md").partition("## 11.")[2].partition("## 12.")[0], re.MULTILINE
     )

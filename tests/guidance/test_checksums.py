@@ -30,7 +30,7 @@ def refusal(folder: Path) -> str:
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"{folder}: ")
-    assert message.endswith("reinstall consistent4d_ns or download the prior again.")
+    assert message.endswith("reinstall consistent4d_ns for the bundled prior, download another one or convert it.")
     return message
 
 

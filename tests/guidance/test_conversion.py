@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Literal
@@ -144,16 +145,53 @@ def refusal(action: Convert) -> str:
 def test_what_cannot_be_converted(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "does not exist: give a Zero123 checkpoint" in refusal(Convert(tmp_path / "none.ckpt", out))
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    assert "is neither a file nor a folder" in refusal(Convert(tmp_path / "pipe.ckpt", out))
+    (tmp_path / "empty.ckpt").touch()
+    assert "is an empty file (zero bytes): download it again" in refusal(Convert(tmp_path / "empty.ckpt", out))
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:-1000])
     assert f"{tmp_path / 'cut.ckpt'}: " in refusal(Convert(tmp_path / "cut.ckpt", out))
     (tmp_path / "pointer.ckpt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "is a Git LFS pointer" in refusal(Convert(tmp_path / "pointer.ckpt", out))
+    torch.save({1: torch.zeros(1)}, tmp_path / "numbers.ckpt")
+    assert "a tensor is named 1, which is no text" in refusal(Convert(tmp_path / "numbers.ckpt", out))
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     assert "not a Zero123 prior in the original layout" in refusal(Convert(tmp_path / "other.safetensors", out))
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     assert "is not empty: give another folder" in refusal(Convert(checkpoint, out))
     assert "not an earlier output" in refusal(Convert(checkpoint, out, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "holds values that are not finite"),
+        (float("inf"), "holds values that are not finite"),
+        (1e6, "has values too large for fp16: give --precision fp32"),
+    ],
+)
+def test_values_that_no_network_has(checkpoint: Path, tmp_path: Path, value: float, said: str) -> None:
+    tensors = torch.load(checkpoint)["state_dict"]
+    (name,) = (name for name in tensors if name.startswith("model_ema.") and name.endswith("out2bias"))
+    tensors[name][0] = value
+    torch.save({"state_dict": tensors}, tmp_path / "altered.ckpt")
+    message = refusal(Convert(tmp_path / "altered.ckpt", tmp_path / "out"))
+    assert f"conv_out.bias {said}" in message or f"conv_out.bias of the UNet {said}" in message
+    assert str(tmp_path / "altered.ckpt") in message
+
+
+def test_the_number_format_that_is_told_is_that_of_the_files(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Digits that the source does not have are not added."""
+    weights(Convert(checkpoint, tmp_path / "half", "fp16"))
+    assert "UNet in fp16.\n" in capsys.readouterr().out
+    weights(Convert(tmp_path / "half", tmp_path / "my copy", "fp32"))
+    said = capsys.readouterr().out
+    assert "UNet in fp16 as in the source" in said
+    assert f"--pipeline.guidance.prior '{tmp_path / 'my copy'}'" in said
+    assert load_networks(str(tmp_path / "my copy")).unet.dtype == torch.float16
 
 
 def test_an_earlier_conversion_is_replaced_if_asked(checkpoint: Path, tmp_path: Path) -> None:
@@ -168,9 +206,9 @@ def test_an_earlier_conversion_is_replaced_if_asked(checkpoint: Path, tmp_path: 
 def test_no_space(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     with file_limit(1_000_000):
-        assert "cannot write" in refusal(Convert(checkpoint, out))
+        assert refusal(Convert(checkpoint, out)).startswith(f"cannot write {out}: ")
     monkeypatch.setattr(disks, "free_space", lambda _: 1000)
-    assert "GB are needed there" in refusal(Convert(checkpoint, out))
+    assert refusal(Convert(checkpoint, out)).startswith(f"{out}: ")
     assert not out.exists()
 
 

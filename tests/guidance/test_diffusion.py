@@ -16,9 +16,12 @@ from consistent4d_ns.guidance.diffusion import (
     alphas_from_config,
     count_undefined,
     ddim_schedule,
-    ddim_step,
     ddim_timesteps,
+    denoised,
+    descent_schedule,
     distillation_loss,
+    predicted_clean,
+    step_towards,
 )
 from tests.support.agreement import assert_agrees
 
@@ -45,10 +48,34 @@ def test_ddim_sampling_step(golden: Golden) -> None:
     assert steps[1][1] == pytest.approx(recorded["sched.final_alpha_cumprod"].item(), abs=1e-7)
     kept, next_kept = steps[int(recorded["sched.step_eta0_t"])]
     noisy, predicted = recorded["unet.x_t"][:1].double(), recorded["unet.eps"][:1].double()
-    previous = ddim_step(noisy, predicted, kept, next_kept)
+    clean = predicted_clean(noisy, predicted, kept)
+    previous = step_towards(clean, noisy, kept, next_kept)
     assert_agrees("previous sample", previous, recorded["sched.step_eta0_prev"], 1e-6, relative=True)
-    clean = ddim_step(noisy, predicted, kept, torch.ones_like(kept))
     assert_agrees("clean sample", clean, recorded["sched.step_eta0_x0"], 1e-6, relative=True)
+
+
+def test_steps_of_second_order_are_closer_to_the_solution():
+    """Of the probability flow of normally distributed latents: they keep their quantile at every noise level."""
+    alphas, spread = alphas_cumprod(), 0.7
+
+    def deviation(kept: Tensor) -> Tensor:
+        return (kept * spread**2 + 1 - kept).sqrt()
+
+    def predict(noisy: Tensor, timestep: int) -> Tensor:
+        kept = alphas[timestep]
+        return (1 - kept).sqrt() * noisy / deviation(kept) ** 2
+
+    quantiles = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None, None, None]
+    errors = {}
+    for steps in (8, 16):
+        schedule = list(descent_schedule(alphas, steps, 0.8))
+        noisy = quantiles * deviation(schedule[0][1])
+        solution = quantiles * deviation(schedule[-1][2])
+        errors[steps] = [float((denoised(noisy, schedule, predict, order) - solution).abs().max()) for order in (1, 2)]
+    assert errors[8][1] < 0.6 * errors[8][0]
+    assert errors[16][1] < 0.4 * errors[16][0]
+    (first, second), (finer_first, finer_second) = errors[8], errors[16]
+    assert second / finer_second > 1.3 * first / finer_first, "they converge faster"
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C"])

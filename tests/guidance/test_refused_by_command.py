@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 )
 def test_unusable_priors_are_one_line(place: Workplace, prior: str, said: str) -> None:
     result = place.try_run("ns-train", "consistent4d-mini", *OPTIONS, "--pipeline.guidance.prior", prior)
-    assert result.returncode == 1
+    assert result.returncode == 2
     last = result.stderr.rstrip().splitlines()[-1]
     assert last.startswith(f"error: {place.folder / prior}")
     assert said in last

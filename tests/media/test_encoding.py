@@ -198,6 +198,8 @@ def test_formats_by_name():
     names = {"a.mp4": "mp4", "b.WEBM": "webm", "c.gif": "gif", "folder": "png"}
     assert {name: format_of(Path(name)) for name in names} == names
     assert format_of(Path("a.mp4"), "png") == "png"
+    with pytest.raises(InputError, match=r"a.gif ends in .gif, and --format is mp4"):
+        format_of(Path("a.gif"), "mp4")
     for name in ("a.avi", "a.png", "a.b"):
         with pytest.raises(InputError, match=r"ends in \..*: use .mp4, .webm or .gif, a name without suffix"):
             format_of(Path(name))

@@ -1,4 +1,4 @@
-"""Which presets can run on a machine, why the others cannot, and what mends it: for machines of many kinds."""
+"""Which presets can run on a machine, why the others cannot, and what fixes it: for machines of many kinds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.setup.diagnosis import ALL, ON_GPU, Problem, problems, reasons
-from consistent4d_ns.setup.machine import Gpu, Machine
+from consistent4d_ns.setup.machine import TRITON_TOOLS, Gpu, Machine
 from consistent4d_ns.setup.presets import NEEDS
 from consistent4d_ns.setup.software import Package
 from consistent4d_ns.setup.weights import WEIGHTS, Found, State
@@ -25,6 +25,7 @@ GOOD = Machine(
     torch_fault=None,
     cuda="13.0",
     c_compiler=True,
+    cc_is_set=False,
     triton_tools=None,
     ns_train=True,
     methods=ALL,
@@ -78,6 +79,13 @@ SMALL = replace(GOOD, gpus=(Gpu("a small one", 8.0, 7.9, "8.6"),))
         (replace(GOOD, methods=ALL[:1]), ALL[1:], "does not know consistent4d-big", "pip install ."),
         (replace(GOOD, triton_tools="a C compiler (gcc or clang)"), ALL, "Triton needs a C", "apt install build"),
         (replace(GOOD, triton_tools="Python's headers (Python.h)"), ALL, "Triton needs Python's", "python3-dev"),
+        (replace(GOOD, triton_tools=list(TRITON_TOOLS)[1]), ALL, "in the environment variable CC", "unset CC"),
+        (
+            replace(NO_GPU, c_compiler=False, cc_is_set=True),
+            ON_GPU,
+            "what the environment variable CC names",
+            "unset CC",
+        ),
         (replace(NO_GPU, c_compiler=False), ON_GPU, "no C compiler that works", "apt install build-essential"),
         (replace(GOOD, ffmpeg=None), (), "no FFmpeg", "imageio-ffmpeg"),
     ],

@@ -75,6 +75,16 @@ def test_headers_of_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert machine._missing_for_triton() is None
 
 
+def test_the_compiler_of_triton(monkeypatch: pytest.MonkeyPatch):
+    """It takes CC as it is, with arguments or empty."""
+    for name in ("", f"{sys.executable} -g"):
+        monkeypatch.setenv("CC", name)
+        assert "CC" in str(machine._missing_for_triton())
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert machine._missing_for_triton() == "a C compiler (gcc or clang)"
+
+
 def test_looking_at_a_bare_machine(monkeypatch: pytest.MonkeyPatch):
     """No GPU, no programs, no compiler, no torch: nothing raises."""
     monkeypatch.setenv("PATH", "/nowhere")
@@ -85,6 +95,7 @@ def test_looking_at_a_bare_machine(monkeypatch: pytest.MonkeyPatch):
     found = look()
     assert (found.driver, found.gpus, found.ffmpeg, found.c_compiler) == (None, (), None, False)
     assert found.torch_fault is not None
-    assert found.triton_tools == "a C compiler (gcc or clang)"
+    assert found.triton_tools == "a program without arguments in the environment variable CC"
+    assert found.cc_is_set
     assert found.methods == tuple(sorted(ALL))
     assert all(reasons(preset, problems(found, [], [])) for preset in ALL)

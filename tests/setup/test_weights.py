@@ -85,7 +85,7 @@ def test_priors_of_the_hub(snapshot: Path):
     ("damage", "said"),
     [
         (lambda content: content[:1000], "cut off"),
-        (lambda _: b"", "cut off"),
+        (lambda _: b"", "is an empty file"),
         (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
         (lambda _: b"<html>Log in</html>", "is a web page"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,10 @@ def test_overwriting_spares_everything_but_an_earlier_toy(tmp_path: Path) -> Non
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"toy is not empty: .*--overwrite"):
         write_sequence(out, size=8, frames=2, samples_per_side=1)
+    shutil.rmtree(out / "eval_0")
+    (out / "eval_0").symlink_to(tmp_path)  # a link goes, what it leads to stays
     write_sequence(out, size=8, frames=2, samples_per_side=1, overwrite=True)
+    assert not (out / "eval_0").is_symlink()
     assert sorted(path.name for path in (out / "input").iterdir()) == ["0.png", "1.png"]
     assert (out / "notes.txt").read_text() == "mine"
 
@@ -243,11 +247,20 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         write_sequence(tmp_path / "toy", size=0)
     with pytest.raises(InputError, match="frames 1: a moving object needs at least 2"):
         write_sequence(tmp_path / "toy", frames=1)
+    with pytest.raises(InputError, match="frames 100000000000: give at most 10000"):
+        write_sequence(tmp_path / "toy", frames=10**11)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file: give a folder"):
         write_sequence(tmp_path / "file")
     with pytest.raises(InputError, match=r"cannot write .*toy: .*make room, or give another place"):
         write_sequence(tmp_path / "file" / "toy")
+    for target in ("nowhere", "link"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        with pytest.raises(InputError, match=f"link is a link to {target}, which does not exist: give another folder"):
+            write_sequence(tmp_path / "link")
+    with pytest.raises(InputError, match=r"cannot write .*: File name too long; "):
+        write_sequence(tmp_path / ("x" * 300))
     assert not (tmp_path / "toy").exists()
 
 
