@@ -13,7 +13,6 @@ are updated after each run; tables are printed at the end.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -23,13 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import reduce
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +46,7 @@ from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.media.pictures import contact_sheet, render_image, to_bytes
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from consistent4d_ns.pipeline import Consistent4DPipeline
+from consistent4d_ns.sweeping.assignments import assign
 from consistent4d_ns.targets.config import round_at
 
 STRIP_FRAMES = 6
@@ -234,46 +232,9 @@ def configure(job: Job, folder: Path) -> Consistent4DTrainerConfig:
     config.logging.local_writer.enable = False
     config.pipeline.model.render_normals = False
     for assignment in job.overrides:
-        override(config, assignment)
+        assign(config, assignment)
     VARIANTS[job.variant](config)
     return config
-
-
-def override(config: Consistent4DTrainerConfig, assignment: str) -> None:
-    """Set one option, named by its path: "pipeline.guidance.scale=3".
-
-    Raises:
-        InputError: the option is unknown or the value invalid.
-    """
-    path, equals, value = assignment.partition("=")
-    *parents, name = path.replace("-", "_").split(".")
-    try:
-        owner = reduce(child, parents, config)
-        kind = get_type_hints(type(owner))[name]
-    except (AttributeError, KeyError) as error:
-        raise InputError(f"{assignment}: consistent4d-mini has no option {path}.") from error
-    if not equals or is_dataclass(kind):
-        raise InputError(f"{assignment}: give PATH=VALUE, where PATH names a single value.")
-    setattr(owner, name, parse(kind, value, assignment))
-
-
-def child(owner: Any, name: str) -> Any:
-    """A part of a configuration; optimisers are in dictionaries."""
-    return owner[name] if isinstance(owner, dict) else getattr(owner, name)
-
-
-def parse(kind: Any, value: str, assignment: str) -> Any:
-    """Parse a value as ns-train does.
-
-    Raises:
-        InputError: the value has another type.
-    """
-    name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        try:
-            return tyro.cli(kind, args=value.split())
-        except SystemExit as error:
-            raise InputError(f"{assignment}: {value!r} is not of type {name}.") from error
 
 
 # One run

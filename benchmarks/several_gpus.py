@@ -41,6 +41,7 @@ from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
 from consistent4d_ns.model import OCCUPANCY_EVERY
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.schedules import Anneal
+from consistent4d_ns.sweeping.assignments import assign
 
 WARMUP = 24
 """Warm-up steps of each stage, not timed: they compile kernels and capture graphs."""
@@ -138,7 +139,7 @@ def speed_config(options: Options, folder: Path) -> Consistent4DTrainerConfig:
     config.set_timestamp()
     config.logging.local_writer.enable = False
     for assignment in options.assignments:
-        four_d.override(config, assignment)
+        assign(config, assignment)
     config.pipeline.guidance.kind = "none"
     return config
 

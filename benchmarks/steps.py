@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from consistent4d_ns import method_configs
 from consistent4d_ns import model as model_module
+from consistent4d_ns.device import memory
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.guidance import zero123
 from consistent4d_ns.guidance.networks import Zero123Networks
@@ -295,10 +295,5 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> float:
-    """Peak GiB of GPU memory reserved by torch since the last reset; on the CPU, the peak resident set size.
-
-    Reserved memory includes that of CUDA graphs, which does not count as allocated, and the allocator's cache.
-    """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Peak GiB of GPU memory since the last reset; on the CPU, of the process (see `device.memory.peak_memory`)."""
+    return (memory.peak_memory("cuda" if torch.cuda.is_available() else "cpu") or 0) / 2**30

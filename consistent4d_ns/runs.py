@@ -175,6 +175,11 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     frames = config.frames_path
     if data is None and frames is not None and not frames.exists():
         raise InputError(f"the frames of this run are no longer at {frames}: say with --data where they are.")
+    return open_run(config, step, device)
+
+
+def open_run(config: Consistent4DTrainerConfig, step: int | None = None, device: str | None = None) -> Run:
+    """Open the run of a configuration that `read_config` gave; step, device and errors are those of `load_run`."""
     state = read_checkpoint(choose_checkpoint(config.get_checkpoint_dir(), step))
     pipeline: Any = config.pipeline.setup(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"), test_mode="test"

@@ -29,6 +29,7 @@ from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
+from consistent4d_ns.record.effort import EFFORT
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer
 
@@ -192,7 +193,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
         with refusals(folder):
-            for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY):
+            for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY, folder / EFFORT):
                 file.unlink(missing_ok=True)
 
     def get_base_dir(self) -> Path:

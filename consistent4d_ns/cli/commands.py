@@ -8,22 +8,26 @@ from __future__ import annotations
 from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.camera_path import camera_path_command
+from consistent4d_ns.cli.compare import compare
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
+from consistent4d_ns.cli.sweep import sweep
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.view import view
 from consistent4d_ns.cli.weights import weights
 
 app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
+app.command(compare)
 app.command(demo)
 app.command(doctor)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(prepare)
 app.command(render)
+app.command(sweep)
 app.command(toy)
 app.command(view)
 app.command(weights)

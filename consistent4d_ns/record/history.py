@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ Series = tuple[np.ndarray, np.ndarray]
 """Steps and values of a term."""
 ROW_BEGIN = b'{"step": '
 """How every line of a history begins."""
+LONGEST_ROW = 1 << 14
+"""Bytes at the end of a history in which its last whole line is looked for."""
 COLUMNS = 3
 """Terms side by side in a plot."""
 SMOOTHING = 40
@@ -122,6 +126,24 @@ def _was_a_row(line: bytes) -> bool:
     return line.startswith(ROW_BEGIN) or not line.strip(b"\0")
 
 
+def last_step(file: Path) -> int | None:
+    """The latest step in a history that is being written; None where there is none yet. Reads its end alone.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - LONGEST_ROW))
+        lines = stream.read().split(b"\n")[:-1]  # What follows the last line feed may be half a line.
+    for line in reversed(lines):
+        with suppress(ValueError, OverflowError, RecursionError):
+            step = parse_row(line)["step"]
+            return None if step is None else int(step)
+    return None
+
+
 def parse_row(line: bytes) -> Row:
     """A line of a history; numbers that are not finite become None.
 
@@ -152,7 +174,7 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
 
     panels: dict[str, dict[str, Series]] = {}
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
-        series = _series(rows, name)
+        series = series_of(rows, name)
         if len(series[0]):  # A term that is zero throughout has no place on a logarithmic scale.
             panels.setdefault(split_level(name)[0], {})[name] = series
     columns = max(1, min(COLUMNS, len(panels)))
@@ -167,7 +189,7 @@ def plot_losses(rows: Sequence[Row], stages: Mapping[int, str], file: Path) -> N
     figure.savefig(file, format="png")
 
 
-def _series(rows: Sequence[Row], name: str) -> Series:
+def series_of(rows: Sequence[Row], name: str) -> Series:
     """Steps and values of a term where it can be drawn on a logarithmic scale."""
     known = [(row["step"], row[name]) for row in rows if (row.get(name) or 0.0) > 0.0]
     steps, values = np.array(known, dtype=float).reshape(-1, 2).T
@@ -185,7 +207,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Sequence[int]) -> None:
     for index, (name, series) in enumerate(levels.items()):
-        steps, values, curve = _by_stage(*series, stages)
+        steps, values, curve = by_stage(*series, stages)
         level = split_level(name)[1]
         axis.plot(steps, values, color=f"C{index}", alpha=0.25, linewidth=0.7)
         axis.plot(steps, curve, color=f"C{index}", linewidth=1.6, label=f"level {level}")
@@ -197,7 +219,7 @@ def _draw_term(axis: Axes, term: str, levels: Mapping[str, Series], stages: Sequ
         axis.legend(frameon=False, fontsize=8)
 
 
-def _by_stage(steps: np.ndarray, values: np.ndarray, stages: Sequence[int]) -> tuple[np.ndarray, ...]:
+def by_stage(steps: np.ndarray, values: np.ndarray, stages: Sequence[int]) -> tuple[np.ndarray, ...]:
     """Steps, values and the smoothed curve, with a NaN after each stage, so that no line crosses stages without values.
 
     Stages are smoothed one by one: a new image size changes every term at once.

@@ -1,4 +1,4 @@
-"""The report in a run's folder: its losses, their plot, and a contact sheet."""
+"""The report in a run's folder: its losses, their plot, a contact sheet, and what the training took."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
 
+from consistent4d_ns.device.memory import device_name, peak_memory
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
+from consistent4d_ns.record.effort import Effort, write_effort
 from consistent4d_ns.record.history import LossHistory, plot_losses
 from consistent4d_ns.targets.config import round_labels
 from consistent4d_ns.training_state import TrainingState
@@ -42,7 +44,8 @@ class TrainingReport:
         self.history = LossHistory(self.folder / HISTORY, previous and previous / HISTORY)
         self.is_finished = False
         """Whether the report is complete."""
-        self._flushed = time.monotonic()
+        self._begin = self._flushed = time.monotonic()
+        self._first_step: int | None = None
 
     def callbacks(self) -> list[TrainingCallback]:
         """Callbacks for the trainer."""
@@ -58,6 +61,7 @@ class TrainingReport:
             InputError: at the first step, the history to go on from cannot be read.
         """
         self.history.record(step, self.pipeline.step_terms)
+        self._first_step = step if self._first_step is None else self._first_step
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.save_history()
             self._flushed = time.monotonic()
@@ -68,7 +72,9 @@ class TrainingReport:
             self.history.flush()
 
     def finish(self, step: int) -> None:
-        """Write the history, the plot and the contact sheet."""
+        """Write what the training took, the history, the plot and the contact sheet."""
+        with warn_about_failures():
+            self.save_effort(step)
         self.save_history()
         with warn_about_failures():
             self.draw_losses()
@@ -76,14 +82,15 @@ class TrainingReport:
             self.draw_sheet()
         self.is_finished = True
 
+    def save_effort(self, step: int) -> None:
+        """Write what the training took up to `step`."""
+        device, seconds = str(self.pipeline.model.device), time.monotonic() - self._begin
+        first = step if self._first_step is None else self._first_step
+        write_effort(self.folder, Effort(first, step, seconds, peak_memory(device), device_name(device)))
+
     def draw_losses(self) -> None:
         """Plot the history, with the beginning of each stage."""
-        plan = self.pipeline.datamanager.config.plan
-        stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes, strict=True) if step > 0}
-        between = "" if self.pipeline.guidance is None else "distil"
-        for step, label in round_labels(self.pipeline.target_rounds, between).items():
-            stages[step] = ", ".join(filter(None, (label, stages.get(step))))
-        stages = dict(sorted(stages.items()))
+        stages = stages_of(self.pipeline, distils=self.pipeline.guidance is not None)
         with new_file(self.folder / PLOT, overwrite=True) as file:
             plot_losses(self.history.rows, stages, file)
 
@@ -97,6 +104,20 @@ class TrainingReport:
         sheet = run_sheet(self.pipeline.model, self.pipeline.datamanager)
         with new_file(self.folder / SHEET, overwrite=True) as file:
             Image.fromarray(sheet).save(file)
+
+
+def stages_of(pipeline: TrainingState, distils: bool) -> dict[int, str]:
+    """First step of each stage of a training after the first image size, in order, and what to call it.
+
+    Args:
+        pipeline: What is, or was, trained.
+        distils: Whether steps outside of the rounds of target views distil.
+    """
+    plan = pipeline.datamanager.config.plan
+    stages = {step: f"{size} px" for step, size in zip(plan.stage_steps, plan.image_sizes, strict=True) if step > 0}
+    for step, label in round_labels(pipeline.target_rounds, "distil" if distils else "").items():
+        stages[step] = ", ".join(filter(None, (label, stages.get(step))))
+    return dict(sorted(stages.items()))
 
 
 @contextmanager

@@ -167,39 +167,6 @@ def test_what_holds_no_perceptual_weights_is_named(tmp_path):
             load_perceptual(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("assignment", "path", "expected"),
-    [
-        ("max-num-iterations=7", "max_num_iterations", 7),
-        ("pipeline.guidance.scale=3", "pipeline.guidance.scale", 3.0),
-        ("pipeline.guidance.prior=some/folder", "pipeline.guidance.prior", "some/folder"),
-        ("pipeline.guidance.min-noise.start=0.5", "pipeline.guidance.min_noise.start", 0.5),
-        ("pipeline.model.loss_weights.sds=1", "pipeline.model.loss_weights.sds", (1.0,)),
-        ("pipeline.datamanager.plan.clip_views=4 1", "pipeline.datamanager.plan.clip_views", (4, 1)),
-        ("pipeline.model.grid_resolutions=8 8 8 2", "pipeline.model.grid_resolutions", ((8, 8, 8, 2),)),
-        ("optimizers.field.optimizer.lr=0.5", "optimizers.field.optimizer.lr", 0.5),
-    ],
-)
-def test_overrides(assignment, path, expected):
-    config = preset(consistent4d_mini)
-    four_d.override(config, assignment)
-    value: Any = config
-    for name in path.split("."):
-        value = four_d.child(value, name)
-    assert value == expected
-    assert type(value) is type(expected)
-
-
-@pytest.mark.parametrize(
-    "assignment",
-    ["pipeline.nothing=3", "pipeline.guidance.scale=high", "pipeline.guidance.scale", "pipeline.guidance.min_noise=1"],
-)
-def test_what_cannot_be_set_is_named(assignment, capsys):
-    with pytest.raises(InputError, match=assignment):
-        four_d.override(preset(consistent4d_mini), assignment)
-    assert not capsys.readouterr().err
-
-
 def test_variants_change_what_they_say():
     def configured(variant: str):
         overrides = ("pipeline.guidance.kind=zero123", "pipeline.model.loss_weights.sds=0.1 0.2")

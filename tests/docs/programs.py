@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from consistent4d_ns import method_configs
-from consistent4d_ns.cli import camera_path, demo, doctor, export, prepare, render, toy, view, weights
+from consistent4d_ns.cli import camera_path, compare, demo, doctor, export, prepare, render, sweep, toy, view, weights
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from tests.docs.pages import ROOT
 
@@ -28,6 +28,7 @@ PRESETS: dict[str, Consistent4DTrainerConfig] = {
 }
 COMMANDS: dict[str, Callable[..., Any]] = {
     "camera-path": camera_path.camera_path_command,
+    "compare": compare.compare,
     "demo": demo.demo,
     "doctor": doctor.doctor,
     "export mesh": export.mesh,
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export usd": export.usd,
     "prepare": prepare.prepare,
     "render": render.render,
+    "sweep": sweep.sweep,
     "toy": toy.toy,
     "view": view.view,
     "weights": weights.weights,

@@ -252,7 +252,7 @@ def test_a_plot_has_one_panel_per_term_with_the_stages(tmp_path: Path, monkeypat
 
 def test_no_line_crosses_a_stage_without_values():
     steps = np.array([1.0, 3.0, 21.0, 23.0])
-    drawn, values, curve = history._by_stage(steps, np.full(4, 2.0), [0, 10, 20])
+    drawn, values, curve = history.by_stage(steps, np.full(4, 2.0), [0, 10, 20])
     assert [None if np.isnan(step) else step for step in drawn] == [None, 1, 3, None, None, 21, 23, None]
     assert np.array_equal(np.isnan(drawn), np.isnan(values))
     assert np.allclose(curve, values, equal_nan=True)

@@ -8,18 +8,20 @@ imports, or about warnings that imports print, start their commands with `subpro
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 import torch
 
-from tests.support.forked import call_forked
+from tests.support.forked import call_forked, start_server
 
 
 def executable(command: str) -> Path:
@@ -70,3 +72,49 @@ def _become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
     finally:
         # A process of multiprocessing ends without these.
         atexit._run_exitfuncs()
+
+
+class StartedModule:
+    """Stands in for `subprocess.Popen` where it starts `python -m MODULE OPTIONS` in a session of its own."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        stdout: IO[bytes],
+        start_new_session: bool,
+        **others: object,
+    ) -> None:
+        assert start_new_session
+        _, option, module, *options = command
+        assert option == "-m"
+        start_server()
+        arguments = ([module, *options], Path.cwd(), dict(env), stdout.name)
+        self._process = multiprocessing.get_context("forkserver").Process(target=_become_session, args=arguments)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for its end."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("module", timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
+
+def _become_session(line: list[str], cwd: Path, env: dict[str, str], output: str) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # The server ignores it.
+    with Path(output).open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    _become(line, cwd, env)

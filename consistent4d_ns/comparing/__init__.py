@@ -1,0 +1,1 @@
+"""Runs side by side on one page: pictures in step, figures, options that differ, loss curves."""

@@ -1,0 +1,1 @@
+"""Several trainings of one video that differ in their seed or in values of options."""
