@@ -1,0 +1,44 @@
+"""PSNR and SSIM of an image: as the original's scripts compute them, and with a fixed data range (method.md section 10).
+
+Images are floats from 0 to 255.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+FULL_RANGE = 255.0
+"""Difference of white and black."""
+
+Image = Float[Tensor, "1 3 height width"]
+
+
+def psnr(predicted: Image, truth: Image, data_range: float = FULL_RANGE) -> float:
+    """Peak signal-to-noise ratio in dB; infinite where the images are equal."""
+    error = (predicted - truth).square().mean()
+    return float(10.0 * (data_range**2 / error).log10())
+
+
+def original_psnr(predicted: Image, truth: Image) -> float:
+    """PSNR in dB relative to the range of values in the true image, which torchmetrics took by default until 1.x."""
+    return psnr(predicted, truth, value_range(truth))
+
+
+def ssim(predicted: Image, truth: Image, data_range: float = FULL_RANGE) -> float:
+    """Structural similarity with a Gaussian window of sigma 1.5; 1 where the images are equal."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return float(cast(Tensor, structural_similarity_index_measure(predicted, truth, data_range=data_range)))
+
+
+def original_ssim(predicted: Image, truth: Image) -> float:
+    """SSIM relative to the range of values in that of the two images in which it is larger."""
+    return ssim(predicted, truth, max(value_range(predicted), value_range(truth)))
+
+
+def value_range(image: Image) -> float:
+    """Difference of the largest and the smallest value."""
+    return float(image.max() - image.min())
