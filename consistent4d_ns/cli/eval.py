@@ -48,8 +48,8 @@ class Options:
     objects: tuple[str, ...] = ()
     """With --run: the object of each run; default: the name of the folder that it was trained on."""
     azimuths: tuple[float, ...] = (-75.0, 15.0, 105.0, 195.0)
-    """With --run: where the truth has no meta.json, degrees of eval_0, eval_1, ... from the input view, counter-clockwise
-    seen from above."""
+    """With --run: where the truth has no meta.json, degrees of eval_0, eval_1, ... from the input view,
+    counter-clockwise seen from above."""
     elevation: float = 0.0
     """With --run: where the truth has no meta.json, degrees of these cameras above the horizon."""
     size: int | None = None
@@ -199,7 +199,11 @@ def find_runs(options: Options, device: str, notes: Notes) -> Iterator[Subject]:
                 "name the run's object with --objects."
             )
         object_name, folder = next(iter(truth.items())) if single else (name, truth[name])
-        label = f"{object_name}/{config.parent.name}" if named.count(name) > 1 or (single and len(named) > 1) else object_name
+        label = (
+            f"{object_name}/{config.parent.name}"
+            if named.count(name) > 1 or (single and len(named) > 1)
+            else object_name
+        )
         yield Subject(label, folder, renderer(config, label, folder, given, options, device, notes))
 
 

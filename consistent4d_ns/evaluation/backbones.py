@@ -168,7 +168,9 @@ def build_i3d(tensors: Parameters) -> I3D:
         raise InputError(f"I3D's weights lack {lacking[0]}: those of i3d_pretrained_400.pt are needed.")
     used = {name: tensors[name] for name in sorted(parameter_names())}
     try:  # On this device only shapes are computed.
-        I3D({name: value.to("meta") for name, value in used.items()})(torch.empty(1, 3, SHORTEST, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
+        I3D({name: value.to("meta") for name, value in used.items()})(
+            torch.empty(1, 3, SHORTEST, IMAGE_SIZE, IMAGE_SIZE, device="meta")
+        )
     except RuntimeError as error:
         raise InputError(f"I3D's weights do not fit together ({error}): download them again.") from error
     return I3D(used)

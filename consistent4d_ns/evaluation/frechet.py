@@ -21,8 +21,7 @@ def frechet_distance(first: Features, second: Features) -> float:
     """
     means = [features.mean(axis=0, dtype=np.float64) for features in (first, second)]
     centred = [
-        (features - mean) / math.sqrt(len(features) - 1)
-        for features, mean in zip((first, second), means, strict=True)
+        (features - mean) / math.sqrt(len(features) - 1) for features, mean in zip((first, second), means, strict=True)
     ]
     shared = np.linalg.norm(centred[0] @ centred[1].T, ord="nuc")
     spread = sum(float(np.square(part).sum()) for part in centred)

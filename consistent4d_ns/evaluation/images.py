@@ -1,4 +1,4 @@
-"""What the metrics see of an image: on white, at the sizes of the original's evaluation scripts (method.md section 10)."""
+"""What the metrics see of an image: on white, at the sizes of the original's scripts (method.md section 10)."""
 
 from __future__ import annotations
 

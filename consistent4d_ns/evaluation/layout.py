@@ -61,7 +61,9 @@ def frame_files(folder: Path, note: Note) -> dict[int, Path]:
         if number is None or entry.suffix.lower() not in PLAIN_TYPES or entry.name.startswith("."):
             ignored.append(entry.name)
         elif int(number[1]) in files:
-            raise InputError(f"{folder} holds {files[int(number[1])].name} and {entry.name}: which is frame {number[1]}?")
+            raise InputError(
+                f"{folder} holds {files[int(number[1])].name} and {entry.name}: which is frame {number[1]}?"
+            )
         else:
             files[int(number[1])] = entry
     if not files:

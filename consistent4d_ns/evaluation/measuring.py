@@ -87,7 +87,7 @@ def measure(
         for view in common:
             for protocol, values in views[view].items():
                 pairs = PAIRS[protocol](predicted[view], truth[view])
-                values.update(means([done[view, *pair][protocol] for pair in pairs]))
+                values.update(means([done[(view, *pair)][protocol] for pair in pairs]))
     sets: ClipSets = {}
     if "fvd" in metrics and backbones.i3d is not None:
         for view, value in original_fvd(name, predicted, truth, common, backbones.i3d, note, progress).items():
@@ -110,11 +110,11 @@ PAIRS = {"original": order_pairs, "correct": frame_pairs}
 """Which frames are compared."""
 
 
-def image_jobs(
-    views: Sequence[str], predicted: dict[str, Clip], truth: dict[str, Clip]
-) -> list[tuple[str, int, int]]:
+def image_jobs(views: Sequence[str], predicted: dict[str, Clip], truth: dict[str, Clip]) -> list[tuple[str, int, int]]:
     """View, predicted and true frame of all comparisons of images, each once."""
-    pairs = [(view, pair) for view in views for pairing in PAIRS.values() for pair in pairing(predicted[view], truth[view])]
+    pairs = [
+        (view, pair) for view in views for pairing in PAIRS.values() for pair in pairing(predicted[view], truth[view])
+    ]
     return list(dict.fromkeys((view, *pair) for view, pair in pairs))
 
 

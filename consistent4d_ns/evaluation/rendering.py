@@ -35,8 +35,10 @@ PAPER = Cameras((-75.0, 15.0, 105.0, 195.0), 0.0)
 """The cameras of the paper's test set."""
 
 
-def evaluation_cameras(folder: Path, views: Sequence[str], given: Cameras, input_view: OrbitViews) -> dict[str, OrbitViews]:
-    """The camera of each view: from the truth's `meta.json`, or else `given`, with distance and field of view of the input.
+def evaluation_cameras(
+    folder: Path, views: Sequence[str], given: Cameras, input_view: OrbitViews
+) -> dict[str, OrbitViews]:
+    """The camera of each view: from the truth's `meta.json`, or `given` with distance and field of view of the input.
 
     Raises:
         InputError: `meta.json` cannot be used, or a view has no camera.
