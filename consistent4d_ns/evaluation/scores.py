@@ -12,8 +12,6 @@ from torch import Tensor
 
 FULL_RANGE = 255.0
 """Difference of white and black."""
-BORDER = 5
-"""Half of the window's side in pixels, rounded down."""
 
 Image = Float[Tensor, "1 3 height width"]
 
@@ -32,15 +30,16 @@ def original_psnr(predicted: Image, truth: Image) -> float:
 def ssim(predicted: Image, truth: Image, data_range: float = FULL_RANGE) -> float:
     """Structural similarity with a Gaussian window of sigma 1.5; 1 where the images are equal.
 
-    Mean over the pixels around which the whole window lies inside the image. torchmetrics left out the others itself
-    when the original was written; later versions count them. In double precision: in single precision, variances of
-    0..255 values are differences of large numbers, which makes the third or fourth decimal depend on the device.
+    Mean over the pixels around which the whole window lies inside the image, as torchmetrics had it when the original
+    was written; its later versions count the border too. Scikit-image has this definition still, in double precision:
+    in single precision, variances of 0..255 values are small differences of large numbers, which makes the fourth
+    decimal depend on the device.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    from skimage.metrics import structural_similarity
 
-    options: Any = {"data_range": data_range, "return_full_image": True}
-    _, values = structural_similarity_index_measure(predicted.double(), truth.double(), **options)
-    return float(values[..., BORDER:-BORDER, BORDER:-BORDER].mean())
+    one, other = (image[0].double().cpu().numpy() for image in (predicted, truth))
+    options: Any = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
+    return float(structural_similarity(one, other, data_range=data_range, **options))
 
 
 def original_ssim(predicted: Image, truth: Image) -> float:

@@ -17,7 +17,16 @@ from consistent4d_ns.media.camera_paths import read_path
 
 COMMANDS = (
     *("camera-path", "demo", "doctor", "render", "toy", "view"),
-    *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123", "weights convert"),
+    *(
+        "weights",
+        "weights list",
+        "weights rife",
+        "weights zero123-xl",
+        "weights stable-zero123",
+        "weights metrics",
+        "eval",
+        "weights convert",
+    ),
     *("export", "export mesh", "export points", "export usd"),
 )
 SLOW = (
