@@ -161,7 +161,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run(run: Path, tmp_path: Path):
     """Its renderings score as they do when they are kept and read again; a camera elsewhere scores worse."""
     toy = run.parents[3] / "toy"
-    options: dict[str, Any] = {"metrics": ("psnr", "ssim")}
+    options: dict[str, Any] = {"metrics": ("psnr",)}
     evaluate(Options(toy, run=(run,), out=tmp_path / "run", keep=tmp_path / "kept", **options))
     evaluate(Options(toy, tmp_path / "kept" / "toy", out=tmp_path / "kept_out", **options))
     assert values(tmp_path / "run") == values(tmp_path / "kept_out")
@@ -175,7 +175,7 @@ def test_a_run(run: Path, tmp_path: Path):
         assert paper["bare", view, "correct"] == known["toy", view, "correct"]
     evaluate(Options(bare, run=(run,), azimuths=(105, 195, -75, 15), out=tmp_path / "turned", **options))
     turned = values(tmp_path / "turned")["mean", "mean", "correct"]
-    assert turned["ssim"] != paper["mean", "mean", "correct"]["ssim"]
+    assert turned["psnr"] != paper["mean", "mean", "correct"]["psnr"]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from consistent4d_ns.cli.main import main
 from consistent4d_ns.media.camera_paths import read_path
 
 COMMANDS = (
-    *("camera-path", "demo", "doctor", "render", "toy", "view"),
+    *("camera-path", "demo", "doctor", "eval", "render", "toy", "view"),
     *(
         "weights",
         "weights list",
