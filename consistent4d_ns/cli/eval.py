@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -142,9 +142,8 @@ def check(options: Options) -> None:
     for folder in filter(None, (options.gt, options.pred)):
         if not folder.expanduser().is_dir():
             raise InputError(f"{folder} is no folder: give one with OBJECT/eval_V/0.png, 1.png, ...")
-    for folder, command in ((options.out, COMMAND), (options.keep, RENDERS)):
-        if folder is not None:
-            check_new_folder(folder, command, options.overwrite)
+    if options.out is not None:
+        check_new_folder(options.out, COMMAND, options.overwrite)
 
 
 def check_something_left(options: Options, absent: list[str]) -> None:
@@ -167,9 +166,9 @@ def find_renderings(options: Options, notes: Notes) -> Iterator[Subject]:
     truth, predicted = find_objects(gt), find_objects(pred)
     if gt in truth.values() and pred in predicted.values():
         predicted = dict(zip(truth, predicted.values(), strict=True))
-    for name in truth.keys() - predicted.keys():
+    for name in (name for name in truth if name not in predicted):
         notes(f"{pred} lacks {name}, which is left out.")
-    for name in predicted.keys() - truth.keys():
+    for name in (name for name in predicted if name not in truth):
         notes(f"{gt} lacks {name}, which is left out.")
     common = [name for name in truth if name in predicted]
     if not common:
@@ -198,13 +197,26 @@ def find_runs(options: Options, device: str, notes: Notes) -> Iterator[Subject]:
                 f"{config}: {options.gt} holds no {name}, on which it was trained, but {', '.join(truth)}: "
                 "name the run's object with --objects."
             )
-        object_name, folder = next(iter(truth.items())) if single else (name, truth[name])
-        label = (
-            f"{object_name}/{config.parent.name}"
-            if named.count(name) > 1 or (single and len(named) > 1)
-            else object_name
-        )
-        yield Subject(label, folder, renderer(config, label, folder, given, options, device, notes))
+    objects = [next(iter(truth)) if single else name for name in named]
+    for label, config, name in zip(labels(objects, configs), configs, objects, strict=True):
+        if options.keep is not None:
+            check_new_folder(options.keep / label, RENDERS, options.overwrite)
+        yield Subject(label, truth[name], renderer(config, label, truth[name], given, options, device, notes))
+
+
+def labels(objects: Sequence[str], configs: Sequence[Path]) -> list[str]:
+    """Names of runs in the tables: their objects; where several runs have the same one, the run's folder too.
+
+    Raises:
+        InputError: two runs would have the same name.
+    """
+    names = [
+        name if objects.count(name) == 1 else f"{name}/{config.resolve().parent.name}"
+        for name, config in zip(objects, configs, strict=True)
+    ]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two runs are named {twice[0]}: rename the folder of one of them, or evaluate it by itself.")
+    return names
 
 
 def trained_on(config: Path, data: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""`consistent4d weights`: what the presets need and whether it is here, fetching it, and converting checkpoints."""
+"""`consistent4d weights`: what presets and metrics need and whether it is here, fetching it, converting checkpoints."""
 
 from __future__ import annotations
 

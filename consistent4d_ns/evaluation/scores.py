@@ -5,7 +5,7 @@ Images are floats from 0 to 255.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,7 +39,7 @@ def ssim(predicted: Image, truth: Image, data_range: float = FULL_RANGE) -> floa
 
     one, other = (image[0].double().cpu().numpy() for image in (predicted, truth))
     options: Any = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
-    return float(structural_similarity(one, other, data_range=data_range, **options))
+    return float(cast(Any, structural_similarity)(one, other, data_range=data_range, **options))
 
 
 def original_ssim(predicted: Image, truth: Image) -> float:

@@ -79,14 +79,23 @@ def shown(metric: str, values: Values) -> str:
 
 
 def table(found: Sequence[Row], protocol: str, with_views: bool = True) -> list[list[str]]:
-    """Headings and rows of a protocol: each object's views, then the object itself, and the mean last."""
+    """Headings and rows of a protocol: each object's views, then the object itself; last all objects, if several."""
     own = [row for row in found if row.protocol == protocol]
     metrics = [name for name in COLUMNS if any(name in row.values for row in own)]
-    names = list(dict.fromkeys(row.object for row in own))
+    names = list(dict.fromkeys(row.object for row in own if row.object != MEAN))
     lines = [["object", "view", *(f"{COLUMNS[name].title} {COLUMNS[name].better}" for name in metrics)]]
-    for row in sorted(own, key=lambda row: (names.index(row.object), row.view == MEAN)):
-        if with_views or row.view == MEAN:
-            lines.append([row.object, row.view, *(shown(name, row.values) for name in metrics)])
+    for name in names:
+        mine = sorted((row for row in own if row.object == name), key=lambda row: row.view == MEAN)
+        lines += [
+            [name, row.view, *(shown(metric, row.values) for metric in metrics)]
+            for row in mine
+            if with_views or row.view == MEAN
+        ]
+    lines += [
+        [f"all {len(names)}", "", *(shown(metric, row.values) for metric in metrics)]
+        for row in own
+        if row.object == MEAN and len(names) > 1
+    ]
     return lines if with_views else [[line[0], *line[2:]] for line in lines]
 
 
@@ -104,21 +113,21 @@ def _markdown_table(found: Sequence[Row], protocol: str) -> Iterator[str]:
 
 
 def as_latex(found: Sequence[Row]) -> str:
-    """A tabular for each protocol, for the package booktabs; objects and their mean, without views."""
+    """A tabular for each protocol, for the package booktabs: objects, and all of them, without views."""
     return "\n".join(line for protocol in PROTOCOLS for line in _latex_table(found, protocol))
 
 
 def _latex_table(found: Sequence[Row], protocol: str) -> Iterator[str]:
     head, *body = table(found, protocol, with_views=False)
-    *objects, mean = body
     yield f"% {PROTOCOLS[protocol]}; needs \\usepackage{{booktabs}}"
     yield f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
     yield "\\toprule"
     yield _latex_row([cell.replace("↑", "$\\uparrow$").replace("↓", "$\\downarrow$") for cell in head])
     yield "\\midrule"
-    yield from (_latex_row([_latex_text(line[0]), *line[1:]]) for line in objects)
-    yield "\\midrule"
-    yield _latex_row(mean)
+    for number, line in enumerate(body, start=1):
+        if number == len(body) > 1:
+            yield "\\midrule"
+        yield _latex_row([_latex_text(line[0]), *line[1:]])
     yield "\\bottomrule\n\\end{tabular}\n"
 
 

@@ -177,7 +177,7 @@ def test_no_file_is_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     with pytest.raises(InputError, match=r"as arrays alone \(it names "):
         read_pickle(pickled({"params": Evil(target), "batch_stats": {}}), "archive")
     torch.save({"features.0.weight": Evil(target)}, tmp_path / "evil.pth")
-    script = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+    script: Any = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
     script.save(str(tmp_path / "i3d_torchscript.pt"))
     assert fetch("--lpips", str(tmp_path / "evil.pth"), "--i3d", str(tmp_path / "i3d_torchscript.pt")) == 1
     assert "i3d_torchscript.pt is a TorchScript archive, which holds code" in capfd.readouterr().err
