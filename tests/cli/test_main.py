@@ -16,8 +16,9 @@ from consistent4d_ns.cli.main import main
 from consistent4d_ns.media.camera_paths import read_path
 
 COMMANDS = (
-    *("camera-path", "compare", "demo", "doctor", "render", "sweep", "toy", "view"),
-    *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123", "weights convert"),
+    *("camera-path", "compare", "demo", "doctor", "eval", "render", "sweep", "toy", "view"),
+    *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
+    *("weights metrics", "weights convert"),
     *("export", "export mesh", "export points", "export usd"),
 )
 SLOW = (

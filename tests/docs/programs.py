@@ -14,7 +14,20 @@ from typing import Any
 import tyro
 
 from consistent4d_ns import method_configs
-from consistent4d_ns.cli import camera_path, compare, demo, doctor, export, prepare, render, sweep, toy, view, weights
+from consistent4d_ns.cli import (
+    camera_path,
+    compare,
+    demo,
+    doctor,
+    eval,
+    export,
+    prepare,
+    render,
+    sweep,
+    toy,
+    view,
+    weights,
+)
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from tests.docs.pages import ROOT
 
@@ -31,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": compare.compare,
     "demo": demo.demo,
     "doctor": doctor.doctor,
+    "eval": eval.evaluate,
     "export mesh": export.mesh,
     "export points": export.points,
     "export usd": export.usd,
@@ -41,6 +55,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "view": view.view,
     "weights": weights.weights,
     "weights convert": weights.weights,
+    "weights metrics": weights.weights,
 }
 """Functions behind `consistent4d`, by the words that lead to them."""
 NERFSTUDIO = {

@@ -60,6 +60,9 @@ def test_nothing_but_the_bundled_prior():
         "rife": "missing",
         "zero123-xl": "missing",
         "stable-zero123": "missing",
+        "clip": "missing",
+        "lpips": "missing",
+        "i3d": "missing",
     }
     assert found("bundled").path == bundled_prior.FOLDER
     assert found("bundled").size == pytest.approx(found("bundled").weights.size, rel=0.05)
