@@ -10,6 +10,7 @@ from tyro.extras import SubcommandApp
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.doctor import doctor
+from consistent4d_ns.cli.enhance import enhance
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
@@ -21,6 +22,7 @@ app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
 app.command(demo)
 app.command(doctor)
+app.command(enhance)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(prepare)
 app.command(render)

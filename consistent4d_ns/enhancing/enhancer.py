@@ -16,7 +16,8 @@ from torch import Tensor
 
 from consistent4d_ns.data.images import straight_colour
 from consistent4d_ns.enhancing.networks import Generator
-from consistent4d_ns.enhancing.options import MAX_SIDE, STRIDE
+from consistent4d_ns.enhancing.options import STRIDE
+from consistent4d_ns.enhancing.settings import FORMAT, REMEDY, SETTINGS, read_settings
 from consistent4d_ns.enhancing.training import GROUP, as_frames
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.weight_files import damage_of_weights
@@ -25,13 +26,6 @@ from consistent4d_ns.media.pictures import filled, to_bytes
 
 WEIGHTS = "enhancer.safetensors"
 """The generator's weights."""
-SETTINGS = "enhancer.json"
-"""How it was trained."""
-FORMAT = 1
-"""Version of the folder's layout."""
-MAX_CHANNELS = 512
-"""Most channels of the first level that are accepted."""
-REMEDY = "give the folder that `consistent4d enhance` wrote, or train it again"
 
 ALMOST_WHITE = 4 / 255
 """Distance from white below which a pixel is taken for the background."""
@@ -59,31 +53,11 @@ def save_enhancer(folder: Path, enhancer: Enhancer, about: Mapping[str, Any]) ->
         enhancer: What to write.
         about: How it was trained, for people.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file(enhancer.generator.state_dict(), folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(enhancer.generator.state_dict()))
     settings = {"format": FORMAT, "channels": enhancer.generator.channels, "size": enhancer.size, **about}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Settings of the enhancer in a folder, checked; nothing slow is done.
-
-    Raises:
-        InputError: There is none, or it is damaged or of another version.
-    """
-    file = folder / SETTINGS
-    if not file.is_file():
-        raise InputError(f"{folder} holds no {SETTINGS}: {REMEDY}.")
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        valid = settings["format"] == FORMAT and all(type(settings[name]) is int for name in ("channels", "size"))
-        valid = valid and 1 <= settings["channels"] <= MAX_CHANNELS and STRIDE <= settings["size"] <= MAX_SIDE
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as the settings of an enhancer: {REMEDY}.") from error
-    if not valid:
-        raise InputError(f"{file} has no valid format, channels and size: {REMEDY}.")
-    return settings
 
 
 def load_enhancer(folder: Path, device: torch.device | str) -> Enhancer:
