@@ -4,7 +4,7 @@
     python -m benchmarks.enhancer RUN --out enhancer.json --kinds truth model --prompt "a fox"
 
 The run's data must have evaluation views (eval_*/ and meta.json). They are rendered at all times at the size of the
-run's frames, and an enhancer is trained on them for each kind of pseudo-truth:
+run's frames, and an enhancer is trained on them for each kind of pseudo-truth (on a CPU: --views 2 --size 64):
 
 - truth: the true images of the same views, as if the diffusion model knew them: the upper limit.
 - other-views: the true images of every second view; measured on the others, and the other way round.
@@ -69,6 +69,10 @@ class Options:
     """New JSON file for the results."""
     data: Path | None = None
     """Where the run's frames are now, if they were moved."""
+    views: int | None = None
+    """Only the first so many evaluation views; default: all."""
+    size: int | None = None
+    """Side to which renderings and truth are shrunk first, in pixels; default: the frames' own."""
     epochs: int = 200
     """Passes of each training over all frames."""
     seed: int = 0
@@ -109,10 +113,12 @@ class Bench:
         views, truth = true_clips(pipeline)
         announce("Rendering the evaluation views")
         rendered = render_clips(pipeline, [view.camera for view in views])
-        self.truth, self.alpha = on_cpu(truth), rendered.alpha.cpu()
-        self.rendered, self.true_images = as_bytes(rendered.rgb), as_bytes(truth.rgb)
-        if self.rendered.shape[-1] % STRIDE:
-            raise InputError(f"{options.run}: frames of {self.rendered.shape[-1]} pixels; {STRIDE} must divide that.")
+        size = options.size or rendered.rgb.shape[-1]
+        if size % STRIDE or not 2 * STRIDE <= size <= rendered.rgb.shape[-1]:
+            raise InputError(f"--size {size}: give a multiple of {STRIDE}, at least 32 and at most the frames' side.")
+        rendered, self.truth = (on_cpu(clips, options.views, size) for clips in (rendered, truth))
+        self.alpha = rendered.alpha
+        self.rendered, self.true_images = as_bytes(rendered.rgb), as_bytes(self.truth.rgb)
         self.scores: dict[str, dict[str, float]] = {}
         self.shown = {"truth": self.true_images}
 
@@ -161,9 +167,14 @@ class Bench:
         return Image.fromarray(contact_sheet(rows))
 
 
-def on_cpu(clips: Clips) -> Clips:
-    """Clips on the CPU, as 8-bit images show them."""
-    return Clips(as_bytes(clips.rgb).float() / 255.0, clips.alpha.cpu())
+def on_cpu(clips: Clips, views: int | None, size: int) -> Clips:
+    """The first views on the CPU, as 8-bit images of a size show them."""
+
+    def shrunk(images: Tensor) -> Tensor:
+        return F.interpolate(images.flatten(0, 1), (size, size), mode="area").unflatten(0, images.shape[:2]).cpu()
+
+    alpha = shrunk(clips.alpha[:views, :, None])[:, :, 0]
+    return Clips(as_bytes(shrunk(clips.rgb[:views])).float() / 255.0, alpha)
 
 
 def as_bytes(images: Tensor) -> Images:

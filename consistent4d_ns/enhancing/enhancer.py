@@ -57,7 +57,7 @@ def save_enhancer(folder: Path, enhancer: Enhancer, about: Mapping[str, Any]) ->
 
     (folder / WEIGHTS).write_bytes(save(enhancer.generator.state_dict()))
     settings = {"format": FORMAT, "channels": enhancer.generator.channels, "size": enhancer.size, **about}
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def load_enhancer(folder: Path, device: torch.device | str) -> Enhancer:

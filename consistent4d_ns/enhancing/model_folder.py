@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from consistent4d_ns.enhancing.options import PseudoTruthOptions
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.weight_files import damage_of_weights
-from consistent4d_ns.guidance.hub import is_hub_id
+from consistent4d_ns.guidance.hub import check_not_address, is_hub_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,7 @@ def described_as(path: Path) -> Iterator[None]:
 
 def _cached(model: str) -> Path:
     """Folder of a repository in the hub's cache."""
+    check_not_address(model, "--model")
     if not is_hub_id(model):
         raise InputError(f"--model {model} does not exist: {REMEDY}.")
     from huggingface_hub import snapshot_download

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import update_bn
 
 from consistent4d_ns.enhancing.networks import Discriminator, Generator, initialise
 from consistent4d_ns.enhancing.options import TrainingOptions
@@ -73,7 +74,17 @@ def train_generator(
         losses = train_step(generator, discriminator, optimizers, *(as_frames(crop.to(device)) for crop in crops))
         if not order and not losses.isfinite().all():
             raise InputError(f"training diverged in epoch {step // len(pairs) + 1}: give another --seed.")
+    frames = (rendered[clip, first:end] for clip in range(len(rendered)) for first, end in groups(rendered.shape[1]))
+    measure_norms(generator, (as_frames(group.to(device)) for group in frames))
     return generator.eval()
+
+
+def measure_norms(generator: Generator, groups: Iterable[Frames]) -> None:
+    """Set the running means and variances of the norms to those over all groups of whole frames.
+
+    Those that training leaves are of enlarged crops, and most of them of earlier weights (quirk 38 had no such means).
+    """
+    update_bn(groups, generator)
 
 
 def new_networks(channels: int, seed: int, device: torch.device | str) -> tuple[Generator, Discriminator]:
@@ -126,10 +137,7 @@ def generator_losses(
 
 
 def learning_rate(epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch, counted from 0: constant in the first half, then falling to 0 in the last epoch.
-
-    In that one only the running means of the norms change.
-    """
+    """Learning rate of an epoch, counted from 0: constant in the first half, then falling to 0 in the last epoch."""
     falling = epochs // 2
     return LEARNING_RATE * (1.0 - max(0, epoch + 2 - (epochs - falling)) / (falling + 1))
 

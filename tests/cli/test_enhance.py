@@ -151,3 +151,15 @@ def test_a_missing_model_is_one_line_with_its_remedy(place: Place, tmp_path: Pat
     assert "hf download DeepFloyd/IF-II-L-v1.0" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_refused_before_it_is_rendered(place: Place):
+    pipeline = load_run(place.run).pipeline
+    with pytest.raises(InputError, match=f"--clips 64 of {FRAMES} frames at --size 2048 are more than 4 GB of images"):
+        render_clips(pipeline.model, pipeline.datamanager, 64, 2048)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there(place: Place, tmp_path: Path):
+    with pytest.raises(InputError, match="finds no CUDA device"):
+        train(place.run, tmp_path / "out", place.model, device="cuda")

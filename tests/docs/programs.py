@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from consistent4d_ns import method_configs
-from consistent4d_ns.cli import camera_path, demo, doctor, export, prepare, render, toy, view, weights
+from consistent4d_ns.cli import camera_path, demo, doctor, enhance, export, prepare, render, toy, view, weights
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from tests.docs.pages import ROOT
 
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "camera-path": camera_path.camera_path_command,
     "demo": demo.demo,
     "doctor": doctor.doctor,
+    "enhance": enhance.enhance,
     "export mesh": export.mesh,
     "export points": export.points,
     "export usd": export.usd,

@@ -181,6 +181,7 @@ def test_what_is_no_folder_of_a_model(models: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     for model, words in (
         (DEFAULT_MODEL, "accept its licence at https://huggingface.co/DeepFloyd/IF-II-L-v1.0"),
+        (f"https://huggingface.co/{DEFAULT_MODEL}", f"give the hub id {DEFAULT_MODEL}"),
         (tmp_path / "file", "is a file"),
         (tmp_path / "nowhere", "does not exist"),
         (tmp_path, "holds no model_index.json"),

@@ -47,6 +47,16 @@ def test_it_learns_what_the_truth_looks_like():
     assert error < 0.25 * (rendered[0].float() - truth[0].float()).abs().mean() / 255
 
 
+def test_norms_are_right_after_training():
+    """On the only group there is, running means give what the group's own means give (quirk 38)."""
+    rendered = clip(1)
+    generator = train_generator(rendered, clip(2), TrainingOptions(SIZE, 3), "cpu", channels=8)
+    frames = as_frames(rendered[0])
+    with torch.no_grad():
+        running, own = generator(frames), generator.train()(frames)
+    torch.testing.assert_close(running, own, atol=0.02, rtol=0)
+
+
 def test_a_group_shares_its_crop_and_flip():
     """Frames and truth are equal, so whatever is drawn, all crops have to be equal."""
     still = enlarged(clip(5, 1)[0].expand(GROUP, 3, SIZE, SIZE).contiguous())
