@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from consistent4d_ns import __version__
+from consistent4d_ns.cli.export import Flat, RunOptions
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.enhancing.options import ClipOptions, PseudoTruthOptions, TrainingOptions
 from consistent4d_ns.files.config_files import config_file
@@ -27,8 +28,6 @@ SHEET = "before_and_after.png"
 """Contact sheet of rendered frames, their pseudo-truth, and what the enhancer makes of them."""
 SHOWN = 6
 """Frames on that sheet."""
-Flat = tyro.conf.arg(name="", prefix_name=False)
-"""Annotation of a group of options whose names have no prefix."""
 
 
 def enhance(
@@ -38,9 +37,7 @@ def enhance(
     diffusion: Annotated[PseudoTruthOptions, Flat] = PseudoTruthOptions(),  # noqa: B008
     training: Annotated[TrainingOptions, Flat] = TrainingOptions(),  # noqa: B008
     clips: Annotated[ClipOptions, Flat] = ClipOptions(),  # noqa: B008
-    step: int | None = None,
-    data: Path | None = None,
-    device: Literal["cuda", "cpu"] | None = None,
+    run: Annotated[RunOptions, Flat] = RunOptions(),  # noqa: B008
     overwrite: bool = False,
 ) -> None:
     """Train an enhancer for the videos of a finished run, which `consistent4d render --enhance OUT` applies.
@@ -54,16 +51,14 @@ def enhance(
         diffusion: The diffusion model.
         training: How the enhancer is trained.
         clips: What is rendered for it.
-        step: Training step of the run's checkpoint; default: the latest.
-        data: Where the run's frames are now, if they were moved.
-        device: Where to compute; default: CUDA if available.
+        run: How the run is opened.
         overwrite: Replace an earlier enhancer.
     """
     for options in (diffusion, training, clips):
         options.check()
     config = config_file(config)
     with new_folder(out, COMMAND, overwrite) as folder:
-        enhancer, about, sheet = _trained(config, diffusion, training, clips, (step, data, device))
+        enhancer, about, sheet = _trained(config, diffusion, training, clips, run)
         from PIL import Image
 
         from consistent4d_ns.enhancing.enhancer import save_enhancer
@@ -79,7 +74,7 @@ def _trained(
     diffusion: PseudoTruthOptions,
     training: TrainingOptions,
     clips: ClipOptions,
-    opening: tuple[int | None, Path | None, str | None],
+    opening: RunOptions,
 ) -> tuple[Enhancer, dict[str, Any], np.ndarray]:
     """An enhancer, how it was trained, and the sheet of frames before and after."""
     from consistent4d_ns.enhancing.model_folder import find_model
@@ -92,7 +87,7 @@ def _trained(
     from consistent4d_ns.enhancing.training import train_generator
     from consistent4d_ns.runs import load_run
 
-    run = load_run(config, *opening)
+    run = load_run(config, opening.step, opening.data, opening.device)
     model, device = run.pipeline.model, run.pipeline.device
     model.config.render_normals = False
     rendered = render_clips(model, run.pipeline.datamanager, clips.clips, training.size, _shown("Rendering"))

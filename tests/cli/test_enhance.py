@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from consistent4d_ns.cli.enhance import enhance
+from consistent4d_ns.cli.export import RunOptions
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.enhancing import training
 from consistent4d_ns.enhancing.clips import render_clips
@@ -40,10 +41,10 @@ class Place:
     enhancer: Path
 
 
-def train(run: Path, out: Path, model: Path, **options: Any) -> None:
+def train(place: Path, out: Path, model: Path, **options: Any) -> None:
     """The command with few steps."""
     enhance(
-        run,
+        place,
         out,
         PseudoTruthOptions(str(model), "a cat", diffusion_steps=6),
         TrainingOptions(SIZE, 2),
@@ -162,4 +163,4 @@ def test_what_does_not_fit_is_refused_before_it_is_rendered(place: Place):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there(place: Place, tmp_path: Path):
     with pytest.raises(InputError, match="finds no CUDA device"):
-        train(place.run, tmp_path / "out", place.model, device="cuda")
+        train(place.run, tmp_path / "out", place.model, run=RunOptions(device="cuda"))
