@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +76,18 @@ def find_model(options: PseudoTruthOptions) -> ModelFolder:
         raise InputError(f"{path} is a {folder.kind}: of DeepFloyd-IF give the second stage, IF-II.")
     if folder.kind == UPSCALER and options.strength is not None:
         raise InputError(f"{path} is an upscaler, which has no strength: leave out --strength.")
-    if (folder.path / "tokenizer" / "spiece.model").exists() and not find_spec("sentencepiece"):
+    if (folder.path / "tokenizer" / "spiece.model").exists() and not _reads_sentencepiece():
         raise InputError(f"{path} needs sentencepiece to read the prompt: {INSTALL}.")
     return folder
+
+
+def _reads_sentencepiece() -> bool:
+    """Whether there is a sentencepiece that works with the protobuf that is installed."""
+    try:
+        importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError:
+        return False
+    return True
 
 
 def _folder(path: Path) -> ModelFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def test_the_prompts_tokenizer_is_named_if_it_cannot_be_read(
 ):
     folder = copied(models / "if", tmp_path)
     (folder / "tokenizer" / "spiece.model").touch()
-    monkeypatch.setattr("consistent4d_ns.enhancing.model_folder.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     with pytest.raises(InputError, match=r'pip install "consistent4d_ns\[enhance\]"'):
         find_model(options(folder))
 
