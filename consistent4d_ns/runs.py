@@ -169,8 +169,10 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
         device: Where to; default: CUDA if there is one, else the CPU.
 
     Raises:
-        InputError: configuration, checkpoint or frames cannot be used.
+        InputError: configuration, checkpoint, frames or device cannot be used.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no CUDA device here; `consistent4d doctor` says why.")
     config = read_config(path, data)
     frames = config.frames_path
     if data is None and frames is not None and not frames.exists():

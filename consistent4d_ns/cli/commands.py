@@ -11,6 +11,7 @@ from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.compare import compare
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.doctor import doctor
+from consistent4d_ns.cli.enhance import enhance
 from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.prepare import prepare
@@ -25,6 +26,7 @@ app.command(name="camera-path")(camera_path_command)
 app.command(compare)
 app.command(demo)
 app.command(doctor)
+app.command(enhance)
 app.command(name="eval")(evaluate)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
 app.command(prepare)

@@ -28,7 +28,7 @@ export = SubcommandApp()
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The run to export."""
+    """How a run is opened."""
 
     step: int | None = None
     """Training step of the checkpoint; default: the latest."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.enhancing.options import MAX_SIDE
+from consistent4d_ns.enhancing.settings import read_settings
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.media.encoding import (
@@ -20,7 +23,10 @@ from consistent4d_ns.media.encoding import (
     write_frames,
 )
 from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
-from consistent4d_ns.media.tiles import check_levels, parse_tiles
+from consistent4d_ns.media.tiles import Tile, check_levels, parse_tiles
+
+ENHANCED = "rgb"
+"""Output that an enhancer changes, seen from any side."""
 
 
 def render(
@@ -31,6 +37,7 @@ def render(
     path: Kind | Path = "orbit-in-time",
     outputs: tuple[str, ...] = ("input", "rgb", "depth"),
     format: Format | None = None,
+    enhance: Path | None = None,
     step: int | None = None,
     data: Path | None = None,
     overwrite: bool = False,
@@ -47,6 +54,7 @@ def render(
         outputs: Images from left to right: input, rgb, depth, normals, accumulation, and rgb_L, depth_L,
             accumulation_L of cascade level L. NAME@DEGREES is seen from an azimuth that many degrees larger: rgb@90.
         format: Output format, if the name of OUT does not determine it.
+        enhance: Folder that `consistent4d enhance` wrote: rgb is enhanced, by default at the size of that training.
         options: Trajectory, length and image size of the path; for a .json file only --fps and --size may be given.
         step: Training step of the checkpoint; default: the latest.
         data: Where the run's frames are now, if they were moved.
@@ -55,9 +63,13 @@ def render(
     kind = format_of(out, format)
     tiles = parse_tiles(outputs)
     check_free(out, kind, overwrite)
+    if enhance is not None:
+        options = options_to_enhance(enhance, tiles, path, options)
     config = config_file(config)
     announce(f"Loading {config}")
     checked = checked_path(path, options, kind, len(tiles))
+    if enhance is not None:
+        check_enhanceable(checked)
     # Imported only now, because this takes seconds: whatever can be checked without the run has been checked.
     from consistent4d_ns.media.camera_paths import camera_path, path_json
     from consistent4d_ns.media.pictures import input_video, nerfstudio_path, render_rows
@@ -76,8 +88,33 @@ def render(
     # Normals take the most time, so they are rendered only if they are shown.
     model.config.render_normals = any(tile.output == "normals" for tile in tiles)
     rows = render_rows(model, manager, cameras, tiles, box)
+    if enhance is not None:
+        from consistent4d_ns.enhancing.enhancer import enhanced_rows, load_enhancer
+
+        rows = enhanced_rows(rows, [tile.output == ENHANCED for tile in tiles], load_enhancer(enhance, model.device))
     write_frames(out, kind, progress(rows, "Rendering", len(cameras)), fps, overwrite)
     print(f"{out}: {len(cameras)} frames, {len(cameras) / fps:.3g} s, {', '.join(outputs)} of step {run.step}.")
+
+
+def options_to_enhance(enhancer: Path, tiles: Sequence[Tile], path: Kind | Path, options: PathOptions) -> PathOptions:
+    """The options of a path, at the size that an enhancer was trained at unless another is given.
+
+    Raises:
+        InputError: there is no such enhancer, nothing that it enhances, or the images are too large for it.
+    """
+    settings = read_settings(enhancer)
+    if not any(tile.output == ENHANCED for tile in tiles):
+        raise InputError(f"--enhance changes {ENHANCED}, which --outputs lacks: add it, or leave out --enhance.")
+    if options.size is None and not isinstance(path, Path):
+        options = dataclasses.replace(options, size=settings["size"])
+    return options
+
+
+def check_enhanceable(content: dict[str, Any]) -> None:
+    """Raises: InputError: the images of a camera path are too large for an enhancer."""
+    width, height = content["render_width"], content["render_height"]
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"--enhance takes images of at most {MAX_SIDE} pixels, not {width} x {height}: give --size.")
 
 
 def checked_path(path: Kind | Path, options: PathOptions, kind: Format, tiles: int) -> dict[str, Any]:

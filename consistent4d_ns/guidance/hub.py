@@ -49,11 +49,11 @@ def is_hub_id(prior: str) -> bool:
     return named and PurePath(prior).suffix not in (".ckpt", ".safetensors")
 
 
-def check_not_address(prior: str) -> None:
-    """Raises: InputError: `prior` is the address of a page of the hub; names its hub id."""
-    match = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", prior)
+def check_not_address(name: str, option: str = "guidance.prior") -> None:
+    """Raises: InputError: `name`, given with an option, is the address of a page of the hub; names its hub id."""
+    match = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", name)
     if match is not None:
-        raise InputError(f"guidance.prior {prior}: the address of a page; give the hub id {match[1]}, or a local copy.")
+        raise InputError(f"{option} {name}: the address of a page; give the hub id {match[1]}, or a local copy.")
 
 
 def get_command(prior: str) -> str:
