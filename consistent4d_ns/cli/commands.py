@@ -11,6 +11,7 @@ from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.demo import demo
 from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.toy import toy
@@ -22,6 +23,7 @@ app.command(name="camera-path")(camera_path_command)
 app.command(demo)
 app.command(doctor)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(finetune)
 app.command(prepare)
 app.command(render)
 app.command(toy)
