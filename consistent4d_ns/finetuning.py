@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence
+from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence, expanded
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.errors import InputError
@@ -127,7 +127,7 @@ def _use_frames(config: Consistent4DTrainerConfig, image_size: int | None, data:
         raise InputError(f"the frames of this run are no longer at {before}: say with --data where they are.")
     earlier = _sequence(config) if known else None
     if data is not None:
-        config.use_data(data.expanduser())
+        config.use_data(expanded(data))
     sequence = _sequence(config)
     if earlier is None:
         warn(f"{before} is gone: whether {data} shows the same moments from the same camera cannot be checked.")
@@ -136,13 +136,14 @@ def _use_frames(config: Consistent4DTrainerConfig, image_size: int | None, data:
         camera = earlier.input_view.camera
         for name in ("elevation", "distance", "fovy"):
             setattr(parser, name, float(getattr(camera, name)[0]))
-    side = source_side(sequence.input_view.frames)
-    if image_size is not None and image_size > max(side, parser.image_size):
+    size, side = image_size or parser.image_size, source_side(sequence.input_view.frames)
+    trained = parser.image_size if earlier is None else min(parser.image_size, source_side(earlier.input_view.frames))
+    if side < min(size, trained) or (image_size is not None and side < size and size > parser.image_size):
         raise InputError(
-            f"--image-size is {image_size}, but the frames of {sequence.source} are {side} pixels large: give frames "
-            "of a higher resolution with --data, or a smaller size."
+            f"the frames of {sequence.source} are {side} pixels large, too small for this run or --image-size: give "
+            f"frames of at least {size} pixels with --data, or an --image-size of at most {side}."
         )
-    parser.image_size = image_size or parser.image_size
+    parser.image_size = size
     plan = config.pipeline.datamanager.plan
     plan.reference_sizes, plan.reference_rays = (parser.image_size,), plan.reference_rays or REFERENCE_RAYS
 
@@ -195,7 +196,8 @@ def measured(pipeline: Consistent4DPipeline) -> dict[str, float]:
 
     They are means over `MEASURED_FRAMES` frames of each view, at the size of the frames.
     """
-    training = pipeline.training
+    training, settings = pipeline.training, pipeline.model.config
+    renders_normals, settings.render_normals = settings.render_normals, False  # They would take most of the time.
     pipeline.eval()
     data = pipeline.datamanager
     figures = {"input-view PSNR (dB)": mean(one["psnr"] for one in _scores(pipeline, data.input_view, data.frames))}
@@ -205,6 +207,7 @@ def measured(pipeline: Consistent4DPipeline) -> dict[str, float]:
     names = {"psnr": "novel-view PSNR (dB)", "ssim": "novel-view SSIM", "iou": "novel-view silhouette IoU"}
     figures |= {title: mean(one[name] for one in novel) for name, title in names.items() if novel}
     pipeline.train(training)
+    settings.render_normals = renders_normals
     return figures
 
 

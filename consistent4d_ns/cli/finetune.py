@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from consistent4d_ns.cli.progress import announce
+from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.files.config_files import config_file
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def finetune(
 
     config = finetune_config(run, FinetuneOptions(method, steps, image_size), step, data, out)
     before, after = train_further(config, steps)
-    width = max(map(len, before))
-    print(f"{'':{width}}  before   after")
+    rows = [["", "before", "after"]]
     for name, value in before.items():
         decimals = 2 if "dB" in name else 3
-        print(f"{name:{width}} {value:7.{decimals}f} {after[name]:7.{decimals}f}")
+        rows.append([name, f"{value:.{decimals}f}", f"{after[name]:.{decimals}f}"])
+    print("\n".join(aligned(rows)))
     print(f"new run: {config.get_base_dir()}")
 
 

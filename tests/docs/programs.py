@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from consistent4d_ns import method_configs
-from consistent4d_ns.cli import camera_path, demo, doctor, export, prepare, render, toy, view, weights
+from consistent4d_ns.cli import camera_path, demo, doctor, export, finetune, prepare, render, toy, view, weights
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig
 from tests.docs.pages import ROOT
 
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export mesh": export.mesh,
     "export points": export.points,
     "export usd": export.usd,
+    "finetune": finetune.finetune,
     "prepare": prepare.prepare,
     "render": render.render,
     "toy": toy.toy,
