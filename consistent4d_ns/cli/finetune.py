@@ -39,7 +39,7 @@ def finetune(
         data: Frames in place of the run's: the same moments, perhaps at a higher resolution. Default: the run's.
         image_size: Side in pixels at which frames are fitted, for example 512; default: as the run was trained.
         step: Training step of the checkpoint to begin with; default: the latest, of a finished run.
-        out: Folder below which the new run gets a folder of its own; default: beside the run.
+        out: Folder below which the new run gets a folder of its own; default: where that of RUN is.
     """
     run = config_file(run)
     announce(f"Loading {run}")

@@ -15,9 +15,18 @@ from PIL import Image
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.finetuning import RGB_FACTOR, SDS_FACTOR, FinetuneOptions, finetune_config, measured
+from consistent4d_ns.finetuning import (
+    REFERENCE_RAYS,
+    RGB_FACTOR,
+    SDS_FACTOR,
+    FinetuneOptions,
+    finetune_config,
+    measured,
+)
+from consistent4d_ns.loss_weights import LossWeights
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.runs import load_run, read_config
+from consistent4d_ns.schedules import Anneal
 from consistent4d_ns.toy import write_sequence
 from consistent4d_ns.trainer_config import ConfigDumper
 from tests.support.stored_run import FOLDER as STORED
@@ -36,6 +45,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.max_num_iterations, config.output_dir, config.vis = STEPS, parent / "out", "tensorboard"
     hold = config.pipeline.targets.hold
     hold.views, hold.image_size, hold.rays = 12, 16, 256
+    config.pipeline.datamanager.plan.reference_rays = 1024
+    config.pipeline.model.loss_weights = LossWeights(orientation=Anneal(0.0), normal_smoothness_3d=0.0)  # no normals
     config.set_timestamp()
     with mock.patch.object(TrainingReport, "draw_losses"):
         train(config)
@@ -70,7 +81,7 @@ def refusal(run: Path, **named: Any) -> str:
 
 
 def test_the_input_view_is_sharper_and_other_views_stay(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    steps = 40
+    steps = 80
     made = finetuned(run, steps=steps, out=tmp_path)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("input-", "novel-", "new run"))]
     assert [line.split(" (dB)")[0].split("  ")[0] for line in lines[:4]] == [
@@ -134,6 +145,7 @@ def test_a_run_of_an_earlier_version(tmp_path: Path):
     config = finetune_config(tmp_path / "run", FinetuneOptions(steps=5))
     assert config.max_num_iterations == config.pipeline.targets.hold.begin_step + 5
     assert config.output_dir == tmp_path
+    assert config.pipeline.datamanager.plan.reference_rays == REFERENCE_RAYS  # It was trained on whole frames.
 
 
 def test_runs_that_cannot_be_used(run: Path, tmp_path: Path):
@@ -163,6 +175,8 @@ def test_frames_and_options_that_cannot_be_used(run: Path, tmp_path: Path):
         Image.new("RGBA", (16, 16), (9, 9, 9, 99)).save(uneven / f"frame_{(0.1 * index) ** 2 + index:.3f}s.png")
     assert "frame 1 is at" in refusal(run, data=uneven)
     assert "does not exist" in refusal(run, data=tmp_path / "nothing")
+    write_sequence(tmp_path / "small", size=16, frames=FRAMES)
+    assert "are 16 pixels large" in refusal(run, data=tmp_path / "small")
     assert f"are {SIZE} pixels large" in refusal(run, image_size=2 * SIZE)
     for size in (0, 15, 4097):
         assert "give 16 to 4096 pixels" in refusal(run, image_size=size)

@@ -16,7 +16,7 @@ from consistent4d_ns.cli.main import main
 from consistent4d_ns.media.camera_paths import read_path
 
 COMMANDS = (
-    *("camera-path", "demo", "doctor", "render", "toy", "view"),
+    *("camera-path", "demo", "doctor", "finetune", "render", "toy", "view"),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123", "weights convert"),
     *("export", "export mesh", "export points", "export usd"),
 )
