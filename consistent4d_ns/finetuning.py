@@ -17,13 +17,13 @@ from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence, expanded
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.checkpoints import choose_checkpoint
+from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.messages import warn
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.rendering.metrics import image_metrics, silhouette_iou
 from consistent4d_ns.runs import read_config
-from consistent4d_ns.trainer_config import TIMESTAMP, Consistent4DTrainerConfig
+from consistent4d_ns.trainer_config import CONFIG_FILE, TIMESTAMP, Consistent4DTrainerConfig
 
 Method: TypeAlias = Literal["hold", "reweight"]
 REFERENCE_RAYS = 16_384
@@ -97,15 +97,21 @@ def _place(config: Consistent4DTrainerConfig, folder: Path, out: Path | None) ->
     """Let a run train in a new folder, on this machine and without a viewer.
 
     Raises:
-        InputError: that would be inside of the old run.
+        InputError: that would be inside of the old run, or its names are no names of folders.
     """
     config.set_experiment_name()
-    names = (config.experiment_name, config.method_name)
+    names = (str(config.experiment_name), str(config.method_name))
+    for name in names:
+        if name != Path(name).name:
+            raise InputError(f"{folder}: its {CONFIG_FILE} names it {name}, which is no name of a folder: correct it.")
     usual = folder.parents[2] if len(folder.parents) > 2 and folder.parts[-3:-1] == names else folder.parent
     config.output_dir = usual if out is None else out.expanduser()
     if config.output_dir.resolve().is_relative_to(folder):
         raise InputError(f"--out {out} is inside of the run, which is left as it is: give another folder.")
     vars(config).pop("opened_in", None)
+    # A file from somebody else must not lead out of the new folder.
+    config.relative_model_dir, config.logging.relative_log_dir = Path(FOLDER), Path()
+    config.load_dir = config.load_step = None
     config.timestamp, config.vis, config.overwrite = TIMESTAMP, "tensorboard", False
     config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 0
     machine = config.machine

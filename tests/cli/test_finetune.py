@@ -166,6 +166,24 @@ def test_runs_that_cannot_be_used(run: Path, tmp_path: Path):
     shutil.rmtree(run.parents[3] / "copy")
 
 
+def test_a_configuration_does_not_lead_out_of_the_new_folder(run: Path, tmp_path: Path):
+    """Names and folders in it are those of whoever wrote it."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = yaml.load((run / "config.yml").read_text(), yaml.Loader)
+    models = tmp_path / "others"
+    shutil.copytree(run / "nerfstudio_models", models)
+    changed = dataclasses.replace(config, relative_model_dir=models, load_dir=tmp_path)
+    (copy / "config.yml").write_text(yaml.dump(changed, Dumper=ConfigDumper))
+    found = finetune_config(copy, FinetuneOptions(), out=tmp_path / "out")
+    assert found.get_checkpoint_dir().is_relative_to(tmp_path / "out")
+    assert found.load_dir is None
+    changed = dataclasses.replace(config, experiment_name="../../elsewhere")
+    (copy / "config.yml").write_text(yaml.dump(changed, Dumper=ConfigDumper))
+    with pytest.raises(InputError, match="no name of a folder"):
+        finetune_config(copy, FinetuneOptions(), out=tmp_path / "out")
+
+
 def test_frames_and_options_that_cannot_be_used(run: Path, tmp_path: Path):
     write_sequence(tmp_path / "short", size=16, frames=FRAMES - 1)
     assert f"holds {FRAMES - 1} frames, but the run was trained on {FRAMES}" in refusal(run, data=tmp_path / "short")
