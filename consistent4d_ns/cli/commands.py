@@ -14,6 +14,7 @@ from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.enhance import enhance
 from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.sweep import sweep
@@ -29,6 +30,7 @@ app.command(doctor)
 app.command(enhance)
 app.command(name="eval")(evaluate)
 app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(finetune)
 app.command(prepare)
 app.command(render)
 app.command(sweep)

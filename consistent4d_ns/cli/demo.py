@@ -107,17 +107,21 @@ def mini_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
 
 def train(config: TrainerConfig) -> Trainer:
     """Train in this process, as `ns-train` does with this configuration."""
-    import numpy as np
-    import torch
-
-    # As Nerfstudio's script seeds them; importing it brings every one of its methods, which takes seconds.
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(config.machine.seed)
+    seed_everything(config.machine.seed)
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     trainer.train()
     return trainer
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all generators as Nerfstudio's script does; importing it brings all of its methods, which takes seconds."""
+    import numpy as np
+    import torch
+
+    for function in (random.seed, np.random.seed, torch.manual_seed):
+        function(seed)
 
 
 def report(trainer: Trainer) -> None:

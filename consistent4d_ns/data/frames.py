@@ -79,6 +79,18 @@ def decode_frames(
     return decoded
 
 
+def source_side(frames: FrameList) -> int:
+    """The longer side of the first frame in pixels, as it is in its file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if frames.source.is_dir():
+        return max(still_size(frames.paths[0]))
+    read = read_video if frames.source.suffix.lower() in VIDEO_TYPES else read_animation
+    return max(next(iter(read(frames.source, frames.indices[:1]))).shape[:2])
+
+
 def _fitted_frames(frames: FrameList, image_size: int) -> Iterator[FittedFrame]:
     """All chosen frames, checked and fitted."""
 
