@@ -36,6 +36,7 @@ from benchmarks.steps import (
 )
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.method_configs import Consistent4DTrainerConfig, preset
+from consistent4d_ns.targets.config import TargetsConfig
 
 BIG_LEVELS = ((50, 50, 50, 8), (100, 100, 100, 16), (200, 200, 200, 32), (200, 200, 200, 32))
 """Grids of up to four levels, as in `consistent4d-big`."""
@@ -152,6 +153,7 @@ def repeated(data: Path, count: int) -> Iterator[Path]:
 
 def measure(config: Consistent4DTrainerConfig, data: Path, steps: int, networks: Zero123Networks | None) -> Cost:
     """Time and memory of steps of one configuration; `networks` are not modified."""
+    config.pipeline.targets = TargetsConfig()  # Distillation is measured, not the steps that fit target views.
     # Guidance frees and replaces parts of the networks that it is given.
     pipeline = make_pipeline(config, data, copy.deepcopy(networks))
     optimizer = make_optimizer(config, pipeline)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence, expanded
 from consistent4d_ns.data.frames import source_side
-from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint
-from consistent4d_ns.media.pictures import render_image
+from consistent4d_ns.media.figures import average, input_view, measure, novel_views
 from consistent4d_ns.messages import warn
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.rendering.metrics import image_metrics, silhouette_iou
 from consistent4d_ns.runs import read_config
 from consistent4d_ns.trainer_config import CONFIG_FILE, TIMESTAMP, Consistent4DTrainerConfig
 
@@ -131,10 +124,10 @@ def _use_frames(config: Consistent4DTrainerConfig, image_size: int | None, data:
     known = before is not None and before.exists()
     if data is None and not known:
         raise InputError(f"the frames of this run are no longer at {before}: say with --data where they are.")
-    earlier = _sequence(config) if known else None
+    earlier = config.sequence() if known else None
     if data is not None:
         config.use_data(expanded(data))
-    sequence = _sequence(config)
+    sequence = config.sequence()
     if earlier is None:
         warn(f"{before} is gone: whether {data} shows the same moments from the same camera cannot be checked.")
     elif data is not None:
@@ -152,12 +145,6 @@ def _use_frames(config: Consistent4DTrainerConfig, image_size: int | None, data:
     parser.image_size = size
     plan = config.pipeline.datamanager.plan
     plan.reference_sizes, plan.reference_rays = (parser.image_size,), plan.reference_rays or REFERENCE_RAYS
-
-
-def _sequence(config: Consistent4DTrainerConfig) -> FrameSequence:
-    """The frames that a run is trained on, listed."""
-    parser = config.pipeline.datamanager.dataparser
-    return FrameSequence(dataclasses.replace(parser, data=config.frames_path or parser.data))
 
 
 def _check_same_moments(earlier: FrameSequence, later: FrameSequence) -> None:
@@ -205,28 +192,14 @@ def measured(pipeline: Consistent4DPipeline) -> dict[str, float]:
     training, settings = pipeline.training, pipeline.model.config
     renders_normals, settings.render_normals = settings.render_normals, False  # They would take most of the time.
     pipeline.eval()
-    data = pipeline.datamanager
-    figures = {"input-view PSNR (dB)": mean(one["psnr"] for one in _scores(pipeline, data.input_view, data.frames))}
-    views = data.dataparser.unseen_views
-    truth = data.eval_dataset.rgba.unflatten(0, (max(1, len(views)), -1))
-    novel = [one for view, rgba in zip(views, truth, strict=False) for one in _scores(pipeline, view.camera, rgba)]
-    names = {"psnr": "novel-view PSNR (dB)", "ssim": "novel-view SSIM", "iou": "novel-view silhouette IoU"}
-    figures |= {title: mean(one[name] for one in novel) for name, title in names.items() if novel}
+    data, last = pipeline.datamanager, pipeline.datamanager.num_frames - 1
+    chosen = torch.linspace(0, last, min(MEASURED_FRAMES, last + 1)).round().long().tolist()
+    views = novel_views(data)
+    figures = {"input-view PSNR (dB)": average(list(measure(pipeline.model, data, [input_view(data)], chosen))).psnr}
+    if views:
+        novel = average(list(measure(pipeline.model, data, views, chosen)))
+        figures |= {"novel-view PSNR (dB)": novel.psnr, "novel-view SSIM": novel.ssim}
+        figures["novel-view silhouette IoU"] = novel.iou
     pipeline.train(training)
     settings.render_normals = renders_normals
     return figures
-
-
-def _scores(
-    pipeline: Consistent4DPipeline, view: OrbitViews, rgba: Float[Tensor, "frames 4 size size"]
-) -> list[dict[str, float]]:
-    """Metrics of some frames of one view."""
-    times = pipeline.datamanager.frame_times.times
-    count = min(MEASURED_FRAMES, len(times))
-    found = []
-    for index in torch.linspace(0, len(times) - 1, count).round().long().tolist():
-        rendered = render_image(pipeline.model, view, times[index], rgba.shape[-1])
-        frame = rgba[index].to(pipeline.device).float()
-        scores = image_metrics(rendered["rgb"].clamp(0.0, 1.0), composite_white(frame).movedim(0, -1))
-        found.append(scores | {"iou": silhouette_iou(rendered["accumulation"], frame[3, ..., None])})
-    return found

@@ -154,7 +154,7 @@ def test_noise_levels_that_cross_are_refused_before_anything_is_loaded(tmp_path)
     config = preset(consistent4d)
     config.pipeline.datamanager.data = tmp_path / "nothing"
     config.pipeline.guidance.max_noise.end = 0.15
-    with pytest.raises(InputError, match=r"noise levels .* from training step 3916 on"):
+    with pytest.raises(InputError, match=r"noise levels .* from training step 1765 on"):
         config.pipeline.setup(device="cpu", test_mode="val")
 
 

@@ -102,7 +102,7 @@ def test_a_device_that_is_not_there(config: Consistent4DTrainerConfig, monkeypat
 def test_paths_are_saved_absolute(config: Consistent4DTrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "frames").mkdir()
+    toy_folder(tmp_path).rename(tmp_path / "frames")
     (tmp_path / "prior").mkdir()
     config.data = config.pipeline.datamanager.data = Path("~/frames")
     config.output_dir, config.pipeline.interpolation.weights = Path("out"), Path("rife.pkl")
@@ -113,6 +113,8 @@ def test_paths_are_saved_absolute(config: Consistent4DTrainerConfig, tmp_path: P
     assert saved.output_dir == tmp_path / "out"
     assert saved.pipeline.interpolation.weights == tmp_path / "rife.pkl"
     assert saved.pipeline.guidance.prior == str(tmp_path / "prior")
+    parser = saved.pipeline.datamanager.dataparser
+    assert (parser.elevation, parser.distance, parser.fovy) == (0.0, 2.0, 49.1), "those of meta.json, which may change"
     assert saved.relative_model_dir == Path("nerfstudio_models")
 
 

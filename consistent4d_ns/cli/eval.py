@@ -241,6 +241,9 @@ def renderer(
         from consistent4d_ns.runs import load_run
 
         run = load_run(config, options.step, options.data, device)
+        total = run.config.max_num_iterations
+        if options.step is None and run.step + 1 < total:
+            notes(f"{label}: this run was not trained to the end ({run.step + 1} of {total} steps).")
         clips = render_views(run, label, folder, truth, given, options.size, notes, counted)
         if options.keep is not None:
             write_renderings(options.keep / label, clips, options.overwrite)

@@ -99,7 +99,10 @@ def estimated_elevation(cuts: Sequence[Cut]) -> float:
     found = estimate_from_frames(
         rgba, progress=lambda frames: progress(frames, "Estimating the elevation", len(frames))
     )
-    print(f"The camera's elevation seems to be {found.degrees:.0f} degrees.")
+    print(f"The camera's elevation seems to be {found.degrees:.1f} degrees.")
     if found.spread >= CLEAR_SPREAD:
-        warn("This estimate is not clear: look at the frames, and give --elevation DEGREES if it is wrong.")
+        warn(
+            "this estimate is not clear: look at the frames; if it is wrong, train with "
+            "--pipeline.datamanager.dataparser.elevation DEGREES, or prepare again with --elevation DEGREES."
+        )
     return round(found.degrees, 1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consistent4d_ns.comparing.curves import Curve, finest_curves
-from consistent4d_ns.comparing.figures import Figures, average, fingerprint, input_view, measure, novel_views
 from consistent4d_ns.comparing.film import Film, Pictures, Sheet
 from consistent4d_ns.comparing.options import CompareOptions
+from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import choose_checkpoint
+from consistent4d_ns.media.figures import Figures, average, input_view, measure, novel_views
 from consistent4d_ns.media.pictures import input_video
 from consistent4d_ns.messages import warn
 from consistent4d_ns.record.effort import Effort, read_effort
@@ -200,3 +202,9 @@ def labels_of(runs: Sequence[Path]) -> list[str]:
     while len({folder.parts[-depth:] for folder in folders}) < len(set(folders)):
         depth += 1
     return ["/".join(folder.parts[-depth:]) for folder in folders]
+
+
+def fingerprint(data: Consistent4DDataManager) -> str:
+    """What two runs have in common if, and only if, they were trained on the same pictures at the same times."""
+    frames = data.frames.cpu().numpy()
+    return hashlib.sha256(repr((data.frame_times.times, frames.shape)).encode() + frames.tobytes()).hexdigest()

@@ -128,7 +128,7 @@ def _several_series(folder: str, examples: Sequence[str]) -> InputError:
     """No series has the majority."""
     return InputError(
         f"{folder} holds no single series of numbered frames (there are {', '.join(examples)}): "
-        "keep only the frames there, named by one number each"
+        "keep only the frames there, named by one number each, or give another folder with --data"
     )
 
 

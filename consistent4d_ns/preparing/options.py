@@ -97,7 +97,7 @@ class PictureOptions:
     size: int = 512
     """Side of the frames in pixels, 32 to 2048; smaller where the video shows the object in fewer pixels."""
     fill: float = 0.8
-    """Share of the side that the object fills where it is largest, 0.3 to 1 (method.md section 15.1)."""
+    """Share of the side that the object fills where it is largest, 0.3 to 1."""
     shift: tuple[float, float] = (0.0, 0.0)
     """Moves the object in the crop to the right and down, as shares of its side, -0.5 to 0.5."""
     crop: Literal["auto", "fixed", "moving"] = "auto"

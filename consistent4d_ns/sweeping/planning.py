@@ -144,6 +144,8 @@ def is_finished(config: Consistent4DTrainerConfig, overwrite: bool = False) -> b
         raise InputError(f"{folder} is in the way ({error}) Move it away, or give another --out.") from error
     if overwrite:
         return False
+    if earlier.frames_path == config.frames_path:
+        config.fix_camera()
     if changes := _changes(earlier, config):
         raise InputError(
             f"{folder} holds a run with other options ({changes}): give another --out, or --overwrite to train it anew."

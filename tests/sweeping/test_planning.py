@@ -96,6 +96,15 @@ def test_what_is_done_already(tmp_path: Path):
     with pytest.raises(InputError, match=r"with other options \(max-num-iterations 3\): give another --out"):
         is_finished(config(max_num_iterations=5))
     assert not is_finished(config(max_num_iterations=5), overwrite=True)
+    pipeline = copy.deepcopy(trained.pipeline)
+    pipeline.datamanager.dataparser.distance = None  # that of meta.json
+    assert is_finished(config(pipeline=copy.deepcopy(pipeline)))
+    meta = tmp_path / "toy" / "meta.json"
+    text = meta.read_text()
+    meta.write_text(text.replace('"distance": 2.0', '"distance": 2.5'))
+    with pytest.raises(InputError, match=r"other options \(.*distance 2\)"):
+        is_finished(config(pipeline=pipeline))
+    meta.write_text(text)
     with pytest.raises(InputError, match=r"other options \(data .*toy\)"):
         is_finished(config(data=tmp_path / "others"))
     (last,) = list_checkpoints(run / "nerfstudio_models").values()

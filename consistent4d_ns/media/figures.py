@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import cast
@@ -22,7 +21,7 @@ from consistent4d_ns.rendering.metrics import image_metrics, silhouette_iou
 
 @dataclass(frozen=True)
 class Figures:
-    """Means over all frames, and over all views where there are several; images are on white."""
+    """Of one frame, or means over frames and views; images are on white."""
 
     psnr: float
     """Peak signal-to-noise ratio in dB."""
@@ -56,18 +55,22 @@ def novel_views(data: Consistent4DDataManager) -> list[View]:
     return [View(view.camera, seen) for view, seen in zip(views, frames, strict=True)]
 
 
-def measure(model: Consistent4DModel, data: Consistent4DDataManager, views: list[View]) -> Iterator[Figures]:
-    """The figures of every frame of some views, at the side of the frames, as `ns-eval` computes them.
+def measure(
+    model: Consistent4DModel, data: Consistent4DDataManager, views: list[View], chosen: Sequence[int] | None = None
+) -> Iterator[Figures]:
+    """The figures of frames of some views, at the side of the frames, as `ns-eval` computes them.
 
     Args:
         model: The trained object, in evaluation mode.
         data: When the frames were filmed.
         views: What was filmed.
+        chosen: Which frames; None: all.
     """
+    times = data.frame_times.times
     for view in views:
-        for time, rgba in zip(data.frame_times.times, view.frames, strict=True):
-            rgba = rgba.to(model.device).float()
-            outputs = render_image(model, view.camera, time, rgba.shape[-1])
+        for index in range(len(times)) if chosen is None else chosen:
+            rgba = view.frames[index].to(model.device).float()
+            outputs = render_image(model, view.camera, times[index], rgba.shape[-1])
             truth = composite_white(rgba[None])[0].movedim(0, -1)
             scores = image_metrics(outputs["rgb"].clamp(0.0, 1.0), truth)
             iou = silhouette_iou(outputs["accumulation"], rgba[3, ..., None])
@@ -77,9 +80,3 @@ def measure(model: Consistent4DModel, data: Consistent4DDataManager, views: list
 def average(figures: list[Figures]) -> Figures:
     """The mean of at least one frame's figures."""
     return Figures(*(mean(getattr(one, name) for one in figures) for name in ("psnr", "ssim", "iou")))
-
-
-def fingerprint(data: Consistent4DDataManager) -> str:
-    """What two runs have in common if, and only if, they were trained on the same pictures at the same times."""
-    frames = data.frames.cpu().numpy()
-    return hashlib.sha256(repr((data.frame_times.times, frames.shape)).encode() + frames.tobytes()).hexdigest()
