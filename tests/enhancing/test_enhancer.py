@@ -48,7 +48,7 @@ def test_frames_of_every_group_have_their_true_neighbours(enhancer: Enhancer):
     """Long videos in groups are what they would be at once."""
     frames = clip(37)
     together = enhanced_frames(frames, enhancer)
-    torch.testing.assert_close(torch.stack(list(enhanced_clip(frames, enhancer))), together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack(list(enhanced_clip(frames, enhancer))), together, atol=1e-4, rtol=0)
     assert (together[1:] - together[:-1]).abs().max() > 0.01
 
 
