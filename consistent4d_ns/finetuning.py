@@ -11,7 +11,7 @@ import torch
 from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence, expanded
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint
+from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint, step_of
 from consistent4d_ns.media.figures import average, input_view, measure, novel_views
 from consistent4d_ns.messages import warn
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -72,7 +72,7 @@ def finetune_config(
     config = read_config(run)
     folder = config.get_base_dir().resolve()
     checkpoint = choose_checkpoint(config.get_checkpoint_dir(), step)
-    saved = int(checkpoint.stem.partition("-")[2])
+    saved = step_of(checkpoint)
     if step is None and saved + 1 < config.max_num_iterations:
         raise InputError(
             f"{folder} is not finished: its newest checkpoint is that of step {saved} of {config.max_num_iterations}; "
@@ -132,9 +132,7 @@ def _use_frames(config: Consistent4DTrainerConfig, image_size: int | None, data:
         warn(f"{before} is gone: whether {data} shows the same moments from the same camera cannot be checked.")
     elif data is not None:
         _check_same_moments(earlier, sequence)
-        camera = earlier.input_view.camera
-        for name in ("elevation", "distance", "fovy"):
-            setattr(parser, name, float(getattr(camera, name)[0]))
+        config.fix_camera(earlier)
     size, side = image_size or parser.image_size, source_side(sequence.input_view.frames)
     trained = parser.image_size if earlier is None else min(parser.image_size, source_side(earlier.input_view.frames))
     if side < min(size, trained) or (image_size is not None and side < size and size > parser.image_size):

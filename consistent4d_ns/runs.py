@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from consistent4d_ns.checks.config import check_config, parts_of
+from consistent4d_ns.device.cuda import usable_device
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import choose_checkpoint, read_checkpoint
 from consistent4d_ns.files.config_files import REMEDY, config_file
@@ -171,8 +171,7 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
     Raises:
         InputError: configuration, checkpoint, frames or device cannot be used.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch finds no CUDA device here; `consistent4d doctor` says why.")
+    device = usable_device(device)
     config = read_config(path, data)
     frames = config.frames_path
     if data is None and frames is not None and not frames.exists():
@@ -183,9 +182,7 @@ def load_run(path: Path, step: int | None = None, data: Path | None = None, devi
 def open_run(config: Consistent4DTrainerConfig, step: int | None = None, device: str | None = None) -> Run:
     """Open the run of a configuration that `read_config` gave; step, device and errors are those of `load_run`."""
     state = read_checkpoint(choose_checkpoint(config.get_checkpoint_dir(), step))
-    pipeline: Any = config.pipeline.setup(
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"), test_mode="test"
-    )
+    pipeline: Any = config.pipeline.setup(device=usable_device(device), test_mode="test")
     pipeline.load_pipeline(state["pipeline"], state["step"])
     pipeline.eval()
     return Run(config, pipeline, state["step"])

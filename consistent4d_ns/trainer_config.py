@@ -20,9 +20,9 @@ from torch import nn
 
 from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.checks.options import check_options
-from consistent4d_ns.data.dataparser import FrameSequence
+from consistent4d_ns.data.dataparser import CAMERA, FrameSequence
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint
+from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint, step_of
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
@@ -36,8 +36,6 @@ from consistent4d_ns.trainer import Consistent4DTrainer
 
 CONFIG_FILE = "config.yml"
 """Nerfstudio's name for a run's configuration."""
-CAMERA = ("elevation", "distance", "fovy")
-"""Options of the input camera."""
 DIGITS = 5
 """Decimals with which the camera is stored."""
 TIMESTAMP = "{timestamp}"
@@ -103,7 +101,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if file is not None:
             self.open_in(file.parent)
             self.check_frames()
-            self.load_step = int(choose_checkpoint(self.get_checkpoint_dir()).stem.partition("-")[2])
+            self.load_step = step_of(choose_checkpoint(self.get_checkpoint_dir()))
 
     def set_timestamp(self) -> None:
         """Called first by `ns-train`: validate the options and set the time stamp.
@@ -125,7 +123,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
             InputError: an option cannot be used, the folder is that of another run, or it cannot be written.
         """
         self.prepare()
-        self.fix_camera()
+        self.fix_camera(self.sequence())
         made = self.claim_folder()
         folder = self.get_base_dir()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
@@ -133,6 +131,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
+        if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
+            warn("no GPU is used, and on a CPU such a prior takes minutes for a step; consistent4d-mini trains there.")
         parser = self.pipeline.datamanager.dataparser
         say(
             f"Input camera: {parser.elevation:g} degrees above the object, at distance {parser.distance:g}, with a "
@@ -153,8 +153,6 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if self.pipeline.guidance.kind != "none":
             check_noise_levels(self.pipeline.guidance)
         self.pipeline.targets.check(self.pipeline.guidance)
-        if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
-            warn("no GPU is used, and on a CPU such a prior takes minutes for a step; consistent4d-mini trains there.")
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
@@ -254,19 +252,21 @@ class Consistent4DTrainerConfig(TrainerConfig):
         return self.pipeline.guidance.prior == BUNDLED
 
     def sequence(self) -> FrameSequence:
-        """The frames, listed."""
+        """The frames, not yet listed."""
         parser = self.pipeline.datamanager.dataparser
         return FrameSequence(dataclasses.replace(parser, data=self.frames_path or parser.data))
 
-    def fix_camera(self) -> None:
-        """Write the input camera into the options, so that a run stays what it is where files beside its frames change.
+    def fix_camera(self, sequence: FrameSequence) -> None:
+        """Write the camera of a sequence into the options.
+
+        So a run stays what it is where files beside its frames change.
 
         Raises:
-            InputError: the frames cannot be used.
+            InputError: the camera cannot be used.
         """
-        parser, camera = self.pipeline.datamanager.dataparser, self.sequence().input_view.camera
+        parser = self.pipeline.datamanager.dataparser
         for name in CAMERA:
-            setattr(parser, name, round(float(getattr(camera, name)[0]), DIGITS))
+            setattr(parser, name, round(float(getattr(sequence.input_camera, name)[0]), DIGITS))
 
     def check_frames(self) -> None:
         """Raises: InputError: the frames of a run that one of Nerfstudio's commands opens are gone."""

@@ -99,15 +99,12 @@ def evaluate(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """
     check(options)
     announce("Loading PyTorch")
-    import torch
-
+    from consistent4d_ns.device.cuda import usable_device
     from consistent4d_ns.evaluation.backbones import load_backbones
     from consistent4d_ns.evaluation.layout import read_clips
     from consistent4d_ns.evaluation.measuring import measure
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no CUDA device on this machine; use --device cpu.")
+    device = usable_device(options.device)
     notes = Notes()
     subjects = list(find_runs(options, device, notes) if options.run else find_renderings(options, notes))
     networks = {"clip": "clip", "lpips": "lpips", "fvd": "i3d"}

@@ -27,6 +27,8 @@ from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.messages import say
 
+CAMERA = ("elevation", "distance", "fovy")
+"""Options of the input camera."""
 META_KEYS = {"elevation": "elevation_deg", "azimuth": "azimuth_deg", "distance": "distance", "fovy": "fov_y_deg"}
 """Their keys in meta.json."""
 IMAGE_SIZES = (16, 4096)
@@ -127,15 +129,23 @@ class FrameSequence(DataParser):
 
     @cached_property
     def input_view(self) -> View:
-        """The view trained on; its camera comes from the options, then meta.json or prepare.json, then the defaults."""
-        options = {name: getattr(self.config, name) for name in ("elevation", "distance", "fovy")}
+        """The view trained on."""
+        return View(self._list(self.input_folder), self.input_camera)
+
+    @cached_property
+    def input_camera(self) -> OrbitViews:
+        """Its camera: from the options, then meta.json or prepare.json, then the defaults."""
+        options = {name: getattr(self.config, name) for name in CAMERA}
         given = {name: value for name, value in options.items() if value is not None}
-        folder = self.source / "input" if self.cameras else self.source
-        prepared = read_prepared(folder)
+        prepared = read_prepared(self.input_folder)
         known = {} if prepared is None or prepared.elevation is None else {"elevation": prepared.elevation}
         camera = {**DEFAULT_CAMERA, **known, **self.cameras.get("input", {}), **given}
-        frames = self._list(folder)
-        return View(frames, orbit_camera(f"the input camera of {self.source}", camera))
+        return orbit_camera(f"the input camera of {self.source}", camera)
+
+    @property
+    def input_folder(self) -> Path:
+        """The folder of the frames that are trained on, or the file that holds them."""
+        return self.source / "input" if self.cameras else self.source
 
     @cached_property
     def unseen_views(self) -> list[View]:

@@ -10,6 +10,20 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from consistent4d_ns.errors import InputError
+
+
+def usable_device(device: str | None) -> str:
+    """The device of `--device`; by default CUDA if there is one, else the CPU.
+
+    Raises:
+        InputError: it is CUDA, and there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise InputError("--device cuda: PyTorch finds no CUDA device here; `consistent4d doctor` says why.")
+    return device or ("cuda" if has_cuda else "cpu")
+
 
 def use_device(device: str) -> None:
     """Make a CUDA device the current one, and let its allocator extend existing segments; nothing on other devices.

@@ -20,6 +20,7 @@ from consistent4d_ns.enhancing.options import STRIDE
 from consistent4d_ns.enhancing.settings import FORMAT, REMEDY, SETTINGS, read_settings
 from consistent4d_ns.enhancing.training import GROUP, as_frames
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.files.weight_files import damage_of_weights
 from consistent4d_ns.media.encoding import on_white
 from consistent4d_ns.media.pictures import filled, to_bytes
@@ -77,7 +78,7 @@ def load_enhancer(folder: Path, device: torch.device | str) -> Enhancer:
     wanted = {name: value.shape for name, value in generator.state_dict().items()}
     if {name: value.shape for name, value in tensors.items()} != wanted:
         raise InputError(f"{file} does not hold the weights that {SETTINGS} describes: {REMEDY}.")
-    if not all(value.isfinite().all() for value in tensors.values()):
+    if not_finite(tensors) is not None:
         raise InputError(f"{file} holds numbers that are not finite: {REMEDY}.")
     generator = Generator(settings["channels"])
     generator.load_state_dict(tensors)

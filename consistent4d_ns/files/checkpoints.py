@@ -32,6 +32,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.ckpt"
 
 
+def step_of(path: Path) -> int:
+    """The training step of a checkpoint's file, named as by `checkpoint_path`."""
+    return int(path.stem.partition("-")[2])
+
+
 def list_checkpoints(folder: Path) -> dict[int, Path]:
     """Checkpoints in a folder by training step, whole or not; none if there is no such folder."""
     return {int(match[1]): path for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))}
