@@ -24,7 +24,7 @@ REFERENCE_RAYS = 16_384
 SDS_FACTOR = 0.1
 """On the weights of distillation with `reweight`."""
 RGB_FACTOR = 4.0
-"""On the weights of the input view's colour with `reweight`."""
+"""On the weights of the input view's colour."""
 MEASURED_FRAMES = 8
 """Frames of each view that are measured, evenly spread over time."""
 TIME_TOLERANCE = 1e-3
@@ -163,7 +163,8 @@ def _check_same_moments(earlier: FrameSequence, later: FrameSequence) -> None:
 def _hold(config: Consistent4DTrainerConfig, begin: int, steps: int) -> None:
     """Hold what the object looks like now from everywhere; no prior takes part."""
     config.pipeline.targets.imagine.steps = 0
-    config.pipeline.targets.hold.begin_step, config.pipeline.targets.hold.steps = begin, steps
+    hold = config.pipeline.targets.hold
+    hold.begin_step, hold.steps, hold.rgb_factor = begin, steps, RGB_FACTOR
     config.pipeline.guidance.kind = config.pipeline.interpolation.kind = "none"
 
 

@@ -112,9 +112,9 @@ consistent4d_mini = method(
     ),
     targets=TargetsConfig(
         imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0),
-        hold=HoldConfig(steps=1500, begin_step=1000, views=384),
+        hold=HoldConfig(steps=1500, begin_step=1250, views=384, rgb_factor=4.0),
     ),
-    steps=2_500,
+    steps=2_750,
     image_size=128,
     # Chosen by results (docs/results.md).
     guidance=GuidanceConfig(

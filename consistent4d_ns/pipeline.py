@@ -199,7 +199,8 @@ class Consistent4DPipeline(VanillaPipeline):
     def resolve_settings(self, step: int) -> StepSettings:
         """The settings of training step `step`, as configured and steered."""
         levels = self.model.field.num_levels
-        return resolve_settings(self.config.model.loss_weights, self.config.guidance, self.steering, step, levels)
+        weights, factor = self.config.model.loss_weights, self.targets.rgb_factor(step)
+        return resolve_settings(weights, self.config.guidance, self.steering, step, levels, factor)
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
         """Kinds of steps for which there is a loss, given the loaded priors and the stage of training."""

@@ -78,7 +78,12 @@ class StepSettings:
 
 
 def resolve_settings(
-    loss_weights: LossWeights, guidance: GuidanceConfig, steering: Steering, step: int, num_levels: int
+    loss_weights: LossWeights,
+    guidance: GuidanceConfig,
+    steering: Steering,
+    step: int,
+    num_levels: int,
+    rgb_factor: float = 1.0,
 ) -> StepSettings:
     """The settings of training step `step`.
 
@@ -88,11 +93,17 @@ def resolve_settings(
         steering: Changes to both.
         step: Training step, 0-based.
         num_levels: Cascade levels.
+        rgb_factor: Of the stage of training, on the weight of the input view's colour.
     """
     configured = loss_weights.at_step(step, num_levels)
+
+    def factor(name: str) -> float:
+        term, _ = split_level(name)
+        return steering.factor(term) * (rgb_factor if term == "rgb" else 1.0)
+
     return StepSettings(
         steering=steering,
-        loss_weights={name: weight * steering.factor(split_level(name)[0]) for name, weight in configured.items()},
+        loss_weights={name: weight * factor(name) for name, weight in configured.items()},
         guidance_scale=guidance.scale if steering.guidance_scale is None else steering.guidance_scale,
         noise_range=steering.noise_range or (guidance.min_noise(step), guidance.max_noise(step)),
     )

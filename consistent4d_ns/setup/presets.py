@@ -21,7 +21,7 @@ class Needs:
     weights: tuple[str, ...]
     """Names of the weights, as in `weights.WEIGHTS`."""
     gpu_memory: tuple[int, int] | None
-    """Peak of GPU memory in GiB, with an object and with a field full of fog; None: it trains on a CPU, too."""
+    """Peak of GPU memory in GiB, while views are sampled and with a field full of fog; None: it trains on a CPU, too."""
     minutes: tuple[int, int]
     """Shortest and longest time for all steps, in minutes."""
     measured_on: str
@@ -29,7 +29,7 @@ class Needs:
 
 
 NEEDS = (
-    Needs("consistent4d", ("zero123-xl", "rife"), (5, 13), (6, 6), "one H200"),
+    Needs("consistent4d", ("zero123-xl", "rife"), (6, 8), (4, 5), "one H200"),
     Needs("consistent4d-big", ("zero123-xl", "rife"), (11, 11), (7, 7), "one H100"),
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
 )

@@ -62,6 +62,8 @@ class HoldConfig:
     """Opacities up to the first become 0, from the second on 1, with a smooth step between them; equal: a hard edge."""
     min_part: float = 0.1
     """Connected parts of a target view that are smaller than this share of its largest one are removed."""
+    rgb_factor: float = 1.0
+    """Factor on the weight of the input view's colour during the stage."""
     final_rate: float = 0.1
     """Factor on the learning rate at the stage's end, to which it falls exponentially."""
 
@@ -90,6 +92,7 @@ class TargetsConfig:
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
         _within("hold.min_part", hold.min_part, 0.0, 1.0)
+        _within("hold.rgb_factor", hold.rgb_factor, 0.0, math.inf)
         _within("hold.final_rate", hold.final_rate, 1e-6, 1.0)
         low, high = hold.opacity_range
         if not 0.0 <= low <= high <= 1.0:
@@ -128,6 +131,8 @@ class TargetRound:
     """Random pixels of a step."""
     image_size: int
     """Side of the target views in pixels."""
+    rgb_factor: float = 1.0
+    """Factor on the weight of the input view's colour."""
     final_rate: float = 1.0
     """Factor on the learning rate at the end."""
 
@@ -154,7 +159,8 @@ def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[Targ
     if hold.steps > 0:
         sizes = (hold.views, hold.rays, hold.image_size)
         end = hold.begin_step + hold.steps
-        rounds.append(TargetRound("held views", "hold", hold.begin_step, end, None, *sizes, hold.final_rate))
+        factors = (hold.rgb_factor, hold.final_rate)
+        rounds.append(TargetRound("held views", "hold", hold.begin_step, end, None, *sizes, *factors))
     return tuple(sorted(rounds, key=lambda one: one.begin))
 
 
@@ -166,7 +172,7 @@ def round_at(rounds: Sequence[TargetRound], step: int) -> TargetRound | None:
 def making_options(config: TargetsConfig, current: TargetRound) -> dict[str, Any]:
     """The options, by name, that decide the target views of a round."""
     name, part = ("imagine", config.imagine) if current.is_imagined else ("hold", config.hold)
-    others = {"steps", "begin_step", "strengths", "rays", "final_rate"}
+    others = {"steps", "begin_step", "strengths", "rays", "rgb_factor", "final_rate"}
     options = {f"{name}.{option}": value for option, value in vars(part).items() if option not in others}
     return options | ({"imagine.strengths": current.strength} if current.is_imagined else {})
 

@@ -117,6 +117,11 @@ class TargetStages:
         current = round_at(self.rounds, step)
         return 1.0 if current is None else current.rate_factor(step)
 
+    def rgb_factor(self, step: int) -> float:
+        """Factor on the weight of the input view's colour at training step `step`."""
+        current = round_at(self.rounds, step)
+        return 1.0 if current is None else current.rgb_factor
+
     def samples_after(self, step: int) -> bool:
         """Whether a step after `step` may sample views from the prior."""
         return any(one.is_imagined and step + 1 < one.end for one in self.rounds)

@@ -144,6 +144,7 @@ def test_a_run_of_an_earlier_version(tmp_path: Path):
     shutil.copytree(STORED, tmp_path / "run")
     config = finetune_config(tmp_path / "run", FinetuneOptions(steps=5))
     assert config.max_num_iterations == config.pipeline.targets.hold.begin_step + 5
+    assert config.pipeline.targets.hold.rgb_factor == 4.0
     assert config.output_dir == tmp_path
     assert config.pipeline.datamanager.plan.reference_rays == REFERENCE_RAYS  # It was trained on whole frames.
 

@@ -63,6 +63,7 @@ def test_the_learning_rate_falls_while_views_are_held():
         ("imagine", {"rays": 10**11}, r"imagine\.rays is 100000000000: give 1 to 1048576"),
         ("hold", {"image_size": 0}, r"hold\.image-size is 0"),
         ("hold", {"opacity_range": (0.8, 0.2)}, r"hold\.opacity-range is 0\.8 0\.2"),
+        ("hold", {"rgb_factor": -1.0}, r"hold\.rgb-factor is -1\.0: give at least 0"),
         ("hold", {"final_rate": 0.0}, r"hold\.final-rate is 0\.0"),
         ("hold", {"begin_step": 400}, r"round 2 of 2 ends at step 500 and held views begins at 400"),
     ],

@@ -229,6 +229,16 @@ def test_the_decoder_is_freed_after_the_last_round(
     assert freed == ([] if previews else [7, 8, 9])
 
 
+def test_the_input_view_weighs_more_while_views_are_held(pipeline: Consistent4DPipeline):
+    held = pipeline.targets.rounds[-1]
+    pipeline.targets.rounds = (*pipeline.targets.rounds[:-1], replace(held, rgb_factor=4.0))
+    pipeline.steer(rgb=0.5)
+    pipeline.adopt_steering(0)
+    before, during = (pipeline.resolve_settings(step).loss_weights for step in (held.begin - 1, held.begin))
+    assert during == before | {name: 4.0 * before[name] for name in ("rgb_0", "rgb_1")}
+    assert before["rgb_1"] == 250.0
+
+
 def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipeline):
     _, _, metrics = pipeline.training_step(pipeline.draw(13))
     assert float(metrics["weight/target_rgb_0"]) == 200
