@@ -21,7 +21,7 @@ class Needs:
     weights: tuple[str, ...]
     """Names of the weights, as in `weights.WEIGHTS`."""
     gpu_memory: tuple[int, int] | None
-    """Peak of GPU memory in GiB, while views are sampled and with a field full of fog; None: it trains on a CPU, too."""
+    """Peak of GPU memory in GiB: while sampling views, and with a field full of fog; None: it trains on a CPU, too."""
     minutes: tuple[int, int]
     """Shortest and longest time for all steps, in minutes."""
     measured_on: str

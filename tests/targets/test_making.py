@@ -235,8 +235,8 @@ def test_the_input_view_weighs_more_while_views_are_held(pipeline: Consistent4DP
     pipeline.steer(rgb=0.5)
     pipeline.adopt_steering(0)
     before, during = (pipeline.resolve_settings(step).loss_weights for step in (held.begin - 1, held.begin))
-    assert during == before | {name: 4.0 * before[name] for name in ("rgb_0", "rgb_1")}
-    assert before["rgb_1"] == 250.0
+    assert (before["rgb_1"], during["rgb_1"]) == (250.0, 1000.0)
+    assert (before["mask_1"], during["mask_1"]) == (50.0, 50.0)
 
 
 def test_the_log_has_weights_and_the_learning_rate(pipeline: Consistent4DPipeline):
