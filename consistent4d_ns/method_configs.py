@@ -36,6 +36,7 @@ def method(
     targets: TargetsConfig | None = None,
     steps: int = 6000,
     image_size: int = 256,
+    frame_count: int | None = None,
     guidance: GuidanceConfig | None = None,
     interpolation: InterpolationConfig | None = None,
 ) -> MethodSpecification:
@@ -59,7 +60,7 @@ def method(
         mixed_precision=False,
         pipeline=Consistent4DPipelineConfig(
             datamanager=Consistent4DDataManagerConfig(
-                dataparser=FrameSequenceDataParserConfig(image_size=image_size), plan=plan
+                dataparser=FrameSequenceDataParserConfig(image_size=image_size, frame_count=frame_count), plan=plan
             ),
             model=model,
             guidance=guidance,
@@ -128,7 +129,68 @@ consistent4d_mini = method(
     interpolation=InterpolationConfig(kind="none"),
 )
 
-PRESETS = (consistent4d, consistent4d_big, consistent4d_mini)
+consistent4d_image = method(
+    "consistent4d-image",
+    "Consistent4D for one image: a static object, of a field without planes over time.",
+    model=Consistent4DModelConfig(grid_resolutions=((50, 50, 50, 0), (100, 100, 100, 0)), occupancy_times=1),
+    plan=PlanConfig(
+        stage_steps=(0, 750),
+        reference_sizes=(256,),
+        reference_rays=16_384,
+        azimuths=0.25,
+        times=0.0,
+    ),
+    targets=TargetsConfig(
+        imagine=ImagineConfig(
+            steps=150, strengths=(1.0, 0.8, 0.6), views=64, scale=3.0, rays=16_384, image_size=256
+        ),
+        hold=HoldConfig(steps=900, begin_step=900, views=96, rays=16_384, image_size=256),
+    ),
+    steps=1800,
+    frame_count=1,
+    guidance=GuidanceConfig(min_noise=Anneal(0.8, 0.2, 750), max_noise=Anneal(0.98, 0.25, 750)),
+)
+
+consistent4d_image_mini = method(
+    "consistent4d-image-mini",
+    "A small consistent4d-image with the prior that comes with this package: two minutes on two CPU cores, offline.",
+    model=Consistent4DModelConfig(
+        grid_resolutions=((24, 24, 24, 0), (48, 48, 48, 0)),
+        channels=(8,),
+        hidden_width=16,
+        samples_per_ray=96,
+        occupancy_resolution=24,
+        occupancy_times=1,
+        loss_weights=LossWeights(consistency=(800.0,), orientation=Anneal(0.0), normal_smoothness_3d=0.0),
+    ),
+    plan=PlanConfig(
+        stage_steps=(0, 300),
+        image_sizes=(32, 64),
+        reference_sizes=(128,),
+        reference_rays=4096,
+        views=(4, 2),
+        clip_views=(4, 4),
+        azimuths=0.25,
+        times=0.0,
+    ),
+    targets=TargetsConfig(
+        imagine=ImagineConfig(steps=200, strengths=(1.0, 0.8, 0.6), views=96, sampling_steps=4, scale=1.0),
+        hold=HoldConfig(steps=800, begin_step=900, views=96, rgb_factor=4.0),
+    ),
+    steps=1_700,
+    image_size=128,
+    frame_count=1,
+    guidance=GuidanceConfig(
+        prior=NAME,
+        scale=1.0,
+        min_noise=Anneal(0.8, 0.2, 500),
+        max_noise=Anneal(0.98, 0.4, 500),
+        previews=True,
+    ),
+    interpolation=InterpolationConfig(kind="none"),
+)
+
+PRESETS = (consistent4d, consistent4d_big, consistent4d_mini, consistent4d_image, consistent4d_image_mini)
 """All presets."""
 
 

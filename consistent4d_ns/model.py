@@ -65,7 +65,8 @@ class Consistent4DModelConfig(ModelConfig):
     """Rays rendered at a time outside training, on a CUDA device `CUDA_CHUNKS` times as many; fewer take less
     memory."""
     grid_resolutions: tuple[tuple[int, int, int, int], ...] = ((50, 50, 50, 8), (100, 100, 100, 16))
-    """Grid size along x, y, z, t for each level of the cascade, coarse to fine."""
+    """Grid size along x, y, z, t for each level of the cascade, coarse to fine. 0 along t: the level has no planes over
+    time and is the same at all times; so is the object if this is so for all levels."""
     channels: tuple[int, ...] = (16,)
     """Features per plane; once for all levels, or per level."""
     hidden_width: int = 32
@@ -102,10 +103,17 @@ class Consistent4DModelConfig(ModelConfig):
         self.loss_weights.check(levels)
         sizes = ("hidden_width", "samples_per_ray", "occupancy_resolution", "occupancy_times")
         counts = {name: (getattr(self, name),) for name in sizes} | {"channels": self.channels}
-        counts["grid_resolutions"] = tuple(side for level in self.grid_resolutions for side in level)
+        counts["grid_resolutions"] = tuple(side for level in self.grid_resolutions for side in level[:3])
         for name, values in counts.items():
             if min(values, default=0) < 1:
                 raise InputError(f"model.{name.replace('_', '-')} is {getattr(self, name)}: give at least 1.")
+        if min(level[3] for level in self.grid_resolutions) < 0:
+            raise InputError(f"model.grid-resolutions is {self.grid_resolutions}: give 0 or more along t.")
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the object is the same at all times."""
+        return all(level[3] == 0 for level in self.grid_resolutions)
 
 
 class Consistent4DModel(Model):
@@ -182,11 +190,12 @@ class Consistent4DModel(Model):
         """Images of one camera at its time, by name.
 
         Raises:
-            InputError: It has no time, or one outside 0..1.
+            InputError: It has no time although the object moves, or one outside 0..1.
         """
-        if camera.times is None:
+        if camera.times is None and not self.field.is_static:
             raise InputError("the camera has no time: set its `times`, from 0 (first frame) to 1 (last frame).")
-        check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
+        if camera.times is not None:
+            check_times(camera.times.flatten().tolist(), "the camera", TIME_SLACK)
         return super().get_outputs_for_camera(in_floating_point(camera), obb_box)
 
     @property

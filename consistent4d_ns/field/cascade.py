@@ -15,7 +15,15 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.heads import head_values, head_weights, make_head
 from consistent4d_ns.field.level_kernel import accepts, level_values
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
-from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, HeadImplementation, HeadValues, PlaneReduction
+from consistent4d_ns.field.types import (
+    AXIS_PAIRS,
+    SPACE_PAIRS,
+    TIME_AXIS,
+    HeadImplementation,
+    HeadValues,
+    PlaneReduction,
+    axes_of,
+)
 
 NORMAL_STEP = 1e-3
 """Half-width of the finite differences that give normals, in world units (method.md section 3.3)."""
@@ -41,13 +49,13 @@ def density_blob_gradient(points: Float[Tensor, "points 3"], kind: DensityBlob) 
 
 
 class KPlanesLevel(nn.Module):
-    """Six feature planes and the two heads that read their product.
+    """Six feature planes and the two heads that read their product; three of them in a level without time.
 
     Args:
-        resolution: Grid size along x, y, z, t.
+        resolution: Grid size along x, y, z, t; 0 along t: there are no planes over time.
         channels: Features per plane.
         hidden: Width of both heads.
-        reduction: `product` multiplies all six planes; `hybrid` is (xy + xz + yz) * xt * yt * zt.
+        reduction: `product` multiplies all planes; `hybrid` is (xy + xz + yz) * xt * yt * zt.
         implementation: Backend of the heads.
     """
 
@@ -61,8 +69,9 @@ class KPlanesLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.reduction: PlaneReduction = reduction
+        pairs = AXIS_PAIRS if resolution[TIME_AXIS] > 0 else SPACE_PAIRS
         self.planes = nn.ParameterList(
-            nn.Parameter(torch.empty(1, channels, resolution[b], resolution[a])) for a, b in AXIS_PAIRS
+            nn.Parameter(torch.empty(1, channels, resolution[b], resolution[a])) for a, b in pairs
         )
         self.density_head = make_head(channels, hidden, 1, implementation)
         self.feature_head = make_head(channels, hidden, 3, implementation)
@@ -70,7 +79,7 @@ class KPlanesLevel(nn.Module):
 
     def reset_planes(self) -> None:
         """Static start: spatial planes uniform in (0.1, 0.5), planes with time all ones."""
-        for plane, axes in zip(self.planes, AXIS_PAIRS, strict=True):
+        for plane, axes in zip(self.planes, axes_of(self.planes), strict=True):
             if TIME_AXIS in axes:
                 nn.init.ones_(plane)
             else:
@@ -108,10 +117,10 @@ class CascadeKPlanes(nn.Module):
     Level l is the sum of the heads of levels 0..l: each finer level learns the residual of the coarser ones.
 
     Args:
-        resolutions: Per level, grid size along x, y, z, t.
+        resolutions: Per level, grid size along x, y, z, t; 0 along t: the level does not depend on time.
         channels: Features per plane, per level.
         hidden: Width of the heads.
-        reduction: How six plane values become one (see `KPlanesLevel`).
+        reduction: How the planes' values become one (see `KPlanesLevel`).
         blob: Shape of the initial density bias.
         implementation: Backend of the heads.
 
@@ -139,6 +148,11 @@ class CascadeKPlanes(nn.Module):
             KPlanesLevel(resolution, width, hidden, reduction, implementation)
             for resolution, width in zip(resolutions, channels, strict=True)
         )
+
+    @property
+    def is_static(self) -> bool:
+        """Whether no level depends on time."""
+        return all(len(cast(KPlanesLevel, level).planes) == len(SPACE_PAIRS) for level in self.levels)
 
     @property
     def num_levels(self) -> int:

@@ -1,12 +1,12 @@
-/* A level of the cascade: six planes at a point, their combination, and both heads; and the gradients of all weights.
+/* A level of the cascade: its planes at a point, their combination, and both heads; and the gradients of all weights.
 
-CHANNELS and HIDDEN, the widths of planes and heads, are multiples of LANES. HYBRID tells how planes are combined. The planes
-are in one table of grid values [values, CHANNELS], so that the channels of a grid point are contiguous. Coordinates are
-[points, 4]; hidden weights [HIDDEN, CHANNELS], output weights [outputs, HIDDEN]. */
+CHANNELS and HIDDEN, the widths of planes and heads, are multiples of LANES. HYBRID tells how planes are combined, TIMED
+whether there are planes over time, six planes in all, or three. The planes are in one table of grid values [values,
+CHANNELS], so that the channels of a grid point are contiguous. Coordinates are [points, 4]; hidden weights [HIDDEN,
+CHANNELS], output weights [outputs, HIDDEN]. */
 #include <stdlib.h>
 #include "parallel.h"
 
-#define PLANES 6
 #define COLOURS 3
 
 #define LANES 8
@@ -22,7 +22,15 @@ typedef struct {
 
 #define EACH(i, width) for (int i = 0; i < (width) / LANES; i++)
 
+#if TIMED
+#define PLANES 6
+#define AXES 4
 static const int FIRST[PLANES] = {0, 0, 0, 1, 1, 2}, SECOND[PLANES] = {1, 2, 3, 2, 3, 3};
+#else
+#define PLANES 3
+#define AXES 3
+static const int FIRST[PLANES] = {0, 0, 1}, SECOND[PLANES] = {1, 2, 2};
+#endif
 
 typedef struct {
     const float *table, *coordinates;
@@ -88,12 +96,26 @@ static inline void find(float coordinate, int64_t size, int64_t *before, float *
     *share = place - *before;
 }
 
+#if TIMED
+static inline Features time_of(const Features *v) { return times(times(v[2], v[4]), v[5]); }
+
+static inline Features space_of(const Features *v) {
+    return HYBRID ? plus(plus(v[0], v[1]), v[3]) : times(times(v[0], v[1]), v[3]);
+}
+
+static inline Features combined(const Features *v) { return times(space_of(v), time_of(v)); }
+#else
+static inline Features combined(const Features *v) {
+    return HYBRID ? plus(plus(v[0], v[1]), v[2]) : times(times(v[0], v[1]), v[2]);
+}
+#endif
+
 static inline Look look(const Job *job, int64_t point) {
     Look look;
-    int64_t before[4], start = 0;
-    float share[4];
+    int64_t before[AXES], start = 0;
+    float share[AXES];
 #pragma GCC unroll 4
-    for (int axis = 0; axis < 4; axis++)
+    for (int axis = 0; axis < AXES; axis++)
         find(job->coordinates[4 * point + axis], job->resolution[axis], &before[axis], &share[axis]);
 #pragma GCC unroll 6
     for (int i = 0; i < PLANES; i++) {
@@ -110,9 +132,7 @@ static inline Look look(const Job *job, int64_t point) {
         look.value[i] = value;
         start += columns * rows;
     }
-    const Features *v = look.value;
-    Features time = times(times(v[2], v[4]), v[5]);
-    look.features = times(HYBRID ? plus(plus(v[0], v[1]), v[3]) : times(times(v[0], v[1]), v[3]), time);
+    look.features = combined(look.value);
     return look;
 }
 
@@ -165,6 +185,20 @@ static inline void spread(const Place *place, Features gradient, float *grad_tab
         add_scaled((Features *)(grad_table + CHANNELS * place->corner[k]), place->weight[k], &gradient);
 }
 
+/* The gradients of the planes that are combined as HYBRID says, given that of the features. */
+static inline void spread_hybrid(const Look *at, Features grad, float *grad_table) {
+#if TIMED
+    const Features *v = at->value;
+    Features time = times(grad, time_of(v)), space = times(grad, space_of(v));
+    for (int i = 0; i < PLANES; i++) {
+        Features factor = i == 2 ? times(v[4], v[5]) : i == 4 ? times(v[2], v[5]) : times(v[2], v[4]);
+        spread(&at->place[i], SECOND[i] == 3 ? times(space, factor) : time, grad_table);
+    }
+#else
+    for (int i = 0; i < PLANES; i++) spread(&at->place[i], grad, grad_table);
+#endif
+}
+
 static void add_transposed(const Hidden *columns, float *weights) {
     for (int c = 0; c < CHANNELS; c++)
         for (int j = 0; j < HIDDEN; j++) weights[j * CHANNELS + c] += ((const float *)&columns[c])[j];
@@ -193,12 +227,7 @@ static void backward_share(void *argument, int64_t begin, int64_t end, int threa
                           grad_colour, colour_output));
         const Features *v = at.value;
         if (HYBRID) {
-            Features time = times(grad, times(times(v[2], v[4]), v[5]));
-            Features space = times(grad, plus(plus(v[0], v[1]), v[3]));
-            for (int i = 0; i < PLANES; i++) {
-                Features factor = i == 2 ? times(v[4], v[5]) : i == 4 ? times(v[2], v[5]) : times(v[2], v[4]);
-                spread(&at.place[i], SECOND[i] == 3 ? times(space, factor) : time, grad_table);
-            }
+            spread_hybrid(&at, grad, grad_table);
             continue;
         }
         Features behind[PLANES], before = v[0]; /* products of the values after and before each, and the gradient */

@@ -1,4 +1,4 @@
-"""The query of a K-planes level on the CPU, in C: all six planes and both heads at once, and their gradients.
+"""The query of a K-planes level on the CPU, in C: all planes and both heads at once, and their gradients.
 
 The same as `planes.plane_features` followed by `heads.head_values`. Every point is looked up again in the backward
 pass, so that only coordinates are stored for it.
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from consistent4d_ns.device import c_kernels
-from consistent4d_ns.field.types import HeadValues, HeadWeights, PlaneReduction, Planes
+from consistent4d_ns.field.types import TIME_AXIS, HeadValues, HeadWeights, PlaneReduction, Planes, resolution_of
 
 SOURCE = Path(__file__).with_name("level.c")
 ANY_ORDER = ("-fassociative-math", "-fno-signed-zeros")
@@ -46,9 +46,9 @@ def level_values(
 ) -> HeadValues:
     """The heads' outputs at (x, y, z, t) in [-1, 1]; no gradient for the coordinates, nor of the gradients."""
     table = torch.cat([plane[0].permute(1, 2, 0).flatten(0, 1) for plane in planes])
-    (_, _, y, x), (_, _, t, z) = planes[0].shape, planes[5].shape
     weights = (table, *density_head, *(colour_head or (None, None)))
-    density, colour = _Level.apply(coordinates.contiguous(), (x, y, z, t), reduction == "hybrid", *weights)  # type: ignore
+    kind = resolution_of(planes), reduction == "hybrid"
+    density, colour = _Level.apply(coordinates.contiguous(), *kind, *weights)  # type: ignore
     return HeadValues(density, colour, None)
 
 
@@ -107,7 +107,8 @@ def _run(
     hidden, channels = weights[1].shape
     threads = c_kernels.threads_for(len(coordinates)) if gradients is None else len(gradients)
     size = 0 if gradients is None else gradients.shape[1]
-    macros = f"CHANNELS={channels}", f"HIDDEN={hidden}", f"HYBRID={int(hybrid)}"
+    timed = int(resolution[TIME_AXIS] > 0)
+    macros = f"CHANNELS={channels}", f"HIDDEN={hidden}", f"HYBRID={int(hybrid)}", f"TIMED={timed}"
     function = getattr(c_kernels.load(SOURCE, *macros, flags=ANY_ORDER), name)
     sizes = (ctypes.c_int64 * 4)(*resolution)
     table, *rest = map(c_kernels.pointer, (*weights, *results, gradients))

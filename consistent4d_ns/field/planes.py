@@ -1,6 +1,6 @@
 """Features of a K-planes level at points in space and time, and their spatial derivatives (method.md section 3.1).
 
-On CUDA one Triton kernel interpolates all six planes (see `planes_kernel`); elsewhere torch does the same.
+On CUDA one Triton kernel interpolates all planes (see `planes_kernel`); elsewhere torch does the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.device import kernels
-from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, PlaneReduction, Planes
+from consistent4d_ns.field.types import TIME_AXIS, PlaneReduction, Planes, axes_of
 
 
 def plane_features(
@@ -27,7 +27,7 @@ def plane_features(
         return fused_features(planes, coordinates, reduction)
     parts = in_parts(coordinates)
     # Slices are views; indexing with a list would gather, and on a GPU copy the indices there each time.
-    pairs = (parts[..., a : b + 1 : b - a] for a, b in AXIS_PAIRS)
+    pairs = (parts[..., a : b + 1 : b - a] for a, b in axes_of(planes))
     values = [sample_plane(plane, pair) for plane, pair in zip(planes, pairs, strict=True)]
     return combine(values, reduction).transpose(1, 2).flatten(0, 1)[: len(coordinates)]
 
@@ -45,9 +45,10 @@ def plane_features_and_jacobian(
 
         return fused_features_and_jacobian(planes, coordinates, reduction)
     parts = in_parts(coordinates)
-    values = [sample_plane(plane, parts[..., list(axes)]) for plane, axes in zip(planes, AXIS_PAIRS, strict=True)]
+    pairs = axes_of(planes)
+    values = [sample_plane(plane, parts[..., list(axes)]) for plane, axes in zip(planes, pairs, strict=True)]
     derivatives: list[list[Tensor]] = [[], [], []]
-    for plane, axes, factor in zip(planes, AXIS_PAIRS, cofactors(values, reduction), strict=True):
+    for plane, axes, factor in zip(planes, pairs, cofactors(values, reduction), strict=True):
         for axis in axes:
             if axis != TIME_AXIS:
                 derivatives[axis].append(plane_slope(plane, parts, axes, axis) * factor)
@@ -62,20 +63,30 @@ def runs_fused(planes: Planes, coordinates: Tensor) -> bool:
 
 
 def combine(values: Sequence[Tensor], reduction: PlaneReduction) -> Tensor:
-    """Combine the values of the six planes into one feature."""
-    if reduction == "hybrid":
-        xy, xz, xt, yz, yt, zt = values
-        return (xy + xz + yz) * xt * yt * zt
-    return reduce(torch.mul, values)
+    """Combine the values of the planes into one feature."""
+    if reduction == "product":
+        return reduce(torch.mul, values)
+    space, time = in_space_and_time(values)
+    return reduce(torch.mul, [reduce(torch.add, space), *time])
 
 
 def cofactors(values: Sequence[Tensor], reduction: PlaneReduction) -> list[Tensor]:
-    """Derivatives of `combine` with respect to each of the six values."""
-    if reduction == "hybrid":
-        xy, xz, xt, yz, yt, zt = values
-        space, time = xy + xz + yz, xt * yt * zt
-        return [time, time, space * yt * zt, time, space * xt * zt, space * xt * yt]
-    return [reduce(torch.mul, [other for other in values if other is not value]) for value in values]
+    """Derivatives of `combine` with respect to each of the values."""
+    if reduction == "product":
+        return [reduce(torch.mul, [other for other in values if other is not value]) for value in values]
+    space, time = in_space_and_time(values)
+    total = reduce(torch.add, space)
+    of_space = reduce(torch.mul, time) if time else torch.ones_like(total)
+    return [
+        reduce(torch.mul, [total, *(other for other in time if other is not value)]) if TIME_AXIS in axes else of_space
+        for value, axes in zip(values, axes_of(values), strict=True)
+    ]
+
+
+def in_space_and_time(values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The values of xy, xz, yz, and those of xt, yt, zt, of which there are none in a level without time."""
+    pairs = list(zip(values, axes_of(values), strict=True))
+    return [v for v, axes in pairs if TIME_AXIS not in axes], [v for v, axes in pairs if TIME_AXIS in axes]
 
 
 def in_parts(coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "parts some 4"]:

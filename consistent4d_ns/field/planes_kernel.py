@@ -1,7 +1,7 @@
-"""The query of a K-planes level as Triton kernels: all six planes at once, values, spatial derivatives and gradients.
+"""The query of a K-planes level as Triton kernels: all planes at once, values, spatial derivatives and gradients.
 
 The planes of a level are packed into one array of grid values, [values, channels], so that the channels of a grid point
-are contiguous: first xy, xz, yz, then xt, yt, zt. The backward pass looks the corners up again instead of storing them.
+are contiguous: first xy, xz, yz, then xt, yt, zt, which a level without time lacks. The backward pass looks the corners up again instead of storing them.
 
 Names that begin with `grad_` are gradients of the loss.
 """
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.device.kernels import ceil_div, launch
-from consistent4d_ns.field.types import AXIS_PAIRS, TIME_AXIS, PlaneReduction, Planes
+from consistent4d_ns.field.types import TIME_AXIS, PlaneReduction, Planes, axes_of, resolution_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LaunchConfig:
     def copies(self, space: int, time: int, width: int) -> tuple[int, int]:
         """Number of copies for `space` and for `time` grid values with `width` channels."""
         fit = self.copies_bytes // (4 * width)
-        return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // time))
+        return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // max(1, time)))
 
 
 LAUNCH = LaunchConfig()
@@ -69,20 +69,14 @@ def fused_features_and_jacobian(
 
 def _query(planes: Planes, coordinates: Tensor, reduction: PlaneReduction, with_jacobian: bool) -> Any:
     return _Query.apply(
-        _packed(planes), coordinates.contiguous(), _resolution(planes), reduction == "product", with_jacobian
+        _packed(planes), coordinates.contiguous(), resolution_of(planes), reduction == "product", with_jacobian
     )
 
 
 def _packed(planes: Planes) -> Float[Tensor, "values channels"]:
     """Grid values of xy, xz, yz, xt, yt, zt, in this order."""
-    in_order = sorted(zip(AXIS_PAIRS, planes, strict=True), key=lambda pair: TIME_AXIS in pair[0])
+    in_order = sorted(zip(axes_of(planes), planes, strict=True), key=lambda pair: TIME_AXIS in pair[0])
     return torch.cat([plane[0].permute(1, 2, 0).flatten(0, 1) for _, plane in in_order])
-
-
-def _resolution(planes: Planes) -> tuple[int, int, int, int]:
-    """Grid size along x, y, z, t."""
-    (ny, nx), (nt, nz) = planes[0].shape[2:], planes[5].shape[2:]
-    return nx, ny, nz, nt
 
 
 class _Query(torch.autograd.Function):
@@ -152,7 +146,8 @@ def _gradient(
         num_warps=LAUNCH.backward_warps,
     )
     grad_space, grad_time = copies.split((space_copies * space, time_copies * time))
-    return torch.cat((grad_space.view(-1, space, width).sum(dim=0), grad_time.view(-1, time, width).sum(dim=0)))
+    parts = grad_space.view(space_copies, space, width), grad_time.view(time_copies, time, width)
+    return torch.cat([part.sum(dim=0) for part in parts])
 
 
 def _launch(kernel: Any, block: int, tensors: Sequence[Tensor], resolution: Sequence[int], **options: Any) -> None:
@@ -167,7 +162,7 @@ def _launch(kernel: Any, block: int, tensors: Sequence[Tensor], resolution: Sequ
     """
     packed, coordinates = tensors[:2]
     count, width = len(coordinates), packed.shape[1]
-    sizes = {"width": width, "lanes": triton.next_power_of_2(width), "block": block}
+    sizes = {"timed": resolution[TIME_AXIS] > 0, "width": width, "lanes": triton.next_power_of_2(width), "block": block}
     launch(kernel, (ceil_div(count, block),), packed, *tensors[1:], count, *resolution, **sizes, **options)
 
 
@@ -257,18 +252,26 @@ def interpolate(plane, columns, column, row, width: tl.constexpr, lane, mask):
 
 
 @triton.jit
-def interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width: tl.constexpr, lane, mask):
-    """`interpolate` for the planes xy, xz, yz, xt, yt and zt."""
+def interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, timed: tl.constexpr, width: tl.constexpr, lane, mask):
+    """`interpolate` for the planes xy, xz, yz, xt, yt and zt; without planes over time, their values are 1."""
     xz, yz, space_size = space_offsets(nx, ny, nz, width)
-    yt, zt, _ = time_offsets(nx, ny, nz, nt, width)
-    time_planes = packed + space_size
+    nothing = tl.zeros(mask.shape, dtype=tl.float32)
+    of_xt = nothing + 1.0, nothing, nothing
+    of_yt = of_xt
+    of_zt = of_xt
+    if timed:
+        yt, zt, _ = time_offsets(nx, ny, nz, nt, width)
+        time_planes = packed + space_size
+        of_xt = interpolate(time_planes, nx, x, t, width, lane, mask)
+        of_yt = interpolate(time_planes + yt, ny, y, t, width, lane, mask)
+        of_zt = interpolate(time_planes + zt, nz, z, t, width, lane, mask)
     return (
         interpolate(packed, nx, x, y, width, lane, mask),
         interpolate(packed + xz, nx, x, z, width, lane, mask),
         interpolate(packed + yz, ny, y, z, width, lane, mask),
-        interpolate(time_planes, nx, x, t, width, lane, mask),
-        interpolate(time_planes + yt, ny, y, t, width, lane, mask),
-        interpolate(time_planes + zt, nz, z, t, width, lane, mask),
+        of_xt,
+        of_yt,
+        of_zt,
     )
 
 
@@ -301,7 +304,7 @@ def add_to_corners(
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
 def plane_forward(
-    packed, coordinates, features, jacobian, count, nx, ny, nz, nt,
+    packed, coordinates, features, jacobian, count, nx, ny, nz, nt, timed: tl.constexpr,
     width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr, with_jacobian: tl.constexpr,
 ):  # fmt: skip
     """Write the features of a block of samples, and their derivatives along x, y, z.
@@ -313,10 +316,11 @@ def plane_forward(
         jacobian: [count, 3, width] float32, output; not written unless `with_jacobian`.
         count: Number of samples.
         nx, ny, nz, nt: Resolution.
+        timed: Whether there are planes over time.
         width: Channels.
         lanes: `width` rounded up to a power of two.
         block: Samples per program.
-        product: Whether all six planes are multiplied.
+        product: Whether all planes are multiplied.
         with_jacobian: Whether to compute derivatives.
     """
     # 64-bit indices: the outputs may have more than 2^31 elements. Planes are smaller.
@@ -325,7 +329,7 @@ def plane_forward(
     inside = sample < count
     mask = inside[:, None] & (lane < width)
     x, y, z, t = locate_samples(coordinates, sample, inside, nx, ny, nz, nt)
-    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
+    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, timed, width, lane, mask)
     xy, xy_x, xy_y = planes[0]
     xz, xz_x, xz_z = planes[1]
     yz, yz_y, yz_z = planes[2]
@@ -411,7 +415,7 @@ def plane_duals(planes, gx, gy, gz):
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
 def plane_backward(
-    packed, coordinates, grad_features, grad_jacobian, copies, count, nx, ny, nz, nt,
+    packed, coordinates, grad_features, grad_jacobian, copies, count, nx, ny, nz, nt, timed: tl.constexpr,
     width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr,
     from_features: tl.constexpr, from_jacobian: tl.constexpr, space_copies: tl.constexpr, time_copies: tl.constexpr,
 ):  # fmt: skip
@@ -432,7 +436,7 @@ def plane_backward(
     gradients (see `LaunchConfig`).
 
     Args:
-        packed, coordinates, count, nx, ny, nz, nt, width, lanes, block, product: As for `plane_forward`.
+        packed, coordinates, count, nx, ny, nz, nt, timed, width, lanes, block, product: As for `plane_forward`.
         grad_features: [count, width] float32, gradients of the features.
         grad_jacobian: [count, 3, width] float32, gradients of the Jacobian.
         copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, output.
@@ -448,7 +452,7 @@ def plane_backward(
     f, gx, gy, gz = load_gradients(
         grad_features, grad_jacobian, sample, width, lane, mask, from_features, from_jacobian
     )
-    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, width, lane, mask)
+    planes = interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, timed, width, lane, mask)
     # Padding and hidden samples have no gradient: all at one point, they would wait for each other to add 0.
     mask = mask & ((f != 0.0) | (gx != 0.0) | (gy != 0.0) | (gz != 0.0))
     xy, xz, yz, xt, yt, zt = plane_duals(planes, gx, gy, gz)
@@ -467,12 +471,13 @@ def plane_backward(
     e, tangent = cofactor(xy, xz, time, product)
     add_to_corners(gradients + yz_start, ny, y, z, f * e + tangent, gy * e, gz * e, width, lane, mask)
 
-    yt_start, zt_start, time_size = time_offsets(nx, ny, nz, nt, width)
-    gradients = copies + space_copies * space_size + (program % time_copies) * time_size
-    zero = tl.zeros((block, lanes), dtype=tl.float32)  # nothing is differentiated along t
-    e, tangent = dual_product(dual_product(yt, zt), space)
-    add_to_corners(gradients, nx, x, t, f * e + tangent, gx * e, zero, width, lane, mask)
-    e, tangent = dual_product(dual_product(xt, zt), space)
-    add_to_corners(gradients + yt_start, ny, y, t, f * e + tangent, gy * e, zero, width, lane, mask)
-    e, tangent = dual_product(dual_product(xt, yt), space)
-    add_to_corners(gradients + zt_start, nz, z, t, f * e + tangent, gz * e, zero, width, lane, mask)
+    if timed:
+        yt_start, zt_start, time_size = time_offsets(nx, ny, nz, nt, width)
+        gradients = copies + space_copies * space_size + (program % time_copies) * time_size
+        zero = tl.zeros((block, lanes), dtype=tl.float32)  # nothing is differentiated along t
+        e, tangent = dual_product(dual_product(yt, zt), space)
+        add_to_corners(gradients, nx, x, t, f * e + tangent, gx * e, zero, width, lane, mask)
+        e, tangent = dual_product(dual_product(xt, zt), space)
+        add_to_corners(gradients + yt_start, ny, y, t, f * e + tangent, gy * e, zero, width, lane, mask)
+        e, tangent = dual_product(dual_product(xt, yt), space)
+        add_to_corners(gradients + zt_start, nz, z, t, f * e + tangent, gz * e, zero, width, lane, mask)

@@ -45,7 +45,13 @@ def results(level: KPlanesLevel, coordinates: Tensor, colour: bool) -> dict[str,
 @pytest.mark.parametrize("count", [0, 1, 4000])
 @pytest.mark.parametrize(
     ("resolution", "channels", "hidden", "reduction"),
-    [((7, 6, 5, 3), 8, 16, "product"), ((9, 4, 1, 1), 16, 32, "hybrid"), ((5, 5, 5, 2), 24, 8, "hybrid")],
+    [
+        ((7, 6, 5, 3), 8, 16, "product"),
+        ((9, 4, 1, 1), 16, 32, "hybrid"),
+        ((5, 5, 5, 2), 24, 8, "hybrid"),
+        ((7, 6, 5, 0), 8, 16, "product"),
+        ((9, 4, 1, 0), 16, 32, "hybrid"),
+    ],
 )
 def test_kernel_agrees_with_torch(
     resolution: Sequence[int],

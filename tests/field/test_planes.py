@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
-from consistent4d_ns.field.types import AXIS_PAIRS, PlaneReduction
+from consistent4d_ns.field.types import AXIS_PAIRS, SPACE_PAIRS, PlaneReduction, resolution_of
 from tests.support.interpreted import needs_triton, run_interpreted
 
-RESOLUTIONS = [(7, 6, 5, 3), (9, 4, 1, 1)]
-"""The second has axes on which nothing changes."""
+RESOLUTIONS = [(7, 6, 5, 3), (9, 4, 1, 1), (7, 6, 5, 0)]
+"""The second has axes on which nothing changes, the third no planes over time."""
 
 
 def random_planes(resolution: Sequence[int], channels: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(1, channels, resolution[b], resolution[a]) for a, b in AXIS_PAIRS]
+    pairs = AXIS_PAIRS if resolution[3] else SPACE_PAIRS
+    shapes = [(1, channels, resolution[b], resolution[a]) for a, b in pairs]
     return [torch.rand(shape, generator=generator) + 0.2 for shape in shapes]
 
 
@@ -64,9 +65,15 @@ def test_derivatives_at_lines_and_borders() -> None:
     assert not jacobian[:, 1:].any()
 
 
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_resolution_of_planes(resolution: Sequence[int]) -> None:
+    assert resolution_of(random_planes(resolution, 2)) == resolution
+
+
+@pytest.mark.parametrize("frames", [2, 0])
 @pytest.mark.parametrize("reduction", ["product", "hybrid"])
-def test_gradients_of_features_and_jacobian(reduction: PlaneReduction) -> None:
-    planes = [plane.double().requires_grad_() for plane in random_planes((3, 4, 2, 2), 2)]
+def test_gradients_of_features_and_jacobian(reduction: PlaneReduction, frames: int) -> None:
+    planes = [plane.double().requires_grad_() for plane in random_planes((3, 4, 2, frames), 2)]
     coordinates = random_coordinates(27)[20:].double()
     assert torch.autograd.gradcheck(lambda *p: plane_features_and_jacobian(p, coordinates, reduction), planes)
 
