@@ -130,10 +130,16 @@ def mesh_clips(library: MeshLibrary, static: int, elevations: Sequence[float]) -
 
 
 def clips_of(
-    library: MeshLibrary, model: int, azimuth: float, elevations: Sequence[float], generator: torch.Generator
+    library: MeshLibrary,
+    model: int,
+    azimuth: float | Sequence[float],
+    elevations: Sequence[float],
+    generator: torch.Generator,
+    size: int = SIZE,
+    frames: int = FRAMES,
 ) -> Float[Tensor, "elevations frames 4 size size"]:
-    """A model in its first poses, one after another, from each elevation."""
-    poses = (library.models == model).nonzero()[:FRAMES, 0]
+    """A model in its first poses, one after another, from each elevation; at one azimuth, or at one for each."""
+    poses = (library.models == model).nonzero()[:frames, 0]
     corners = library.soups.select(poses[:1]).positions.flatten(0, 1)
     centre = 0.5 * (corners.amin(dim=0) + corners.amax(dim=0))
     scale = RADIUS / (corners - centre).norm(dim=-1).max()
@@ -149,8 +155,8 @@ def clips_of(
     )
     elevation = torch.tensor(elevations).expand(len(poses), -1)
     distance = torch.full_like(elevation, DEFAULT_CAMERA["distance"])
-    cameras = Cameras(elevation, torch.full_like(elevation, azimuth), distance)
-    return torch.cat(list(render(library.soups, scenes, cameras, SIZE))).transpose(0, 1)
+    cameras = Cameras(elevation, torch.tensor(azimuth).expand_as(elevation), distance)
+    return torch.cat(list(render(library.soups, scenes, cameras, size))).transpose(0, 1)
 
 
 def all_clips(options: Options) -> Iterator[Clip]:

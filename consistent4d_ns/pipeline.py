@@ -344,12 +344,12 @@ class Consistent4DPipeline(VanillaPipeline):
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Metrics and images of one evaluation view, and the input beside novel views at the stage's resolution."""
-        from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views
+        from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views, shown_times
 
         metrics, images = super().get_eval_image_metrics_and_images(step)
         plan = self.datamanager.config.plan
         size = plan.image_sizes[plan.stage(step)]
-        rows = input_and_novel_views(self.model, self.datamanager, LOGGED_TIMES, size)
+        rows = input_and_novel_views(self.model, self.datamanager, shown_times(self.datamanager, LOGGED_TIMES), size)
         images["input_and_novel_views"] = torch.from_numpy(contact_sheet(rows)) / 255.0
         metrics["num_rays"] += (len(rows[0]) - 1) * len(rows) * size**2
         return metrics, images

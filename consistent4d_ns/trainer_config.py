@@ -123,7 +123,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
             InputError: an option cannot be used, the folder is that of another run, or it cannot be written.
         """
         self.prepare()
-        self.fix_camera(self.sequence())
+        sequence = self.sequence()
+        self.fix_camera(sequence)
         made = self.claim_folder()
         folder = self.get_base_dir()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
@@ -138,6 +139,12 @@ class Consistent4DTrainerConfig(TrainerConfig):
             f"Input camera: {parser.elevation:g} degrees above the object, at distance {parser.distance:g}, with a "
             f"field of view of {parser.fovy:g} degrees."
         )
+        frames = sequence.input_view.frames
+        if self.pipeline.model.is_static and frames.available > 1:
+            say(
+                f"{frames.source} holds {frames.available} frames, of which {self.method_name} takes one, number "
+                f"{frames.indices[0]}: --pipeline.datamanager.dataparser.frame-start N takes another."
+            )
         self.folders_made = made
 
     def prepare(self) -> None:
@@ -149,6 +156,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         show_input_errors_in_one_line()
         check_options(self)
         self.pipeline.model.check()
+        self.check_frame_count()
         self.pipeline.datamanager.plan.check()
         if self.pipeline.guidance.kind != "none":
             check_noise_levels(self.pipeline.guidance)
@@ -156,6 +164,16 @@ class Consistent4DTrainerConfig(TrainerConfig):
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
+
+    def check_frame_count(self) -> None:
+        """Raises: InputError: a field without planes over time is to show more than one frame."""
+        count = self.pipeline.datamanager.dataparser.frame_count
+        if self.pipeline.model.is_static and count != 1:
+            raise InputError(
+                f"{self.method_name} shows an object that does not move, of one frame, but "
+                f"--pipeline.datamanager.dataparser.frame-count is {count}: leave it at 1, or train a video with "
+                "consistent4d or consistent4d-mini."
+            )
 
     def claim_folder(self) -> tuple[Path, ...]:
         """Create the run's folder, which no other training then gets; that of a resumed run may be reused.

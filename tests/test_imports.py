@@ -23,7 +23,7 @@ HEAVY = (
     "consistent4d_ns.toy",
     "consistent4d_ns.media.pictures",
 )
-METHODS = ("consistent4d", "consistent4d-big", "consistent4d-mini")
+METHODS = ("consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini")
 OPTIONS = (
     "--data ",
     "--pipeline.datamanager.dataparser.elevation",

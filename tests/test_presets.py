@@ -17,11 +17,7 @@ from consistent4d_ns import method_configs
 CONFIGS = Path(__file__).parent.parent / "configs"
 PRESETS = {
     str(specification.config.method_name): method_configs.preset(specification)
-    for specification in (
-        method_configs.consistent4d,
-        method_configs.consistent4d_big,
-        method_configs.consistent4d_mini,
-    )
+    for specification in method_configs.PRESETS
 }
 INHERITED = ("camera_optimizer", "collate_fn", "pixel_sampler", "collider_params", "loss_coefficients", "prompt")
 """Nerfstudio's own fields that this method does not use."""

@@ -44,7 +44,8 @@ def render(
 ) -> None:
     """Render a finished run: the input and its reconstruction, side by side.
 
-    Loads no prior. By default the video plays at the speed of the input video.
+    Loads no prior. By default the video plays at the speed of the input video. Of a run that was trained on one image, it
+    is an orbit of 4 seconds.
 
     Args:
         config: The run's config.yml, or its folder.
@@ -83,6 +84,8 @@ def render(
     video = dataclasses.replace(video, size=video.size + (video.size % 2 if needs_even_sides(kind) else 0))
     content = checked if isinstance(path, Path) else path_json(camera_path(path, options, video))
     cameras, box = nerfstudio_path(content)
+    if video.frames == 1 and cameras.times is not None:
+        cameras.times.zero_()  # There is no other time, whatever a file says.
     fps = options.fps or len(cameras) / content["seconds"]
     check_encodable(kind, content["render_width"] * len(tiles), content["render_height"], fps)
     # Normals take the most time, so they are rendered only if they are shown.

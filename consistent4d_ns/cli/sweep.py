@@ -26,12 +26,15 @@ PAGE = "sweep.html"
 """The page beside the runs' folders."""
 PROCESS = "consistent4d_ns.cli.sweep_run"
 """Module of the process that trains a run."""
+Method = Literal[
+    "consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini"
+]
 AUTHOR = "sweep"
 """Which subcommand has written a page; others are not replaced."""
 
 
 def sweep(
-    method: Annotated[Literal["consistent4d", "consistent4d-big", "consistent4d-mini"], tyro.conf.Positional],
+    method: Annotated[Method, tyro.conf.Positional],
     /,
     data: Path,
     options: Annotated[CompareOptions, tyro.conf.arg(name="")],

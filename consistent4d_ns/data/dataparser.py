@@ -37,7 +37,7 @@ IMAGE_SIZES = (16, 4096)
 
 @dataclass
 class FrameSequenceDataParserConfig(DataParserConfig):
-    """A folder of RGBA frames, or one animated file with alpha, seen by one fixed camera at azimuth 0.
+    """A folder of RGBA frames, or one animated file or image with alpha, seen by one fixed camera at azimuth 0.
 
     Where the folder holds `input/`, `eval_*/` and `meta.json`, the other views become the evaluation split.
     """
@@ -46,14 +46,16 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Target class to instantiate."""
     data: Path = Path()
     """Folder of PNG or WebP frames with alpha (8 or 16 bit); or one animated file with alpha (GIF, APNG, WebP, WebM,
-    MKV, MOV or MP4), whose frames keep the times at which they are shown."""
+    MKV, MOV or MP4), whose frames keep the times at which they are shown; or one PNG or WebP image with alpha."""
     alpha: Literal["straight", "premultiplied"] = "straight"
     """Whether colours in the files are straight, as the PNG standard has it and segmentation tools write them, or
     multiplied by alpha, as some compositing programs write them."""
+    frame_start: int = 0
+    """Index of the first frame that is taken, counted from 0."""
     frame_stride: int = 1
     """Take every n-th frame."""
     frame_count: int | None = None
-    """Take this many frames, counted after the stride; all of them when omitted."""
+    """Take this many frames, counted after start and stride; all of them when omitted."""
     fps: float | None = None
     """Frames per second of the video as it was filmed, at which it is played and rendered; when omitted that of an
     animated file or of names that are time stamps, else 16. Of unevenly spaced frames the mean."""
@@ -90,7 +92,6 @@ class FrameSequence(DataParser):
     """
 
     config: FrameSequenceDataParserConfig
-    includes_time: bool = True
 
     def __init__(self, config: FrameSequenceDataParserConfig) -> None:
         super().__init__(config)
@@ -160,6 +161,11 @@ class FrameSequence(DataParser):
             check_same_length(self.input_view.frames, view.frames)
         return views
 
+    @property
+    def includes_time(self) -> bool:  # type: ignore[override]
+        """Whether there is any time to choose from; Nerfstudio's viewer shows a slider for it then."""
+        return len(self.frame_times) > 1
+
     @cached_property
     def frame_times(self) -> FrameTimes:
         """When the chosen frames were filmed; ground-truth views show the same moments."""
@@ -180,7 +186,8 @@ class FrameSequence(DataParser):
     def _list(self, path: Path) -> FrameList:
         """The chosen frames of one view; says what else lies in its folder."""
         premultiplied = self.config.alpha == "premultiplied"
-        frames = list_frames(path, self.config.frame_stride, self.config.frame_count, premultiplied=premultiplied)
+        start, stride, count = self.config.frame_start, self.config.frame_stride, self.config.frame_count
+        frames = list_frames(path, stride, count, start=start, premultiplied=premultiplied)
         if frames.ignored:
             say(f"{path}: ignoring what is not a frame of the series: {enumeration(frames.ignored)}")
         return frames

@@ -62,21 +62,23 @@ def list_frames(
     stride: int = 1,
     count: int | None = None,
     *,
+    start: int = 0,
     premultiplied: bool = False,
     types: tuple[str, ...] = STILL_TYPES,
 ) -> FrameList:
-    """Choose every `stride`-th frame of a folder or animated file, the first `count` of them (all if None).
+    """Choose every `stride`-th frame of a folder or animated file from one on, the first `count` of them (all if None).
 
     Args:
         path: The folder or file.
         stride: Take every n-th frame.
         count: How many to take.
+        start: Index of the first frame that is taken, from 0.
         premultiplied: Whether the colours of the files are multiplied by alpha.
         types: Suffixes of the files that can be frames of a folder.
 
     Raises:
-        InputError: No such path, no frames in it, no numbering, a gap in it, an unknown or damaged file, or `stride` or
-            `count` out of range.
+        InputError: No such path, no frames in it, no numbering, a gap in it, an unknown or damaged file, or `stride`,
+            `count` or `start` out of range.
     """
     path = Path(path)
     ignored: tuple[str, ...] = ()
@@ -90,7 +92,7 @@ def list_frames(
     else:
         fault = "is neither a folder nor a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {fault}: give a folder of RGBA frames or one animated file with --data")
-    indices = _choose(path, len(names), stride, count)
+    indices = _choose(path, len(names), stride, count, start)
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
 
 
@@ -150,22 +152,29 @@ def _file_spacing(path: Path) -> Spacing:
         return video_spacing(path)
     if kind in ANIMATION_TYPES:
         return animation_spacing(path)
+    if kind in PLAIN_TYPES:
+        command = f"consistent4d prepare {shlex.quote(str(path))} OUT"
+        raise InputError(f"{path} is a picture without alpha: cut the object out with `{command}`")
     raise InputError(
         f"{path} is of an unsupported type: give a folder of frames, "
         f"or one {', '.join(kind[1:] for kind in (*ANIMATION_TYPES, *VIDEO_TYPES))} file"
     )
 
 
-def _choose(path: Path, available: int, stride: int, count: int | None) -> range:
+def _choose(path: Path, available: int, stride: int, count: int | None, start: int) -> range:
     """Indices of the chosen frames."""
     if stride < 1:
         raise InputError(f"frame_stride is {stride}: use 1 for all frames of {path}, 2 for every second one, ...")
     if count is not None and count < 1:
         raise InputError(f"frame_count is {count}: use at least 1, or leave it out to take all frames of {path}")
-    every = range(0, available, stride)
+    if not 0 <= start < available:
+        last = f"use 0 to {available - 1}" if available > 1 else "leave it out"
+        raise InputError(f"frame_start is {start}, but {path} holds {available} frames, counted from 0: {last}")
+    every = range(start, available, stride)
     if count is not None and count > len(every):
+        begin = f" from frame {start} on" if start else ""
         raise InputError(
-            f"{path} holds {available} frames, too few for frame_count {count} at frame_stride {stride}: "
+            f"{path} holds {available} frames, too few for frame_count {count} at frame_stride {stride}{begin}: "
             f"use a frame_count of at most {len(every)}"
         )
     return every[:count]

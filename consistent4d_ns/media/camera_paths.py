@@ -31,6 +31,8 @@ CAMERA_TYPES = ("perspective", "fisheye", "equirectangular")
 """Camera types that a file may have; Nerfstudio's others render two images, one for each eye."""
 MIN_SIDE = 16
 """Smallest accepted width or height in pixels."""
+STILL_FRAMES = 64
+"""Default frames of an orbit around an object that was filmed in one frame."""
 MAX_FRAMES = 100_000
 """Largest accepted number of frames of an orbit or a sweep."""
 
@@ -66,20 +68,22 @@ class CameraPath:
 
 
 def camera_path(kind: Kind, options: PathOptions, video: InputVideo) -> CameraPath:
-    """The camera path of a kind for a video.
+    """The camera path of a kind for a video. Where that has a single frame, no time passes.
 
     Raises:
-        InputError: An option is out of range, or does not apply to this kind.
+        InputError: An option is out of range, or does not apply to this kind or video.
     """
-    _check_applies(kind, options)
+    _check_applies(kind, options, video)
     fps = video.fps if options.fps is None else checked_fps(options.fps)
     frames = options.frames
     if frames is None:
         frames = max(1, round(video.frames / video.fps * fps))
+        if video.frames == 1:
+            frames = STILL_FRAMES if "orbit" in kind else 1
     if not 1 <= frames <= MAX_FRAMES:
         raise InputError(f"--frames is {frames}: use a number from 1 to {MAX_FRAMES}.")
     width, height = checked_size(video.size if options.size is None else options.size)
-    azimuths, times = _course(kind, frames, options)
+    azimuths, times = _course(kind, frames, options, video.frames > 1)
     view = _view(kind, options, video)
     elevation, distance, fovy = (value.expand(len(azimuths)) for value in (view.elevation, view.distance, view.fovy))
     views = OrbitViews(elevation, view.azimuth + torch.tensor(azimuths), distance, fovy)
@@ -190,18 +194,18 @@ def _crop(crop: Any) -> dict[str, Any] | None:
     return numbers | {"crop_bg_color": {name: float(crop["crop_bg_color"][name]) for name in "rgb"}}
 
 
-def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float], list[float]]:
-    """Azimuths in degrees from the input view, and times, of all frames."""
+def _course(kind: Kind, frames: int, options: PathOptions, passes: bool) -> tuple[list[float], list[float]]:
+    """Azimuths in degrees from the input view, and times, of all frames; without time that passes, all times are 0."""
     azimuth = options.azimuth or 0.0
     circle = [azimuth + turn for turn in full_circle(frames)]
-    sweep = even_times(frames).tolist()
+    sweep = even_times(frames).tolist() if passes else [0.0] * frames
     if kind == "fixed-view":
         return [azimuth] * frames, sweep
     if kind == "orbit-in-time":
         return circle, sweep
     if kind == "evaluation-views":
         return [view for view in EVALUATION_AZIMUTHS for _ in sweep], sweep * len(EVALUATION_AZIMUTHS)
-    times = options.times or (FROZEN_TIMES if kind == "frozen-orbits" else (0.0,))
+    times = options.times or (FROZEN_TIMES if kind == "frozen-orbits" and passes else (0.0,))
     check_times(times, "--times")
     return circle * len(times), [time for time in times for _ in circle]
 
@@ -214,14 +218,16 @@ def _view(kind: Kind, options: PathOptions, video: InputVideo) -> OrbitViews:
     return orbit_camera("the camera path", {**video.camera, **level, **given})
 
 
-def _check_applies(kind: Kind, options: PathOptions) -> None:
-    """Raises: InputError: an option does not apply to this kind."""
+def _check_applies(kind: Kind, options: PathOptions, video: InputVideo) -> None:
+    """Raises: InputError: an option does not apply to this kind or video."""
     if kind not in KINDS:
         raise InputError(f"there is no camera path {kind}: choose from {', '.join(KINDS)}.")
     if options.times is not None and kind not in ("orbit", "frozen-orbits"):
         raise InputError(f"--times applies to orbit and frozen-orbits; {kind} passes through all times.")
     if kind == "orbit" and options.times is not None and len(options.times) != 1:
         raise InputError(f"orbit has one time, but --times names {len(options.times)}: use frozen-orbits.")
+    if video.frames == 1 and any(options.times or ()):
+        raise InputError("the run was trained on a single frame, whose time is 0: leave out --times.")
     if options.azimuth is not None and kind == "evaluation-views":
         raise InputError("--azimuth does not apply to evaluation-views, whose azimuths are those of the paper.")
     if options.azimuth is not None and not math.isfinite(options.azimuth):

@@ -16,7 +16,8 @@ class PathOptions:
     """The trajectory of a camera path, its length and its image size."""
 
     frames: int | None = None
-    """Frames of one orbit or one passage of time; default: as many as the video takes at `fps`."""
+    """Frames of one orbit or one passage of time; default: as many as the video takes at `fps`, and around what was
+    filmed in a single frame 64."""
     fps: float | None = None
     """Frames per second; default: the video's own."""
     elevation: float | None = None

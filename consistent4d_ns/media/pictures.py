@@ -204,6 +204,11 @@ def to_bytes(image: Float[Tensor, "height width channels"]) -> UInt8[np.ndarray,
     return (image.clamp(0.0, 1.0) * 255.0).round().byte().cpu().numpy()
 
 
+def shown_times(data: Consistent4DDataManager, times: Sequence[float]) -> Sequence[float]:
+    """Times at which an object is to be shown: these, or that of the only frame."""
+    return times if data.num_frames > 1 else data.frame_times.times
+
+
 def input_and_novel_views(
     model: Consistent4DModel, data: Consistent4DDataManager, times: Sequence[float], image_size: int
 ) -> list[list[Picture]]:
@@ -248,7 +253,8 @@ def labelled_sheet(rows: Sequence[Sequence[Picture]], columns: Sequence[str], la
 
 
 def run_sheet(model: Consistent4DModel, data: Consistent4DDataManager) -> Picture:
-    """The contact sheet of a run: the input and novel views at `SHEET_TIMES`."""
-    rows = input_and_novel_views(model, data, SHEET_TIMES, min(SHEET_SIZE, data.frames.shape[-1]))
+    """The contact sheet of a run: the input and novel views at `SHEET_TIMES`, or at that of the only frame."""
+    times = shown_times(data, SHEET_TIMES)
+    rows = input_and_novel_views(model, data, times, min(SHEET_SIZE, data.frames.shape[-1]))
     columns = [INPUT, *(f"{azimuth:g}°" for azimuth in SHEET_AZIMUTHS)]
-    return labelled_sheet(rows, columns, [f"t = {time:g}" for time in SHEET_TIMES])
+    return labelled_sheet(rows, columns, [f"t = {time:g}" for time in times] if len(times) > 1 else [""])

@@ -29,6 +29,8 @@ CPU_FRAMES_A_SECOND = 8
 class Panel(ViewerControl):
     """Folders added to the viewer: playback and scene and, during training, steering, progress and the prior.
 
+    There is no playback of a single frame.
+
     The viewer finds the panel as an attribute of the pipeline and sets it up. Without a viewer, it does nothing.
     """
 
@@ -65,7 +67,8 @@ class Panel(ViewerControl):
         from consistent4d_ns.viewer.scene import Scene
 
         data = self._pipeline.datamanager
-        self.playback, self.scene = Playback(data.frame_times), Scene(self._pipeline)
+        self.scene = Scene(self._pipeline)
+        self.playback = Playback(data.frame_times) if len(data.frame_times) > 1 else None
         if self._training:
             self.controls, self.progress = Controls(self._pipeline), Progress(self._pipeline)
             self.preview = Preview(self._pipeline)
@@ -78,8 +81,9 @@ class Panel(ViewerControl):
         def folder(label: str, index: int, opened: bool = True) -> contextlib.AbstractContextManager[object]:
             return server.gui.add_folder(label, order=order + 0.1 * index, expand_by_default=opened)
 
-        with folder("Player", 1):
-            self.playback.install(server, viewer.control_panel)
+        if self.playback is not None:
+            with folder("Player", 1):
+                self.playback.install(server, viewer.control_panel)
         with folder("Scene", 2, opened=False):
             self.scene.install(server, viewer.control_panel)
         if self._training:
@@ -100,6 +104,12 @@ class Panel(ViewerControl):
             frames.target_fps = CPU_FRAMES_A_SECOND
         return frames
 
+    def _current_frame(self) -> int:
+        """Advance playback, and the index of the frame that is then shown."""
+        if self.playback is None:
+            return 0
+        return self.playback.frame_times.nearest(self.playback.tick(time.monotonic()))
+
     def _run(self) -> None:
         """The panel's thread: finish the set-up, then advance playback and refresh overlays."""
         internals.wait_until_set_up(self.viewer)
@@ -108,8 +118,7 @@ class Panel(ViewerControl):
         if self.viewer.trainer is None:
             internals.remove_training_buttons(self.viewer)
         while True:
-            now = self.playback.tick(time.monotonic())
-            self.scene.show_frame(self.playback.frame_times.nearest(now))
+            self.scene.show_frame(self._current_frame())
             self.scene.show_cells()
             internals.follow_train_share(self.viewer)
             time.sleep(TICK)

@@ -37,7 +37,7 @@ def advance(begin: float, seconds: float, frames: int, rate: float, loop: bool) 
 
 
 class Playback:
-    """Play, pause, speed and loop, and a slider over the frames.
+    """Play, pause, speed and loop, and a slider over the frames, of which there are at least two.
 
     If rendering is slower than the video, frames are skipped: the time shown always follows the clock.
     """
@@ -46,15 +46,14 @@ class Playback:
         self.frame_times, self.fps = frame_times, frame_times.fps
         self.playing = False
         frames = len(frame_times)
-        single = frames < 2
-        self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play", single)
+        self.play = Button("Play", lambda _: self.start(), "Play the sequence.", "player-play")
         self.pause = Button("Pause", lambda _: self.stop(), "Stop at the current time.", "player-pause")
         self.pause.visible = False
         hint = "Frame of the input video; the Time slider also reaches times between frames."
-        self.frame = Slider("Frame", 0, 0, max(1, frames - 1), 1, single, cb_hook=self._go_to, hint=hint)
+        self.frame = Slider("Frame", 0, 0, frames - 1, 1, cb_hook=self._go_to, hint=hint)
         hint = f"1 is the original speed, {self.fps:g} frames per second; slower playback shows times between frames."
-        self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, single, cb_hook=lambda _: self._begin(), hint=hint)
-        self.loop = Checkbox("Loop", True, single, hint="Continue with the first frame after the last.")
+        self.speed = Slider("Speed", 1.0, 0.1, 4.0, 0.1, cb_hook=lambda _: self._begin(), hint=hint)
+        self.loop = Checkbox("Loop", True, hint="Continue with the first frame after the last.")
         self.elapsed = Readout("Elapsed", "Seconds since the first frame, and length of the video.")
 
     def install(self, server: viser.ViserServer, control_panel: ControlPanel) -> None:

@@ -18,6 +18,8 @@ To enable Consistent4D, you must install it first by running:
             ("consistent4d", "Consistent4D. Two levels, used in paper"),
             ("consistent4d-big", "Consistent4D. Four levels, for large motion and detail"),
             ("consistent4d-mini", "Consistent4D. Small, with a bundled prior, for a CPU"),
+            ("consistent4d-image", "Consistent4D. A static object from one image"),
+            ("consistent4d-image-mini", "Consistent4D. The same with a bundled prior, for a CPU"),
         ],
         pip_package="consistent4d_ns",
     )

@@ -130,8 +130,9 @@ def test_without_ground_truth_the_input_view_is_evaluated(tmp_path: Path) -> Non
 
 def test_parser_includes_time(tmp_path: Path) -> None:
     """Nerfstudio's data manager copies it from the parser; the viewer's time slider depends on it."""
-    assert FrameSequence.includes_time
-    assert FrameSequenceDataParserConfig(data=tmp_path).setup().includes_time
+    frames = write_frames(tmp_path, 3)
+    assert FrameSequenceDataParserConfig(data=frames).setup().includes_time
+    assert not FrameSequenceDataParserConfig(data=frames, frame_count=1).setup().includes_time
 
 
 def test_frames_of_an_animated_file_have_unique_names(tmp_path: Path) -> None:

@@ -35,11 +35,7 @@ from tests.docs.pages import ROOT
 
 PRESETS: dict[str, Consistent4DTrainerConfig] = {
     str(specification.config.method_name): method_configs.preset(specification)
-    for specification in (
-        method_configs.consistent4d,
-        method_configs.consistent4d_big,
-        method_configs.consistent4d_mini,
-    )
+    for specification in method_configs.PRESETS
 }
 COMMANDS: dict[str, Callable[..., Any]] = {
     "camera-path": camera_path.camera_path_command,

@@ -98,11 +98,6 @@ def test_frames_are_shown_at_their_own_times(playback: Playback):
         assert playback._control_panel.time == expected
 
 
-def test_a_single_frame_cannot_be_played():
-    single = Playback(FrameTimes.even(1, 16.0))
-    assert single.play.disabled
-
-
 @pytest.mark.parametrize("sent", [float("nan"), float("inf"), -7.0, 3.0, "fast", None])
 def test_whatever_a_page_sends_playing_goes_on(playback: Playback, sent: Any):
     """Neither the time nor a slider is taken as it comes."""
