@@ -152,6 +152,15 @@ def place_above_tabs(viewer: Viewer) -> float:
     return viewer.stats_markdown.order
 
 
+def hide_unused_controls(control_panel: ControlPanel) -> None:
+    """Hide what has no use now, above all the time slider where there is no time (`ControlPanel.update_control_panel`).
+
+    Nerfstudio does so only once another element has been changed. If the name changes: an AttributeError at the start of
+    the viewer of a static object.
+    """
+    control_panel.update_control_panel()
+
+
 def send_depth(control_panel: ControlPanel, wanted: bool) -> None:
     """Whether depth is sent with each frame, so that the object hides what is behind it (`ControlPanel._layer_depth`).
 

@@ -103,6 +103,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
             self.check_frames()
             self.load_step = step_of(choose_checkpoint(self.get_checkpoint_dir()))
 
+    def set_experiment_name(self) -> None:
+        """Name the run after what it is trained on: the folder, or the image or animated file without its suffix."""
+        path = self.pipeline.datamanager.data
+        if self.experiment_name is None and path is not None and path.is_file():
+            self.experiment_name = path.stem
+        super().set_experiment_name()
+
     def set_timestamp(self) -> None:
         """Called first by `ns-train`: validate the options and set the time stamp.
 

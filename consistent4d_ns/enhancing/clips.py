@@ -32,6 +32,8 @@ def render_clips(
 ) -> Clips:
     """Orbits while time passes, at the height and distance of the input camera, with a frame for each of the input.
 
+    Where the input is a single frame no time passes, and an orbit has as many frames as `camera_path` gives it.
+
     Args:
         model: The trained object.
         data: Its input.

@@ -84,6 +84,8 @@ class Panel(ViewerControl):
         if self.playback is not None:
             with folder("Player", 1):
                 self.playback.install(server, viewer.control_panel)
+        else:
+            internals.hide_unused_controls(viewer.control_panel)
         with folder("Scene", 2, opened=False):
             self.scene.install(server, viewer.control_panel)
         if self._training:

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from nerfstudio.plugins.types import MethodSpecification
 from torch import Tensor
 
 from consistent4d_ns.cli.demo import train
@@ -80,9 +81,9 @@ def _rendered_toy() -> TemporaryDirectory[str]:
     return folder
 
 
-def tiny_config(data: Path) -> Consistent4DTrainerConfig:
-    """The mini preset, smaller still, with every loss term switched on, no priors and no stages of target views."""
-    config = preset(consistent4d_mini)
+def tiny_config(data: Path, method: MethodSpecification = consistent4d_mini) -> Consistent4DTrainerConfig:
+    """A mini preset, smaller still, with every loss term switched on, no priors and no stages of target views."""
+    config = preset(method)
     config.data = config.pipeline.datamanager.data = data
     config.pipeline.datamanager.dataparser.image_size = SIZE
     plan = config.pipeline.datamanager.plan
@@ -90,7 +91,8 @@ def tiny_config(data: Path) -> Consistent4DTrainerConfig:
     plan.reference_sizes, plan.reference_rays = (), None
     config.pipeline.targets = TargetsConfig()
     model = config.pipeline.model
-    model.grid_resolutions, model.samples_per_ray = ((8, 8, 8, 4), (16, 16, 16, 8)), 48
+    times = (0, 0) if model.is_static else (4, 8)
+    model.grid_resolutions, model.samples_per_ray = ((8, 8, 8, times[0]), (16, 16, 16, times[1])), 48
     model.loss_weights = LossWeights(
         normal_smoothness_2d=1.0, sparsity=1.0, opaqueness=1.0, depth_variance=1.0, sds=(0.1, 0.2)
     )
