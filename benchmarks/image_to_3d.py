@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -45,7 +45,16 @@ SIZE = 128
 """Side of the images in pixels, that of the mini presets."""
 INPUT = (10.0, 0.0)
 """Elevation of the input camera, and its azimuth from itself, in degrees."""
-VIEWS = ((25.0, 45.0), (0.0, 90.0), (25.0, 135.0), (0.0, 180.0), (25.0, 225.0), (0.0, 270.0), (25.0, 315.0), (50.0, 0.0))
+VIEWS = (
+    (25.0, 45.0),
+    (0.0, 90.0),
+    (25.0, 135.0),
+    (0.0, 180.0),
+    (25.0, 225.0),
+    (0.0, 270.0),
+    (25.0, 315.0),
+    (50.0, 0.0),
+)
 """The same of the cameras that are compared with the truth."""
 REPEATS = 8
 """Frames of the video that repeats the image."""

@@ -141,9 +141,7 @@ consistent4d_image = method(
         times=0.0,
     ),
     targets=TargetsConfig(
-        imagine=ImagineConfig(
-            steps=150, strengths=(1.0, 0.8, 0.6), views=64, scale=3.0, rays=16_384, image_size=256
-        ),
+        imagine=ImagineConfig(steps=150, strengths=(1.0, 0.8, 0.6), views=64, scale=3.0, rays=16_384, image_size=256),
         hold=HoldConfig(steps=900, begin_step=900, views=96, rays=16_384, image_size=256),
     ),
     steps=1800,

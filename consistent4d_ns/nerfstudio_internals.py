@@ -155,8 +155,8 @@ def place_above_tabs(viewer: Viewer) -> float:
 def hide_unused_controls(control_panel: ControlPanel) -> None:
     """Hide what has no use now, above all the time slider where there is no time (`ControlPanel.update_control_panel`).
 
-    Nerfstudio does so only once another element has been changed. If the name changes: an AttributeError at the start of
-    the viewer of a static object.
+    Nerfstudio does so only once another element has been changed. If the name changes: an AttributeError at the start
+    of the viewer of a static object.
     """
     control_panel.update_control_panel()
 

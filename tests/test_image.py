@@ -134,8 +134,8 @@ def test_the_contact_sheet_has_one_row(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_viewer_has_neither_time_nor_player(run: Run) -> None:
     """And the folder of the scene shows the only frame."""
-    from nerfstudio.viewer.control_panel import ControlPanel
     import viser
+    from nerfstudio.viewer.control_panel import ControlPanel
 
     assert run.pipeline.datamanager.includes_time is False  # Nerfstudio hides its slider.
     panel = Panel(run.pipeline, training=False)
@@ -145,7 +145,9 @@ def test_the_viewer_has_neither_time_nor_player(run: Run) -> None:
     server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
     try:
         control = ControlPanel(server, False, 1.0, lambda: None, lambda _: None, lambda _: None)
-        viewer: Any = SimpleNamespace(viser_server=server, control_panel=control, stats_markdown=SimpleNamespace(order=1))
+        viewer: Any = SimpleNamespace(
+            viser_server=server, control_panel=control, stats_markdown=SimpleNamespace(order=1)
+        )
         panel._install(viewer)
         assert control._time.gui_handle is not None
         assert not control._time.gui_handle.visible
@@ -199,7 +201,9 @@ def test_it_is_evaluated_compared_and_finetuned(folder: Path, toy: Path, tmp_pat
         picture = on_white(np.asarray(Image.open(toy / view / "0.png")))
         Image.fromarray(picture).save(truth / view / "0.png")
     (truth / "meta.json").write_bytes((toy / "meta.json").read_bytes())
-    figures = EvaluationOptions(truth.parent, run=(folder,), objects=("toy",), metrics=("psnr",), out=tmp_path / "figures")
+    figures = EvaluationOptions(
+        truth.parent, run=(folder,), objects=("toy",), metrics=("psnr",), out=tmp_path / "figures"
+    )
     evaluate(figures)
     (row,) = (
         row

@@ -44,8 +44,8 @@ def render(
 ) -> None:
     """Render a finished run: the input and its reconstruction, side by side.
 
-    Loads no prior. By default the video plays at the speed of the input video. Of a run that was trained on one image, it
-    is an orbit of 4 seconds.
+    Loads no prior. By default the video plays at the speed of the input video. Of a run that was trained on one image,
+    it is an orbit of 4 seconds.
 
     Args:
         config: The run's config.yml, or its folder.

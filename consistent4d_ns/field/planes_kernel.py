@@ -1,7 +1,8 @@
 """The query of a K-planes level as Triton kernels: all planes at once, values, spatial derivatives and gradients.
 
 The planes of a level are packed into one array of grid values, [values, channels], so that the channels of a grid point
-are contiguous: first xy, xz, yz, then xt, yt, zt, which a level without time lacks. The backward pass looks the corners up again instead of storing them.
+are contiguous: first xy, xz, yz, then xt, yt, zt, which a level without time lacks. The backward pass looks the corners
+up again instead of storing them.
 
 Names that begin with `grad_` are gradients of the loss.
 """

@@ -146,7 +146,7 @@ def _no_compiler(machine: Machine) -> Problem:
 
 def shown_time(needs: Needs) -> str:
     """How long a preset took where it was measured."""
-    return f"{_span(needs.minutes)} min on {needs.measured_on}"
+    return "not measured yet" if needs.minutes is None else f"{_span(needs.minutes)} min on {needs.measured_on}"
 
 
 def shown_memory(needs: Needs) -> str:

@@ -22,8 +22,8 @@ class Needs:
     """Names of the weights, as in `weights.WEIGHTS`."""
     gpu_memory: tuple[int, int] | None
     """Peak of GPU memory in GiB: while sampling views, and with a field full of fog; None: it trains on a CPU, too."""
-    minutes: tuple[int, int]
-    """Shortest and longest time for all steps, in minutes."""
+    minutes: tuple[int, int] | None
+    """Shortest and longest time for all steps, in minutes; None: not measured yet."""
     measured_on: str
     """The machine that took this time."""
 
@@ -32,6 +32,9 @@ NEEDS = (
     Needs("consistent4d", ("zero123-xl", "rife"), (6, 8), (4, 5), "one H200"),
     Needs("consistent4d-big", ("zero123-xl", "rife"), (11, 11), (7, 7), "one H100"),
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
+    # Memory: that of consistent4d, whose prior it has, with a larger field.
+    Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), None, ""),
+    Needs("consistent4d-image-mini", ("bundled",), None, (1, 2), "two CPU cores"),
 )
 """The needs of all presets."""
 
