@@ -38,6 +38,15 @@ def test_stride_then_count(tmp_path: Path) -> None:
     assert frames.paths[1] == tmp_path / "3.png"
 
 
+def test_a_single_frame_anywhere(tmp_path: Path) -> None:
+    frames = list_frames(write(tmp_path, 10), start=7, count=1)
+    assert (frames.names, frames.indices, frames.available) == (("7.png",), (7,), 10)
+    assert list_frames(tmp_path, start=4, stride=3).names == ("4.png", "7.png")
+    alone = list_frames(tmp_path / "7.png")
+    assert (alone.available, alone.source) == (1, tmp_path / "7.png")
+    assert "frame_start is 1, but" in message(tmp_path / "7.png", start=1)
+
+
 @pytest.mark.parametrize("name", ["clip.gif", "clip.apng", "clip.webp", "clip.webm", "clip.mov"])
 def test_animated_files_say_how_fast_they_are(tmp_path: Path, name: str) -> None:
     encoder = {"webm": ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p"), "mov": ("-c:v", "qtrle", "-pix_fmt", "argb")}
@@ -66,6 +75,11 @@ def test_unsupported_type(tmp_path: Path) -> None:
     assert "webm" in text
 
 
+def test_a_photo_is_to_be_prepared(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    assert f"`consistent4d prepare {tmp_path}/photo.jpg OUT`" in message(tmp_path / "photo.jpg")
+
+
 def test_gap_names_the_missing_number(tmp_path: Path) -> None:
     write(tmp_path, 12, "f_{:03d}.png")
     (tmp_path / "f_007.png").unlink()
@@ -86,6 +100,9 @@ def test_a_number_used_twice(tmp_path: Path) -> None:
         ({"count": 0}, "frame_count is 0"),
         ({"count": 5}, "at most 4"),
         ({"count": 3, "stride": 2}, "at most 2"),
+        ({"start": -1}, "frame_start is -1"),
+        ({"start": 4}, "holds 4 frames, counted from 0: use 0 to 3"),
+        ({"start": 2, "count": 3}, "from frame 2 on: use a frame_count of at most 2"),
     ],
 )
 def test_stride_and_count_out_of_range(tmp_path: Path, options: dict[str, int], expected: str) -> None:

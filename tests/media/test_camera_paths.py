@@ -62,6 +62,19 @@ def test_an_orbit_in_time_does_both():
     assert azimuths_and_times("orbit-in-time", frames=3) == ([0, 120, 240], [0, 0.5, 1])
 
 
+def test_no_time_passes_around_a_single_frame():
+    still = InputVideo(frames=1)
+    for kind in ("orbit-in-time", "orbit", "frozen-orbits"):
+        path = camera_path(kind, PathOptions(), still)
+        assert len(path.times) == len(set(path.views.azimuth.tolist())) == 64
+        assert not path.times.any()
+    assert len(camera_path("fixed-view", PathOptions(), still).times) == 1
+    assert len(camera_path("evaluation-views", PathOptions(), still).times) == 4
+    assert not camera_path("orbit-in-time", PathOptions(frames=5), still).times.any()
+    with pytest.raises(InputError, match="trained on a single frame, whose time is 0: leave out --times"):
+        camera_path("frozen-orbits", PathOptions(times=(0.0, 0.5)), still)
+
+
 def test_evaluation_views_are_the_paper_s(shared_data: Path):
     """The ground truth beside this checkout was rendered from the same four cameras."""
     meta = json.loads((shared_data / "gt4d" / "Fox" / "meta.json").read_text())["cameras"]
