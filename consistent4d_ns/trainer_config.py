@@ -127,11 +127,14 @@ class Consistent4DTrainerConfig(TrainerConfig):
         """Claim the run's folder, and save this there as config.yml, with absolute paths.
 
         Raises:
-            InputError: an option cannot be used, the folder is that of another run, or it cannot be written.
+            InputError: an option or the frame of a static object cannot be used, the folder is that of another run, or
+                it cannot be written.
         """
         self.prepare()
         sequence = self.sequence()
         self.fix_camera(sequence)
+        if self.pipeline.model.is_static:
+            self.say_which_frame(sequence)
         made = self.claim_folder()
         folder = self.get_base_dir()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
@@ -146,12 +149,6 @@ class Consistent4DTrainerConfig(TrainerConfig):
             f"Input camera: {parser.elevation:g} degrees above the object, at distance {parser.distance:g}, with a "
             f"field of view of {parser.fovy:g} degrees."
         )
-        frames = sequence.input_view.frames
-        if self.pipeline.model.is_static and frames.available > 1:
-            say(
-                f"{frames.source} holds {frames.available} frames, of which {self.method_name} takes one, number "
-                f"{frames.indices[0]}: --pipeline.datamanager.dataparser.frame-start N takes another."
-            )
         self.folders_made = made
 
     def prepare(self) -> None:
@@ -180,6 +177,15 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 f"{self.method_name} shows an object that does not move, of one frame, but "
                 f"--pipeline.datamanager.dataparser.frame-count is {count}: leave it at 1, or train a video with "
                 "consistent4d or consistent4d-mini."
+            )
+
+    def say_which_frame(self, sequence: FrameSequence) -> None:
+        """Say which frame of several is shown; raises what listing them does."""
+        frames = sequence.input_view.frames
+        if frames.available > 1:
+            say(
+                f"{frames.source} holds {frames.available} frames, of which {self.method_name} takes one, number "
+                f"{frames.indices[0]}: --pipeline.datamanager.dataparser.frame-start N takes another."
             )
 
     def claim_folder(self) -> tuple[Path, ...]:
