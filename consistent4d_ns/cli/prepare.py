@@ -55,7 +55,7 @@ def prepare(
     options.check()
     check_new_folder(out, "prepare", overwrite)
     if not source.exists():
-        raise InputError(f"{source} does not exist: give a video or a folder of pictures.")
+        raise InputError(f"{source} does not exist: give a video, a picture or a folder of pictures.")
     serve = reviewer(port) if review else None
     announce(f"Opening {source}")
     from consistent4d_ns.preparing import steps
@@ -63,7 +63,8 @@ def prepare(
     result = steps.prepare(source, out, options, overwrite, progress, estimated_elevation, serve)
     frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
     print(f"{out}: {frames} of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
-    print(f"Look at {out / 'preview.png'}, then: ns-train consistent4d-mini --data {shlex.quote(str(out))}")
+    method = "consistent4d-image-mini" if result.frames == 1 else "consistent4d-mini"
+    print(f"Look at {out / 'preview.png'}, then: ns-train {method} --data {shlex.quote(str(out))}")
 
 
 def reviewer(port: int | None) -> Callable[[Preparation], None]:

@@ -74,7 +74,7 @@ def list_frames(
         count: How many to take.
         start: Index of the first frame that is taken, from 0.
         premultiplied: Whether the colours of the files are multiplied by alpha.
-        types: Suffixes of the files that can be frames of a folder.
+        types: Suffixes of the files that can be frames of a folder, or a frame on their own.
 
     Raises:
         InputError: No such path, no frames in it, no numbering, a gap in it, an unknown or damaged file, or `stride`,
@@ -85,7 +85,7 @@ def list_frames(
     if path.is_dir():
         names, spacing, ignored = _folder_frames(path, types)
     elif path.is_file():
-        spacing = _file_spacing(path)
+        spacing = _file_spacing(path, types)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
     elif path.exists():
         raise InputError(f"{path} is neither a folder nor a file: give a folder of frames or one animated file")
@@ -145,13 +145,15 @@ def _may_be_frame(entry: Path, types: tuple[str, ...]) -> bool:
     return entry.is_file() or (entry.is_symlink() and not entry.exists())
 
 
-def _file_spacing(path: Path) -> Spacing:
-    """When the frames of an animated file are shown."""
+def _file_spacing(path: Path, types: tuple[str, ...]) -> Spacing:
+    """When the frames of an animated file are shown; a picture of one of the types has one."""
     kind = path.suffix.lower()
     if kind in VIDEO_TYPES:
         return video_spacing(path)
     if kind in ANIMATION_TYPES:
         return animation_spacing(path)
+    if path.name.lower().endswith(types):
+        return Spacing.even(1)
     if kind in PLAIN_TYPES:
         command = f"consistent4d prepare {shlex.quote(str(path))} OUT"
         raise InputError(f"{path} is a picture without alpha: cut the object out with `{command}`")

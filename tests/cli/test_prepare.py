@@ -84,6 +84,18 @@ def test_alpha_is_kept_and_training_reads_the_result(tmp_path: Path) -> None:
     assert given.metadata["input_view"].elevation.item() == 3
 
 
+@needs_matting
+def test_one_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It becomes one frame, for the presets for one image."""
+    source, alpha = tmp_path / "photo.jpg", discs(radius=20, step=1)[:1]
+    Image.fromarray(over(alpha, np.full_like(texture()[:1], (20, 230, 30)))[0]).save(source, quality=95)
+    record = prepare(source, tmp_path / "out", "--key", "#14e61e")
+    assert overlap(put_back(tmp_path / "out", record), alpha) > 0.95
+    assert f"ns-train consistent4d-image-mini --data {tmp_path / 'out'}\n" in capsys.readouterr().out
+    outputs = FrameSequenceDataParserConfig(data=tmp_path / "out").setup().get_dataparser_outputs()
+    assert len(outputs.metadata["frame_times"]) == 1
+
+
 def test_the_object_is_centred_with_a_margin(tmp_path: Path) -> None:
     alpha = discs(radius=20, step=1)
     source = pictures(tmp_path / "frames", with_alpha(over(alpha, texture()), alpha))
