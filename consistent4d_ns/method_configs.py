@@ -92,39 +92,59 @@ consistent4d_big = method(
     ),
 )
 
-consistent4d_mini = method(
-    "consistent4d-mini",
-    "A small Consistent4D with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
-    model=Consistent4DModelConfig(
-        grid_resolutions=((24, 24, 24, 16), (48, 48, 48, 32)),
+
+def mini_model(times: tuple[int, int], occupancy_times: int = 8) -> Consistent4DModelConfig:
+    """The field of the mini presets, with these grid sizes along t."""
+    return Consistent4DModelConfig(
+        grid_resolutions=((24, 24, 24, times[0]), (48, 48, 48, times[1])),
         channels=(8,),
         hidden_width=16,
         samples_per_ray=96,
         occupancy_resolution=24,
+        occupancy_times=occupancy_times,
         loss_weights=LossWeights(consistency=(800.0,), orientation=Anneal(0.0), normal_smoothness_3d=0.0),
-    ),
-    plan=PlanConfig(
+    )
+
+
+def mini_plan(**shares: float) -> PlanConfig:
+    """The stages of the mini presets, with these shares of kinds of steps."""
+    return PlanConfig(
         stage_steps=(0, 500),
         image_sizes=(32, 64),
         reference_sizes=(128,),
         reference_rays=4096,
         views=(4, 2),
         clip_views=(4, 4),
-    ),
-    targets=TargetsConfig(
-        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0),
-        hold=HoldConfig(steps=1500, begin_step=1250, views=384, rgb_factor=4.0),
-    ),
-    steps=2_750,
-    image_size=128,
-    # Chosen by results (docs/results.md).
-    guidance=GuidanceConfig(
+        **shares,  # type: ignore[arg-type]
+    )
+
+
+def mini_targets(hold: HoldConfig) -> TargetsConfig:
+    """The imagined views of the mini presets, and the given held ones."""
+    imagine = ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0)
+    return TargetsConfig(imagine=imagine, hold=hold)
+
+
+def mini_guidance() -> GuidanceConfig:
+    """The bundled prior; chosen by results (docs/results.md)."""
+    return GuidanceConfig(
         prior=NAME,
         scale=1.0,
         min_noise=Anneal(0.8, 0.2, 700),
         max_noise=Anneal(0.98, 0.4, 700),
         previews=True,
-    ),
+    )
+
+
+consistent4d_mini = method(
+    "consistent4d-mini",
+    "A small Consistent4D with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
+    model=mini_model((16, 32)),
+    plan=mini_plan(),
+    targets=mini_targets(HoldConfig(steps=1500, begin_step=1250, views=384, rgb_factor=4.0)),
+    steps=2_750,
+    image_size=128,
+    guidance=mini_guidance(),
     # The small prior's views already change slowly: the consistency loss takes motion and detail from them.
     interpolation=InterpolationConfig(kind="none"),
 )
@@ -133,58 +153,26 @@ consistent4d_image = method(
     "consistent4d-image",
     "Consistent4D for one image: a static object, of a field without planes over time.",
     model=Consistent4DModelConfig(grid_resolutions=((50, 50, 50, 0), (100, 100, 100, 0)), occupancy_times=1),
-    plan=PlanConfig(
-        stage_steps=(0, 750),
-        reference_sizes=(256,),
-        reference_rays=16_384,
-        azimuths=0.25,
-        times=0.0,
-    ),
+    plan=PlanConfig(stage_steps=(0, 700), reference_sizes=(256,), reference_rays=16_384, azimuths=0.25, times=0.0),
     targets=TargetsConfig(
         imagine=ImagineConfig(steps=150, strengths=(1.0, 0.8, 0.6), views=64, scale=3.0, rays=16_384, image_size=256),
-        hold=HoldConfig(steps=900, begin_step=900, views=96, rays=16_384, image_size=256),
+        hold=HoldConfig(steps=800, begin_step=800, views=96, rays=16_384, image_size=256),
     ),
-    steps=1800,
+    steps=1_600,
     frame_count=1,
-    guidance=GuidanceConfig(min_noise=Anneal(0.8, 0.2, 750), max_noise=Anneal(0.98, 0.25, 750)),
+    guidance=GuidanceConfig(min_noise=Anneal(0.8, 0.2, 700), max_noise=Anneal(0.98, 0.25, 700)),
 )
 
 consistent4d_image_mini = method(
     "consistent4d-image-mini",
-    "A small consistent4d-image with the prior that comes with this package: two minutes on two CPU cores, offline.",
-    model=Consistent4DModelConfig(
-        grid_resolutions=((24, 24, 24, 0), (48, 48, 48, 0)),
-        channels=(8,),
-        hidden_width=16,
-        samples_per_ray=96,
-        occupancy_resolution=24,
-        occupancy_times=1,
-        loss_weights=LossWeights(consistency=(800.0,), orientation=Anneal(0.0), normal_smoothness_3d=0.0),
-    ),
-    plan=PlanConfig(
-        stage_steps=(0, 500),
-        image_sizes=(32, 64),
-        reference_sizes=(128,),
-        reference_rays=4096,
-        views=(4, 2),
-        clip_views=(4, 4),
-        azimuths=0.25,
-        times=0.0,
-    ),
-    targets=TargetsConfig(
-        imagine=ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0),
-        hold=HoldConfig(steps=1250, begin_step=1250, views=128, rgb_factor=4.0),
-    ),
+    "A small consistent4d-image with the prior that comes with this package: trains on two CPU cores, offline.",
+    model=mini_model((0, 0), occupancy_times=1),
+    plan=mini_plan(azimuths=0.25, times=0.0),
+    targets=mini_targets(HoldConfig(steps=1250, begin_step=1250, views=128, rgb_factor=4.0)),
     steps=2_500,
     image_size=128,
     frame_count=1,
-    guidance=GuidanceConfig(
-        prior=NAME,
-        scale=1.0,
-        min_noise=Anneal(0.8, 0.2, 700),
-        max_noise=Anneal(0.98, 0.4, 700),
-        previews=True,
-    ),
+    guidance=mini_guidance(),
     interpolation=InterpolationConfig(kind="none"),
 )
 
