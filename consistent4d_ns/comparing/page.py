@@ -54,10 +54,11 @@ def _steps(run: Seen) -> str:
     return f"{trained} of {planned}" if trained < planned else f"{trained}"
 
 
-def _minutes(run: Seen) -> str:
+def _duration(run: Seen) -> str:
     assert run.effort is not None
+    seconds = run.effort.seconds
     since = f" from step {run.effort.first_step} on" if run.effort.first_step else ""
-    return f"{run.effort.seconds / 60:.1f}{since}"
+    return (f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min") + since
 
 
 FIGURES = (
@@ -67,7 +68,7 @@ FIGURES = (
     _measured("SSIM, novel views", "novel_figures", "ssim", 3),
     _measured("IoU, novel views", "novel_figures", "iou", 3),
     Column("steps", lambda run: run.step + 1, _steps),
-    Column("minutes", lambda run: run.effort and run.effort.seconds, _minutes),
+    Column("training", lambda run: run.effort and run.effort.seconds, _duration),
     Column("device", lambda run: run.effort and run.effort.device, lambda run: str(run.effort and run.effort.device)),
     Column("peak memory (GiB)", lambda run: run.effort and run.effort.peak_memory, lambda run: f"{_gib(run):.2f}"),
 )
@@ -149,7 +150,7 @@ def _notices(comparison: Comparison) -> list[str]:
 
 
 def _frames(one: Input) -> str:
-    return f"{one.name} ({one.frames} {'frame' if one.frames == 1 else 'frames'} of {one.size} x {one.size})"
+    return f"{one.name} ({one.frames} {'frame' if one.frames == 1 else 'frames'}, trained at {one.size} x {one.size})"
 
 
 def _cards(comparison: Comparison, changes: Mapping[str, Sequence[str]]) -> str:
