@@ -68,6 +68,11 @@ def test_a_wrong_command_line_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     assert "required" in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_named_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_of("prepair", "clip.mp4") == 2
+    assert "prepair is not a command of consistent4d: did you mean prepare?" in capsys.readouterr().err
+
+
 def test_ctrl_c_leaves_one_line_and_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
