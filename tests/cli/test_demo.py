@@ -68,7 +68,7 @@ def test_every_phase_is_announced_before_it_begins(tmp_path, monkeypatch, capsys
         demo.demo(tmp_path / "out")
     shown = capsys.readouterr()
     phases = [line.split(":")[0] for line in shown.err.splitlines() if line.startswith("Step")]
-    assert phases == ["Step 1 of 3", "Step 2 of 3"]
+    assert phases == ["Step 1 of 4", "Step 2 of 4"]
     assert "Rendering the toy: 14/14" in shown.err
     assert (tmp_path / "out" / "toy" / "meta.json").exists()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +26,10 @@ POSTER_SIZE = 640
 """Side of the poster in pixels."""
 THUMBNAIL_SIZE = 160
 """Side of the picture that stands for the page, in a tab of a browser for example."""
+MARGIN = 1.05
+"""Side of the poster as a multiple of the object's."""
+VISIBLE = 0.1
+"""Opacity from which on something counts as the object on the poster."""
 QUALITY = 85
 """Quality of lossy WebP, 0 to 100."""
 
@@ -66,7 +71,7 @@ def content_of(run: Run, timeline: Timeline, glb: bytes, title: str | None = Non
     nearest = [data.frame_times.nearest(frame.time) for frame in timeline]
     kept = sorted(set(nearest))
     side = min(data.frames.shape[-1], INPUT_SIZE)
-    poster = _poster(model, data, timeline.times[0])
+    poster = _poster(model, data.input_view, timeline.times[0])
     return Content(
         title=title or run.source_name,
         glb=glb,
@@ -84,14 +89,26 @@ def _input_picture(data: Consistent4DDataManager, index: int, side: int) -> Floa
     return straight_image(resized(data.frames[None, index].float(), side)[0].movedim(0, -1))
 
 
-def _poster(model: Consistent4DModel, data: Consistent4DDataManager, time: float) -> Float[Tensor, "side side 4"]:
-    """The object by volume rendering, without normals, which would take most of the time."""
+def _poster(model: Consistent4DModel, view: OrbitViews, time: float) -> Float[Tensor, "side side 4"]:
+    """The object by volume rendering as large as it fits, without normals, which would take most of the time."""
     asked, model.config.render_normals = model.config.render_normals, False
     try:
-        outputs = render_image(model, data.input_view, time, POSTER_SIZE)
+        small = render_image(model, view, time, THUMBNAIL_SIZE)["accumulation"][..., 0]
+        share = min(1.0, MARGIN * half_extent(small > VISIBLE))
+        fovy = 2.0 * torch.rad2deg(torch.atan(share * torch.tan(torch.deg2rad(view.fovy) / 2.0)))
+        outputs = render_image(model, replace(view, fovy=fovy), time, POSTER_SIZE)
     finally:
         model.config.render_normals = asked
     return output_image(model, "rgb", outputs, (0.0, 1.0))
+
+
+def half_extent(mask: Bool[Tensor, "side side"]) -> float:
+    """Half the side of the smallest square in the middle of an image that holds a mask, as a share of the image's
+    half; 1 for an empty mask."""
+    if not mask.any():
+        return 1.0
+    middle = (len(mask) - 1) / 2.0
+    return float(((mask.nonzero() - middle).abs().max() + 0.5) / (len(mask) / 2.0))
 
 
 def _webp(image: Float[Tensor, "side side 4"], side: int | None = None) -> bytes:

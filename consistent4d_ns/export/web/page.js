@@ -3,6 +3,7 @@ const $ = (id) => document.getElementById(id);
 const setting = JSON.parse($("setting").textContent);
 const { frames, fps } = setting;
 const LEAST = 1e-3; // Of a frame: key times are stored as 32-bit floats, which may lie just behind the frame's own.
+const MARGIN = 1.04; // Of the window around the object.
 const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const pictures = setting.pictures.map((data) => Object.assign(new Image(), { src: `data:image/webp;base64,${data}` }));
 let at = 0; // Where we are in time, in frames; frame n is shown from n until n + 1.
@@ -16,6 +17,7 @@ function show(position) {
   const frame = Math.min(frames - 1, Math.floor(at + LEAST));
   const words = `frame ${frame + 1} of ${frames}`;
   $("time").value = Math.min(at, frames - 1);
+  $("time").style.setProperty("--share", frames > 1 ? $("time").value / (frames - 1) : 0);
   $("time").setAttribute("aria-valuetext", words);
   $("now").value = `${(frame / fps).toFixed(2)} / ${(frames / fps).toFixed(2)} s`;
   $("now").title = words;
@@ -74,7 +76,7 @@ async function open(file) {
   const canvas = $("view"), start = setting.camera, distance = Math.hypot(...start);
   const renderer = new three.WebGLRenderer({ canvas, alpha: true, antialias: true });
   const { scene: model, animations } = await new three.GLTFLoader().parseAsync(file, "");
-  const scene = new three.Scene(), camera = new three.PerspectiveCamera(setting.fovy, 1, distance / 100, distance * 10);
+  const scene = new three.Scene(), camera = new three.PerspectiveCamera(50, 1, distance / 100, distance * 10);
   // Lights matter to meshes that were exported to be lit.
   scene.add(model, new three.HemisphereLight(0xffffff, 0x8a8a92, 2.2), camera);
   camera.add(new three.DirectionalLight(0xffffff, 1.6));
@@ -85,6 +87,7 @@ async function open(file) {
     nodes.push(node);
     if (node.material?.map) renderer.initTexture(node.material.map); // Or playing would falter the first time.
   });
+  const tangents = tangentsOf(model, nodes, distance);
   const controls = new three.OrbitControls(camera, canvas);
   Object.assign(controls, { enablePan: false, enableDamping: true, dampingFactor: .08, autoRotateSpeed: 1.6 });
   Object.assign(controls, { minDistance: distance * .35, maxDistance: distance * 3 });
@@ -120,8 +123,8 @@ async function open(file) {
       if (!width || !height) return;
       renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
       renderer.setSize(width, height, false);
-      // What was filmed fits, whatever the shape of the window.
-      const tangent = Math.tan(setting.fovy * Math.PI / 360) * Math.max(1, height / width);
+      // The object fills the window, whatever its shape, and fits while it turns.
+      const tangent = MARGIN * Math.max(tangents.height, tangents.width * height / width);
       Object.assign(camera, { aspect: width / height, fov: Math.atan(tangent) * 360 / Math.PI });
       camera.updateProjectionMatrix();
       isStale = true;
@@ -133,6 +136,21 @@ async function open(file) {
   self.reset();
   self.resize();
   return self;
+}
+
+// Tangents of the angles at which the object is seen from a distance, at its largest while it moves and turns.
+function tangentsOf(model, nodes, distance) {
+  let [radius, height] = [0, 0];
+  model.updateWorldMatrix(false, true);
+  for (const node of nodes) {
+    if (!node.geometry) continue;
+    node.geometry.computeBoundingBox();
+    const box = node.geometry.boundingBox.clone().applyMatrix4((node.scale.x ? node : node.parent).matrixWorld);
+    radius = Math.max(radius, -box.min.x, box.max.x, -box.min.z, box.max.z);
+    height = Math.max(height, -box.min.y, box.max.y);
+  }
+  radius = Math.min(radius, distance * .9);
+  return { width: radius / Math.sqrt(distance ** 2 - radius ** 2), height: height / (distance - radius) };
 }
 
 function touched() {

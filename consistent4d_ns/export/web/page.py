@@ -55,7 +55,6 @@ def setting(content: Content) -> str:
             "frames": len(content.timeline),
             "fps": content.timeline.fps,
             "camera": position,
-            "fovy": float(content.view.fovy[0]),
             "pictures": [text_of(picture) for picture in content.pictures],
             "shown": content.shown,
         }
