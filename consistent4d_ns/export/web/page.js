@@ -73,6 +73,7 @@ async function unpacked(text) {
 }
 
 async function open(file) {
+  if (!document.createElement("canvas").getContext("webgl2")) throw new Error("This browser offers no WebGL");
   const canvas = $("view"), start = setting.camera, distance = Math.hypot(...start);
   const renderer = new three.WebGLRenderer({ canvas, alpha: true, antialias: true });
   const { scene: model, animations } = await new three.GLTFLoader().parseAsync(file, "");
@@ -214,18 +215,17 @@ async function begin() {
   show(0);
   await Promise.all(pictures.map((picture) => picture.decode()));
   drawInput();
-  const file = await unpacked($("model").textContent);
-  $("download").href = URL.createObjectURL(new Blob([file], { type: "model/gltf-binary" }));
   try {
+    const file = await unpacked($("model").textContent);
+    $("download").href = URL.createObjectURL(new Blob([file], { type: "model/gltf-binary" }));
     object = await open(file);
     object.pose(at);
     object.draw(0);
     document.body.dataset.state = "ready";
   } catch (error) {
-    console.warn(error);
     document.body.dataset.state = "picture";
     $("fault").hidden = false;
-    $("fault").textContent = "This browser offers no WebGL, so this is a picture of the object. Open the page in another browser to turn it.";
+    $("fault").textContent = `${error.message}, so this is a picture of the object. Open the page in another browser to turn it.`;
   }
   if (!isCalm) {
     play(true);
