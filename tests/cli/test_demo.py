@@ -12,7 +12,7 @@ import pytest
 
 from consistent4d_ns.cli import demo
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import MeshOptions
+from consistent4d_ns.export.options import MeshOptions, SolidOptions
 from tests.export.objects import BallField
 from tests.support.tiny import SIZE, toy_folder
 
@@ -48,6 +48,7 @@ def test_videos_contact_sheet_and_figures(trainer, monkeypatch, capsys):
     for name in ("orbit.mp4", "fixed_view.mp4", "contact_sheet.png", "losses.png"):
         assert str(folder / name) in printed
         assert (folder / name).exists()
+    monkeypatch.setattr(demo, "SolidOptions", lambda: SolidOptions(resolution=32))
     monkeypatch.setattr(demo, "PAGE_MESH", MeshOptions(faces=200, texture_size=64))
     assert demo.write_page(trainer) == f"open in a browser: {folder / 'page.html'}"
     assert "<title>toy</title>" in (folder / "page.html").read_text(encoding="utf-8")
