@@ -26,7 +26,7 @@ def web(
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),  # noqa: B008
 ) -> None:
-    """Write a page on which the object moves and can be turned, beside the input video: one file that loads nothing.
+    """Write a page on which the object moves and can be turned, next to the input video: one file that loads nothing.
 
     It opens by a double click, and offers the animated mesh as a download. It needs a browser with WebGL.
 
