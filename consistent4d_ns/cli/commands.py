@@ -14,6 +14,7 @@ from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.enhance import enhance
 from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.export_web import web
 from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
@@ -22,6 +23,8 @@ from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.view import view
 from consistent4d_ns.cli.weights import weights
 
+export.command(web)
+
 app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
 app.command(compare)
@@ -29,7 +32,7 @@ app.command(demo)
 app.command(doctor)
 app.command(enhance)
 app.command(name="eval")(evaluate)
-app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(export, name="export", help="Write a finished run as meshes or points for other programs, or as a page.")
 app.command(finetune)
 app.command(prepare)
 app.command(render)

@@ -18,6 +18,7 @@ from consistent4d_ns.files.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
     from consistent4d_ns.export.sequence import Exporter
+    from consistent4d_ns.runs import Run
 
 Flat = tyro.conf.arg(name="", prefix_name=False)
 """Annotation of a group of options whose names have no prefix."""
@@ -66,13 +67,29 @@ class Common:
         Raises:
             InputError: the run cannot be used, or the object is transparent.
         """
+        return self.exporter(self.load(config))
+
+    def load(self, config: Path) -> Run:
+        """Load a run.
+
+        Raises:
+            InputError: it cannot be used.
+        """
         config = config_file(config)
         announce(f"Loading {config}")
         # Imported only now, because it takes seconds: options and the output path have been checked.
-        from consistent4d_ns.export.sequence import exporter
         from consistent4d_ns.runs import load_run
 
-        run = load_run(config, self.run.step, self.run.data, self.run.device)
+        return load_run(config, self.run.step, self.run.data, self.run.device)
+
+    def exporter(self, run: Run) -> Exporter:
+        """Calibrate the density threshold of a run's object.
+
+        Raises:
+            InputError: the object is transparent.
+        """
+        from consistent4d_ns.export.sequence import exporter
+
         announce("Calibrating the density threshold of the object")
         source = exporter(run, self.solid, self.times)
         chosen = source.solid.threshold

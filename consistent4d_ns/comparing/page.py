@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -14,11 +13,10 @@ from consistent4d_ns import __version__
 from consistent4d_ns.comparing.curves import chart
 from consistent4d_ns.comparing.differences import differences, short_names
 from consistent4d_ns.comparing.looking import Comparison, Input, Seen
+from consistent4d_ns.media.pages import filled
 
 ROOM = files("consistent4d_ns.comparing")
 """Where the parts of the page are that do not depend on the runs."""
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-"""What is replaced in the page."""
 COLOURS = 8
 """Colours of curves; later runs have the same colours with other dashes."""
 MANY = 6
@@ -111,8 +109,7 @@ def page(comparison: Comparison, title: str, notices: Sequence[str] = (), author
         "setting": _setting(comparison),
         "video": comparison.video,
     }
-    template = (ROOM / "page.html").read_text(encoding="utf-8")
-    return PLACEHOLDER.sub(lambda match: parts[match[1]], template)
+    return filled(ROOM / "page.html", parts)
 
 
 def is_page(text: str, author: str) -> bool:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from tests.support.tiny import FRAMES, tiny_run
 pytestmark = pytest.mark.slow
 
 SMALL = ("--resolution", "32", "--faces", "400")
-FEW = dict.fromkeys(("mesh", "usd"), ("--faces", "400", "--texture-size", "64")) | {"points": ("--count", "50")}
+FEW = dict.fromkeys(("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64")) | {"points": ("--count", "50")}
 """Options that make each export quick, by command."""
 
 
@@ -247,6 +250,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--format", "ply", "--colouring", "texture"), ("PLY", "--colouring vertex")),
         ("points", ("--count", "0"), ("--count 0", "from 1")),
         ("usd", (), (".usd, .usda, .usdc, .usdz",)),
+        ("web", (), ("out is no name of a page: give one that ends in .html.",)),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
@@ -263,11 +267,31 @@ def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
         ("mesh", "object.glb", ("--format", "obj"), ("object.glb is one file", "give a folder")),
         ("points", "object.ply", (), ("ends in .ply", "give a folder")),
         ("usd", "object.glb", (), ("object.glb", ".usda")),
+        ("web", "object.glb", (), ("object.glb is no name of a page",)),
+        ("web", "page.html", ("--faces", "3"), ("--faces 3", "from 100")),
     ],
 )
 def test_names_of_other_formats(tmp_path: Path, kind: str, out: str, options, words):
     said = message(kind, tmp_path / "config.yml", tmp_path / out, *options)
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(("options", "title"), [((), "toy"), (("--title", "Our <cat>"), "Our &lt;cat&gt;")])
+def test_a_page_is_one_file(run: Path, tmp_path: Path, capsys, options, title: str):
+    out = tmp_path / "page.html"
+    export("web", run, out, *SMALL, "--texture-size", "64", "--frames", "12", *options)
+    text = out.read_text(encoding="utf-8")
+    assert f"<title>{title}</title>" in text
+    (setting,) = re.findall(r'id="setting">(.*?)</script>', text)
+    said = json.loads(setting)
+    assert (said["frames"], said["fps"]) == (12, pytest.approx(16 * 12 / FRAMES))
+    assert len(said["pictures"]) == FRAMES, "each picture of the input is there once"
+    assert (len(said["shown"]), max(said["shown"])) == (12, FRAMES - 1)
+    assert said["camera"] == pytest.approx([0.0, 0.0, 2.0], abs=1e-6)
+    (packed,) = re.findall(r'id="model">([^<]*)<', text)
+    assert len(document(gzip.decompress(base64.b64decode(packed)))["meshes"]) == 12
+    assert capsys.readouterr().out.endswith(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser.\n")
+    assert names(tmp_path) == ["page.html"]
 
 
 def test_configurations_of_others_and_lost_checkpoints(run: Path, tmp_path: Path):
@@ -302,6 +326,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
         ("points", "points", files, "ply"),
         ("usd", "object.usda", usd, "to_linear"),
         ("usd", "object.usdz", usd, "y_up"),
+        ("web", "page.html", gltf, "encoded"),
     ],
 )
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind: str, out: str, place, function: str):
@@ -323,7 +348,7 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind
     assert names(tmp_path) == []
 
 
-PLACES = [("mesh", "a.glb"), ("mesh", "meshes"), ("points", "meshes"), ("usd", "a.usdz")]
+PLACES = [("mesh", "a.glb"), ("mesh", "meshes"), ("points", "meshes"), ("usd", "a.usdz"), ("web", "a.html")]
 """Commands and names of what they write."""
 
 
@@ -357,7 +382,7 @@ def test_times_in_the_index_are_short_decimals(run: Path, tmp_path: Path):
 def test_an_existing_output_is_refused_before_anything_is_loaded(tmp_path: Path, kind: str, out: str):
     """There is no run here at all."""
     (tmp_path / "meshes").mkdir()
-    for name in ("a.glb", "a.usdz", "meshes/theirs"):
+    for name in ("a.glb", "a.usdz", "a.html", "meshes/theirs"):
         (tmp_path / name).write_text("theirs")
     assert "or --overwrite to replace" in message(kind, tmp_path / "nowhere", tmp_path / out)
 
