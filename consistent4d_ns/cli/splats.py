@@ -27,14 +27,14 @@ def splats(
 ) -> None:
     """Write 3D Gaussians of every frame: a folder of numbered files for viewers of Gaussian splatting.
 
-    World units; y points down, x to the right and z forward, as the input camera sees the object: the axes that
-    viewers expect of Gaussian splatting.
+    World units. Seen from the input camera's side, x points to the right; in PLY y points down and z forward, as in
+    Gaussian splatting's own scenes, in SPZ y points up and z backward, as that format demands.
 
     Args:
         config: The run's config.yml, or its folder.
         out: The folder to write; its name begins those of the files, as in toy/toy0001.ply.
-        format: The original's PLY, or a file compressed about ten times (spz) or four times (compressed.ply), which
-            needs the extra `splats`.
+        format: The PLY of the original implementation, or a compressed file, about a twelfth (spz) or a quarter
+            (compressed.ply) as large, which needs the extra `splats`.
         options: How the Gaussians are made.
         run: The run to export.
         times: The times to export.

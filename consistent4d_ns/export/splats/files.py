@@ -1,7 +1,8 @@
 """Files of Gaussians: the PLY of 3D Gaussian splatting, and compressed ones by GaussForge.
 
-The files have the axes of Gaussian splatting's own scenes, which are those of COLMAP's cameras: x right, y down, z
-forward, as the input camera's side (azimuth 0) sees the object. The world is z up with that camera on the side of +x.
+Seen from the input camera's side (azimuth 0), which is +x of the world, files have x to the right. In PLY, y points
+down and z forward, as in Gaussian splatting's own scenes, whose axes are those of COLMAP's cameras. In SPZ, y points up
+and z backward, as the format demands.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from consistent4d_ns.export.files import write_index
 from consistent4d_ns.export.options import Timeline
-from consistent4d_ns.export.splats.gaussians import Gaussians
+from consistent4d_ns.export.splats.gaussians import Gaussians, rotation_matrices
 from consistent4d_ns.export.splats.options import SplatFormat
 
 PROPERTIES = (
@@ -27,39 +28,41 @@ PROPERTIES = (
 """Properties of each Gaussian, in the order of the original: all float32; normals are 0, as nobody reads them."""
 SH_0 = 0.28209479177387814
 """The spherical harmonic of degree 0: colour = 0.5 + SH_0 f_dc."""
-WORLD_TURN = (0.5, 0.5, 0.5, -0.5)
-"""Quaternion w, x, y, z that turns vectors of the world to a file's axes: (x, y, z) becomes (y, -z, -x)."""
+Y_DOWN, Y_UP = (0.5, 0.5, 0.5, -0.5), (0.5, -0.5, -0.5, -0.5)
+"""Quaternions w, x, y, z that turn the world to a file's axes: (x, y, z) becomes (y, -z, -x), or (y, z, x)."""
 
 
 def write_splats(folder: Path, frames: Iterable[Gaussians], format: SplatFormat, timeline: Timeline, name: str) -> None:
     """Write a numbered file of each frame: NAME0001.ply and so on."""
     for number, gaussians in enumerate(frames, start=1):
         (folder / f"{name}{number:04d}.{format}").write_bytes(encode(gaussians, format))
-    write_index(folder, timeline, "-y")
+    write_index(folder, timeline, "y" if format == "spz" else "-y")
 
 
 def encode(gaussians: Gaussians, format: SplatFormat) -> bytes:
     """The contents of a file."""
-    data = ply(gaussians)
     if format == "ply":
-        return data
+        return ply(gaussians, Y_DOWN)
     from gaussforge import GaussForge
 
+    # It changes no axes.
+    data = ply(gaussians, Y_UP if format == "spz" else Y_DOWN)
     converted = GaussForge().convert(data, "ply", format)
     if "error" in converted:
         raise RuntimeError(f"GaussForge cannot write {format}: {converted['error']}")
     return converted["data"]
 
 
-def ply(gaussians: Gaussians) -> bytes:
+def ply(gaussians: Gaussians, axes: tuple[float, float, float, float] = Y_DOWN) -> bytes:
     """The binary PLY that the original implementation of Gaussian splatting writes, with colours of degree 0."""
+    turn = torch.tensor(axes, device=gaussians.means.device)
     columns = (
-        in_file_axes(gaussians.means),
+        gaussians.means @ rotation_matrices(turn[None])[0].T,
         torch.zeros_like(gaussians.means),
         (gaussians.colours - 0.5) / SH_0,
         gaussians.opacity_logits[:, None],
         gaussians.log_scales,
-        turned(gaussians.quaternions),
+        turned(gaussians.quaternions, turn),
     )
     values = torch.cat(columns, dim=1).detach().cpu().numpy().astype("<f4")
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(values)}"]
@@ -67,15 +70,10 @@ def ply(gaussians: Gaussians) -> bytes:
     return "\n".join([*lines, "end_header", ""]).encode() + np.ascontiguousarray(values).tobytes()
 
 
-def in_file_axes(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """World vectors in a file's axes."""
-    return torch.stack((vectors[:, 1], -vectors[:, 2], -vectors[:, 0]), dim=-1)
-
-
-def turned(quaternions: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """Unit quaternions of rotations to a file's axes, from those to the world's; w is not negative."""
+def turned(quaternions: Float[Tensor, "n 4"], turn: Float[Tensor, "4"]) -> Float[Tensor, "n 4"]:
+    """Unit quaternions of rotations that `turn`, a unit quaternion too, follows; w is not negative."""
     w, x, y, z = F.normalize(quaternions, dim=-1).unbind(dim=-1)
-    a, b, c, d = WORLD_TURN
+    a, b, c, d = turn
     product = (
         a * w - b * x - c * y - d * z,
         a * x + b * w + c * z - d * y,

@@ -26,8 +26,8 @@ class SplatOptions:
     """Steps in which each frame's Gaussians are fitted to renders of the field; 0 only converts the field; at most
     100 000; default: 300 on a CUDA device, 0 on a CPU."""
     rasteriser: Rasteriser | None = None
-    """What draws the Gaussians while they are fitted: `gsplat`, which needs its CUDA kernels, or `torch`, which works on
-    every device; default: gsplat where its kernels are, else torch."""
+    """What draws the Gaussians while they are fitted: `gsplat`, which needs its CUDA kernels, or `torch`, which works
+    everywhere; default: gsplat where its kernels are, else torch."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""
