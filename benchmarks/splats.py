@@ -11,6 +11,7 @@ where its CUDA kernels are, else gsplat's projection in PyTorch with a plain loo
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import tempfile
@@ -49,7 +50,16 @@ TILTS = (0.0, 20.0, -20.0, 10.0)
 AXES = {"ply": ((0, 1, 0), (0, 0, -1), (-1, 0, 0)), "spz": ((0, 1, 0), (0, 0, 1), (1, 0, 0))}
 AXES["compressed.ply"] = AXES["ply"]
 """World axes of each axis of a file, by format: what `docs/export.md` says, independent of the code that writes."""
-COLUMNS = ("gaussians", "mean_psnr", "least_psnr", "seconds_a_frame", "kb_a_frame", "memory_mib")
+COLUMNS = (
+    "gaussians",
+    "sets",
+    "mean_psnr",
+    "least_psnr",
+    "between_psnr",
+    "seconds_a_frame",
+    "kb_a_frame",
+    "memory_mib",
+)
 
 
 Draw = Callable[["Splats", OrbitViews, int], Float[Tensor, "size size 3"]]
@@ -66,8 +76,10 @@ class Options:
     """Where to compute; default: CUDA if available."""
     fit_steps: tuple[int, ...] = (0, 300)
     """Steps of fitting, one after the other."""
-    frames: int = 3
-    """Frames that are measured, evenly spaced from the first to the last."""
+    frames: int | None = None
+    """Frames that are made, evenly spaced; default: as many as the input has."""
+    every: int = 8
+    """Every so manieth of them is measured, from the first on, and half-way to the next where that has the same set."""
     views: int = 8
     """Views around the object."""
     size: int = 256
@@ -75,6 +87,8 @@ class Options:
     format: SplatFormat = "ply"
     """Format that is written and read back, so that its losses count."""
     cells: int | None = None
+    """As for `consistent4d export splats`."""
+    shared: bool = True
     """As for `consistent4d export splats`."""
     rasteriser: Rasteriser | None = None
     """As for `consistent4d export splats`: what draws Gaussians while they are fitted."""
@@ -193,17 +207,44 @@ def measure(run: Run, source: Splatter, options: Options) -> list[float]:
     views = orbit(run.pipeline.datamanager.input_view.to("cpu"), options.views)
     has_kernels = source.model.device.type == "cuda" and gsplat_fault() is None
     draw = drawn_by_gsplat if has_kernels else drawn_by_tiles
-    rows, ratios = [], []
-    for frame in source.timeline:
-        begin = time.perf_counter()
-        gaussians = source.at(frame)
-        data = encode(gaussians, options.format)
-        rows.append((len(gaussians), time.perf_counter() - begin, len(data) / 1e3))
+    begins, rows, at, between, before = [], [], [], [], None
+    frames, begin = source.frames(), time.perf_counter()
+    for timed in source.timeline:
+        frame = next(frames)
+        data = encode(frame.gaussians, options.format)
+        rows.append((len(frame.gaussians), time.perf_counter() - begin, len(data) / 1e3))
         splats = read_back(data, options.format, source.model.device)
-        seen = (views[i : i + 1] for i in range(len(views)))
-        ratios += [psnr(source.model, splats, view, frame.time, options.size, draw) for view in seen]
-    sums = [mean(column) for column in zip(*rows, strict=True)]
-    return [sums[0], mean(ratios), min(ratios), *sums[1:], peak_memory(source.model)]
+        if timed.index % options.every == 0:
+            at += psnrs(source.model, splats, views, timed.time, options.size, draw)
+        if timed.index % options.every == 1 and before is not None and begins[-1] == frame.begin:
+            moment = 0.5 * (source.timeline.times[timed.index - 1] + timed.time)
+            between += psnrs(source.model, half_way(before, splats), views, moment, options.size, draw)
+        begins.append(frame.begin)
+        before, begin = splats, time.perf_counter()
+    size, seconds, kilobytes = (mean(column) for column in zip(*rows, strict=True))
+    quality = (mean(at), min(at), mean(between) if between else math.nan)
+    return [size, len(set(begins)), *quality, seconds, kilobytes, peak_memory(source.model)]
+
+
+def half_way(before: Splats, after: Splats) -> Splats:
+    """What is linearly between two moments of the same Gaussians."""
+    same_side = (before.quaternions * after.quaternions).sum(dim=1, keepdim=True) >= 0
+    quaternions = torch.where(same_side, after.quaternions, -after.quaternions)
+    return Splats(
+        axes=before.axes,
+        means=torch.lerp(before.means, after.means, 0.5),
+        quaternions=F.normalize(before.quaternions + quaternions, dim=1),
+        scales=(before.scales * after.scales).sqrt(),
+        opacities=torch.lerp(before.opacities, after.opacities, 0.5),
+        colours=torch.lerp(before.colours, after.colours, 0.5),
+    )
+
+
+def psnrs(
+    model: Consistent4DModel, splats: Splats, views: OrbitViews, time: float, size: int, draw: Draw
+) -> list[float]:
+    """PSNR of Gaussians against the volume render in each view."""
+    return [psnr(model, splats, views[i : i + 1], time, size, draw) for i in range(len(views))]
 
 
 def psnr(model: Consistent4DModel, splats: Splats, view: OrbitViews, time: float, size: int, draw: Draw) -> float:
@@ -230,7 +271,9 @@ def main(options: Options) -> None:
         run = load_run(config, device=options.device)
         for steps in options.fit_steps:
             source = splatter(
-                run, SplatOptions(options.cells, steps, options.rasteriser), TimeOptions(frames=options.frames)
+                run,
+                SplatOptions(options.cells, steps, options.shared, options.rasteriser),
+                TimeOptions(frames=options.frames),
             )
             print(f"{config}: Gaussians {source.way}", flush=True)
             figures = measure(run, source, options)

@@ -54,7 +54,9 @@ def splats(
         source = splatter(load_run(config, run.step, run.data, run.device), options, times)
         print(f"Gaussians: {source.way}.")
         frames = progress(source.frames(), "Exporting", len(source.timeline))
-        write_splats(folder, frames, format, source.timeline, stem(out))
+        begins = write_splats(folder, frames, format, source.timeline, stem(out))
+    if source.steps and source.shared:
+        print(sets_line(begins))
     print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")
 
 
@@ -77,3 +79,13 @@ def stem(out: Path) -> str:
     """What the names of numbered files begin with: the folder's name, parted from their numbers."""
     name = out.resolve().name
     return f"{name}_" if name[-1:].isdigit() else name
+
+
+def sets_line(begins: list[int]) -> str:
+    """What is said about the sets of Gaussians that begin with these frames."""
+    if len(begins) == 1:
+        return "The same Gaussians in all frames."
+    named = ", ".join(str(begin + 1) for begin in begins)
+    return (
+        f"{len(begins)} sets of Gaussians, which begin with the files {named}: between them motion is not continuous."
+    )

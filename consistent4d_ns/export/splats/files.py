@@ -20,6 +20,7 @@ from consistent4d_ns.export.files import write_index
 from consistent4d_ns.export.options import Timeline
 from consistent4d_ns.export.splats.gaussians import Gaussians, rotation_matrices
 from consistent4d_ns.export.splats.options import SplatFormat
+from consistent4d_ns.export.splats.sequence import SplatFrame
 
 PROPERTIES = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -32,11 +33,20 @@ Y_DOWN, Y_UP = (0.5, 0.5, 0.5, -0.5), (0.5, -0.5, -0.5, -0.5)
 """Quaternions w, x, y, z that turn the world to a file's axes: (x, y, z) becomes (y, -z, -x), or (y, z, x)."""
 
 
-def write_splats(folder: Path, frames: Iterable[Gaussians], format: SplatFormat, timeline: Timeline, name: str) -> None:
-    """Write a numbered file of each frame: NAME0001.ply and so on."""
-    for number, gaussians in enumerate(frames, start=1):
-        (folder / f"{name}{number:04d}.{format}").write_bytes(encode(gaussians, format))
-    write_index(folder, timeline, "y" if format == "spz" else "-y")
+def write_splats(
+    folder: Path, frames: Iterable[SplatFrame], format: SplatFormat, timeline: Timeline, name: str
+) -> list[int]:
+    """Write a numbered file of each frame: NAME0001.ply and so on.
+
+    Returns:
+        Indices of the frames with which a set of Gaussians begins.
+    """
+    begins: list[int] = []
+    for frame in frames:
+        (folder / f"{name}{len(begins) + 1:04d}.{format}").write_bytes(encode(frame.gaussians, format))
+        begins.append(frame.begin)
+    write_index(folder, timeline, "y" if format == "spz" else "-y", sets=begins)
+    return sorted(set(begins))
 
 
 def encode(gaussians: Gaussians, format: SplatFormat) -> bytes:
@@ -71,7 +81,7 @@ def ply(gaussians: Gaussians, axes: tuple[float, float, float, float] = Y_DOWN) 
 
 
 def turned(quaternions: Float[Tensor, "n 4"], turn: Float[Tensor, "4"]) -> Float[Tensor, "n 4"]:
-    """Unit quaternions of rotations that `turn`, a unit quaternion too, follows; w is not negative."""
+    """Unit quaternions of rotations that `turn`, a unit quaternion too, follows."""
     w, x, y, z = F.normalize(quaternions, dim=-1).unbind(dim=-1)
     a, b, c, d = turn
     product = (
@@ -80,5 +90,4 @@ def turned(quaternions: Float[Tensor, "n 4"], turn: Float[Tensor, "4"]) -> Float
         a * y - b * z + c * w + d * x,
         a * z + b * y - c * x + d * w,
     )
-    result = torch.stack(product, dim=-1)
-    return torch.where(result[:, :1] < 0, -result, result)
+    return torch.stack(product, dim=-1)

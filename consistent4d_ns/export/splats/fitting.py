@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -68,3 +69,10 @@ def loss(gaussians: Gaussians, target: Target, draw: Draw) -> Float[Tensor, ""]:
     """Mean squared error of the colour on white, and of the opacity."""
     rgb, opacity = draw(gaussians, target.view, len(target.rgb))
     return (rgb - target.rgb).square().mean() + OPACITY_WEIGHT * (opacity - target.opacity).square().mean()
+
+
+@torch.no_grad()
+def quality(gaussians: Gaussians, targets: list[Target], draw: Draw) -> float:
+    """PSNR in dB of Gaussians, of the mean squared error of all targets."""
+    errors = [(draw(gaussians, t.view, len(t.rgb))[0].clamp(0.0, 1.0) - t.rgb).square().mean() for t in targets]
+    return -10.0 * math.log10(max(float(torch.stack(errors).mean()), 1e-12))

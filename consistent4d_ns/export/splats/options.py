@@ -25,6 +25,9 @@ class SplatOptions:
     fit_steps: int | None = None
     """Steps in which each frame's Gaussians are fitted to renders of the field; 0 only converts the field; at most
     100 000; default: 300 on a CUDA device, 0 on a CPU."""
+    shared: bool = True
+    """Fit each frame's Gaussians from those of the frame before, so that the same ones move on; a new set begins only
+    where they no longer fit. --no-shared fits every frame's anew. Gaussians that are not fitted are always new ones."""
     rasteriser: Rasteriser | None = None
     """What draws the Gaussians while they are fitted: `gsplat`, which needs its CUDA kernels, or `torch`, which works
     everywhere; default: gsplat where its kernels are, else torch."""
