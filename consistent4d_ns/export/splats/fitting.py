@@ -15,8 +15,6 @@ from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.export.splats.gaussians import Gaussians
 from consistent4d_ns.model import Consistent4DModel
 
-SIZE = 256
-"""Side in pixels of the images that are compared."""
 LEAP = 7
 """Views from one step to the next; has no divisor in common with their number, so that all get their turn."""
 OPACITY_WEIGHT = 0.5
@@ -41,8 +39,8 @@ class Target:
 
 
 @torch.no_grad()
-def target(model: Consistent4DModel, view: OrbitViews, time: float, size: int = SIZE) -> Target:
-    """The volume render of one view at a time in [0, 1]."""
+def target(model: Consistent4DModel, view: OrbitViews, time: float, size: int) -> Target:
+    """The volume render of one view at a time in [0, 1], at `size` x `size` pixels."""
     view = view.to(model.device)
     rays = view_rays(view, torch.tensor([time], device=model.device), size)
     chunk = model.rays_at_once

@@ -27,13 +27,12 @@ FAINTEST = 0.01
 """Opacity at the centre below which a Gaussian is left out."""
 UNSEEN = 0.01
 """A Gaussian that contributes less than this to every pixel is left out."""
-LOOKING_SIZE = 128
-"""Side in pixels of the images in which that is measured."""
 
 
 def seed(model: Consistent4DModel, cells: int, views: OrbitViews, time: float) -> Gaussians:
     """Gaussians of the finest level at a time in [0, 1], as many as are seen from `views`; there may be none."""
-    return seen_from(converted(model, cells, time), views)
+    # In images with as many pixels a side as there are cells, a Gaussian covers a few of them.
+    return seen_from(converted(model, cells, time), views, size=cells)
 
 
 @torch.no_grad()
@@ -60,11 +59,11 @@ def converted(model: Consistent4DModel, cells: int, time: float) -> Gaussians:
 
 
 @torch.no_grad()
-def seen_from(gaussians: Gaussians, views: OrbitViews) -> Gaussians:
-    """The Gaussians that contribute to an image of any of the views."""
+def seen_from(gaussians: Gaussians, views: OrbitViews, size: int) -> Gaussians:
+    """The Gaussians that contribute to an image of any of the views at `size` x `size` pixels."""
     most = torch.zeros_like(gaussians.opacity_logits)
     for view in each(views):
-        most = torch.maximum(most, greatest_weights(gaussians, view, LOOKING_SIZE))
+        most = torch.maximum(most, greatest_weights(gaussians, view, size))
     return gaussians[most > UNSEEN]
 
 

@@ -21,6 +21,8 @@ FOLLOWING = 0.5
 """Steps of fitting of a frame that continues from the one before, as a share of those of a new set."""
 ALLOWED_LOSS = 5.0
 """PSNR in dB that a frame may lose against the first one of its set; where it would lose more, a new set begins."""
+SIZE = 256
+"""Side in pixels of the images to which Gaussians are fitted."""
 LOOKING_VIEWS = 32
 """Views around the object; what none of them sees gets no Gaussian, and they are what Gaussians are fitted to."""
 
@@ -77,7 +79,7 @@ class Splatter:
         """
         if not self.steps:
             return SplatFrame(self.seeded(frame), frame.index, math.nan)
-        targets = [target(self.model, view, frame.time) for view in each(self.views)]
+        targets = [target(self.model, view, frame.time, SIZE) for view in each(self.views)]
         if self.shared and before is not None:
             steps = max(1, round(FOLLOWING * self.steps))
             followed = fitted(before.gaussians, targets, steps, self.draw)
@@ -102,10 +104,12 @@ def splatter(run: Run, options: SplatOptions, times: TimeOptions) -> Splatter:
     """Prepare the export of a run.
 
     Raises:
-        InputError: gsplat is asked for and cannot be used.
+        InputError: a rasteriser is asked for that cannot be used, or that nothing is fitted with.
     """
     model, data = run.pipeline.model, run.pipeline.datamanager
     steps = options.steps_on(model.device.type)
+    if options.rasteriser and not steps:
+        raise InputError(f"--rasteriser {options.rasteriser} is for fitting: give --fit-steps above 0 too.")
     draws, way = drawing(options.rasteriser, model.device.type) if steps else (draw, "")
     views = views_around(data.input_view, LOOKING_VIEWS).to(model.device)
     return Splatter(
