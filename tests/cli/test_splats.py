@@ -45,7 +45,8 @@ def vertices(path: Path) -> np.ndarray:
 
 
 def test_every_frame_is_a_numbered_ply(run: Path, tmp_path: Path):
-    done = run_command("consistent4d", "export", "splats", str(run), "toy", "--cells", "16", "--times", "0", "0.5", cwd=tmp_path)
+    options = ("--cells", "16", "--times", "0", "0.5")
+    done = run_command("consistent4d", "export", "splats", str(run), "toy", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Gaussians: converted from the field, not fitted (--fit-steps 0)." in done.stdout
     assert "toy: 2 frames, 16 per second." in done.stdout
