@@ -48,9 +48,10 @@ def write_points(folder: Path, clouds: Iterable[Points], timeline: Timeline) -> 
     write_index(folder, timeline, "z")
 
 
-def write_index(folder: Path, timeline: Timeline, up: str) -> None:
-    """Write the time of each frame, the frame rate, the up axis and the unit of length."""
+def write_index(folder: Path, timeline: Timeline, up: str, **more: list[int]) -> None:
+    """Write the time of each frame, the frame rate, the up axis and the unit of length, and `more` about the frames."""
     index = {"fps": timeline.fps, "times": list(timeline.times), "up": up, "unit": "half the side of the object's box"}
+    index |= more
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 

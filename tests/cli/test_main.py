@@ -19,7 +19,7 @@ COMMANDS = (
     *("camera-path", "compare", "demo", "doctor", "enhance", "eval", "finetune", "render", "sweep", "toy", "view"),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
     *("weights metrics", "weights convert"),
-    *("export", "export mesh", "export points", "export usd", "export web"),
+    *("export", "export mesh", "export points", "export splats", "export usd", "export web"),
 )
 SLOW = (
     *("torch", "torchvision", "nerfstudio", "diffusers", "transformers", "viser"),
