@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32
 
 from consistent4d_ns.export.deforming.fitting import Body, Placement, body_of, fit, vertices_of
-from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried
+from consistent4d_ns.export.deforming.graph import Pose, at_rest
 from consistent4d_ns.export.deforming.matching import Goal
 from consistent4d_ns.export.deforming.moments import Moment
 from consistent4d_ns.export.deforming.quality import repaired
@@ -59,8 +59,7 @@ def expected(before: Placement, last: Placement) -> Placement:
 
 def _checked(body: Body, placement: Placement, template: Surface) -> Float32[np.ndarray, "vertices 3"]:
     """Positions without bad triangles."""
-    smooth = carried(body.graph, placement.pose).cpu().numpy()
-    return repaired(vertices_of(body, placement).cpu().numpy(), template.vertices, smooth, template.faces)
+    return repaired(vertices_of(body, placement).cpu().numpy(), template.vertices, template.faces)
 
 
 def smooth_in_time(
