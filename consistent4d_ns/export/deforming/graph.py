@@ -78,7 +78,7 @@ def carried(graph: Graph, pose: Pose) -> Float[Tensor, "vertices 3"]:
 
 
 def strain(graph: Graph, pose: Pose) -> Float[Tensor, ""]:
-    """Mean square of how far linked nodes are from where their partners would carry them, relative to their distance."""
+    """How far linked nodes are from where their partners carry them: the mean square, relative to their distance."""
     start, end = graph.links.unbind(dim=-1)
     apart = graph.nodes[end] - graph.nodes[start]
     carried_to = (rotations(pose.turns)[start] @ apart[..., None])[..., 0]

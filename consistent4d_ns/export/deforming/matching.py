@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from consistent4d_ns.export.deforming.moments import Moment
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree
 
 NORMAL_WEIGHT = 0.06
 """World units that a difference of 1 between unit normals counts as: opposite sides of a thin limb are kept apart."""
@@ -46,17 +50,15 @@ class Goal:
 
     moment: Moment
     """Its points."""
-    tree: object = field(init=False, repr=False)
+    tree: KDTree = field(init=False, repr=False)
     """Search tree of points and normals."""
 
     def __post_init__(self) -> None:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        object.__setattr__(self, "tree", cKDTree(_features(self.moment.points, self.moment.normals)))
+        object.__setattr__(self, "tree", KDTree(_features(self.moment.points, self.moment.normals)))
 
-    def match(
-        self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"], width: float
-    ) -> Matches:
+    def match(self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"], width: float) -> Matches:
         """Nearest points in both directions.
 
         Args:
@@ -64,13 +66,13 @@ class Goal:
             normals: Unit vectors there.
             width: Distance in world units at which a pair counts a quarter.
         """
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         mesh = _features(points.detach().cpu().numpy(), normals.detach().cpu().numpy())
         some = slice(0, BACKWARDS)
         back_goal = _features(self.moment.points[some], self.moment.normals[some])
-        ahead = self.tree.query(mesh)[1]  # pyright: ignore[reportAttributeAccessIssue]
-        back = cKDTree(mesh).query(back_goal)[1]
+        ahead = self.tree.query(mesh)[1]
+        back = KDTree(mesh).query(back_goal)[1]
         source = torch.from_numpy(np.concatenate((np.arange(len(mesh)), back))).to(points.device)
         found = np.concatenate((ahead, np.arange(len(back))))
         goal, normal = (
@@ -87,9 +89,7 @@ def _features(
     return np.concatenate((points, NORMAL_WEIGHT * normals), axis=1)
 
 
-def points_of(
-    vertices: Float[Tensor, "vertices 3"], faces: Int64[Tensor, "faces 3"]
-) -> Float[Tensor, "points 3"]:
+def points_of(vertices: Float[Tensor, "vertices 3"], faces: Int64[Tensor, "faces 3"]) -> Float[Tensor, "points 3"]:
     """Points of a mesh that are fitted: its vertices and the centres of its triangles."""
     return torch.cat((vertices, vertices[faces].mean(dim=1)))
 

@@ -39,12 +39,12 @@ def residual(
 ) -> Residual:
     """Compare a mesh with a moment; deterministic."""
     import trimesh
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     points = np.asarray(trimesh.sample.sample_surface(mesh, ON_MESH, seed=0)[0], np.float32)
-    missing = cKDTree(points).query(moment.points)[0]
-    excess, nearest = cKDTree(moment.points).query(points)
+    missing = KDTree(points).query(moment.points)[0]
+    excess, nearest = KDTree(moment.points).query(points)
     outside = ((points - moment.points[nearest]) * moment.normals[nearest]).sum(axis=1) > 0
     return Residual(
         float((missing > FAR).mean()),

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from consistent4d_ns.export.deforming.fitting import Body, Placement, body_of, fit, vertices_of
-from consistent4d_ns.export.deforming.graph import Pose, at_rest
+from consistent4d_ns.export.deforming.fitting import Placement, body_of, fit, vertices_of
+from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried
 from consistent4d_ns.export.deforming.matching import Goal
 from consistent4d_ns.export.deforming.moments import Moment
 from consistent4d_ns.export.deforming.quality import repaired
@@ -22,7 +22,7 @@ SMOOTHING = 3
 
 
 def outward(count: int, start: int) -> Iterator[tuple[int, int]]:
-    """Pairs of a moment and the neighbour from which it is reached: first onwards to the last, then back to the first."""
+    """Pairs of a moment and the neighbour from which it is reached: first on to the last, then back to the first."""
     yield from ((index, index - 1) for index in range(start + 1, count))
     yield from ((index, index + 1) for index in range(start - 1, -1, -1))
 
@@ -39,15 +39,22 @@ def track(
         device: Where to compute.
     """
     body = body_of(template, device)
+
+    def fitted(index: int, start: Placement) -> tuple[Placement, Float32[np.ndarray, "vertices 3"]]:
+        found = fit(body, Goal(moments[index]), start)
+        vertices = repaired(vertices_of(body, found).cpu().numpy(), template.vertices, template.faces)
+        offsets = torch.from_numpy(vertices).to(device) - carried(body.graph, found.pose)
+        return Placement(found.pose, offsets), vertices
+
     rest = Placement(at_rest(body.graph), torch.zeros_like(body.graph.rest))
-    own = fit(body, Goal(moments[start]), rest)
-    yield start, _checked(body, own, template)
+    own, vertices = fitted(start, rest)
+    yield start, vertices
     before, last = own, own
     for index, source in outward(len(moments), start):
         if source == start:
             before = last = own
-        before, last = last, fit(body, Goal(moments[index]), expected(before, last))
-        yield index, _checked(body, last, template)
+        before, (last, vertices) = last, fitted(index, expected(before, last))
+        yield index, vertices
 
 
 def expected(before: Placement, last: Placement) -> Placement:
@@ -55,11 +62,6 @@ def expected(before: Placement, last: Placement) -> Placement:
     turns = torch.nn.functional.normalize(last.pose.turns, dim=-1)
     pose = Pose(turns, last.pose.shifts + MOMENTUM * (last.pose.shifts - before.pose.shifts))
     return Placement(pose, last.offsets)
-
-
-def _checked(body: Body, placement: Placement, template: Surface) -> Float32[np.ndarray, "vertices 3"]:
-    """Positions without bad triangles."""
-    return repaired(vertices_of(body, placement).cpu().numpy(), template.vertices, template.faces)
 
 
 def smooth_in_time(
