@@ -1,8 +1,9 @@
 """USD: one mesh that changes over time (.usd, .usda, .usdc), or a mesh per frame in a package for phones (.usdz).
 
 The first is what Houdini, Omniverse, Blender and usdview read: points and normals are time samples, and where the
-topology changes, faces and vertex colours too; else a texture lies beside the file. Viewers on phones play neither changing topology nor vertex colours, but they do play transforms: there every
-frame is a textured mesh of its own, scaled to zero while it is not shown, as in GLB files.
+topology changes, faces and vertex colours too; else a texture lies beside the file. Viewers on phones play neither
+changing topology nor vertex colours, but they do play transforms: there every frame is a textured mesh of its own,
+scaled to zero while it is not shown.
 """
 
 # pyright: reportAttributeAccessIssue=false

@@ -71,8 +71,7 @@ class Goal:
         mesh = _features(points.detach().cpu().numpy(), normals.detach().cpu().numpy())
         some = slice(0, BACKWARDS)
         back_goal = _features(self.moment.points[some], self.moment.normals[some])
-        ahead = self.tree.query(mesh)[1]
-        back = KDTree(mesh).query(back_goal)[1]
+        ahead, back = np.asarray(self.tree.query(mesh)[1]), np.asarray(KDTree(mesh).query(back_goal)[1])
         source = torch.from_numpy(np.concatenate((np.arange(len(mesh)), back))).to(points.device)
         found = np.concatenate((ahead, np.arange(len(back))))
         goal, normal = (
