@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from consistent4d_ns.export.surface import Surface, decimate, with_normals
 
 SMOOTHING = 6
 """Rounds of smoothing before decimation, which take away the steps of marching cubes but keep the volume."""
-RELAXING = 10
-"""Rounds in which vertices slide towards the middle of their neighbours, so that no triangle stays thin."""
+CLEANING = 3
+"""Rounds in which short edges are collapsed."""
+RELAXING = 4
+"""Rounds after each in which vertices slide towards the middle of their neighbours, so that no triangle stays thin."""
 SLIDE = 0.5
 """Part of the way that they slide in a round."""
 SHORTEST = 0.2
@@ -24,9 +26,10 @@ def template_of(surface: Surface, faces: int) -> Surface:
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
     trimesh.smoothing.filter_taubin(mesh, iterations=SMOOTHING)
     coarse = decimate(np.asarray(mesh.vertices, np.float32), surface.faces, faces)
-    coarse = cleaned(coarse.vertices, coarse.faces)
-    for _ in range(RELAXING):
-        coarse = with_normals(relaxed(coarse), coarse.faces)
+    for _ in range(CLEANING):
+        coarse = cleaned(coarse.vertices, coarse.faces)
+        for _ in range(RELAXING):
+            coarse = with_normals(relaxed(coarse), coarse.faces)
     return coarse
 
 
@@ -36,7 +39,7 @@ def cleaned(vertices: Float32[np.ndarray, "vertices 3"], faces: Int32[np.ndarray
 
     edges = edges_of(faces)
     lengths = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
-    short = edges[lengths < SHORTEST * np.median(lengths)]
+    short = edges[(lengths < SHORTEST * np.median(lengths)) & _collapsible(edges, len(vertices))]
     # Each vertex takes part in one collapse at most, so that no chain of them takes a large step.
     _, first = np.unique(short[:, 0], return_index=True)
     short = short[first]
@@ -47,6 +50,15 @@ def cleaned(vertices: Float32[np.ndarray, "vertices 3"], faces: Int32[np.ndarray
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
     return with_normals(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32))
+
+
+def _collapsible(edges: Int64[np.ndarray, "edges 2"], count: int) -> Bool[np.ndarray, " edges"]:
+    """Whether a collapse leaves the surface a surface: the ends of an edge have exactly two neighbours in common."""
+    from scipy.sparse import coo_matrix
+
+    both = np.concatenate((edges, edges[:, ::-1])).T
+    near = coo_matrix((np.ones(both.shape[1], np.int32), tuple(both)), shape=(count, count)).tocsr()
+    return np.asarray(near[edges[:, 0]].multiply(near[edges[:, 1]]).sum(axis=1)).ravel() == 2
 
 
 def relaxed(surface: Surface) -> Float32[np.ndarray, "vertices 3"]:
