@@ -15,8 +15,9 @@ from consistent4d_ns.export.deforming.moments import Moment
 
 FAR = 0.03
 """Distance in world units from which on a point counts as missed: three cells of the default lattice."""
-MOST_MISSED = 0.03
-"""Largest share of the surface that a shared mesh may miss at a moment."""
+MOST_MISSED = 0.08
+"""Largest share of the surface that a shared mesh may miss at a moment; with 0.065, silhouettes still overlap by 0.96
+(docs/performance.md, Meshes)."""
 ON_MESH = 20_000
 """Points of the mesh that are compared."""
 
