@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_limbs_that_are_close_are_carried_by_nodes_of_their_own():
     """Two bars a hundredth apart."""
     bar = trimesh.creation.box((0.1, 1.0, 0.1))
     parts = [bar.copy().apply_translation((x, 0, 0)) for x in (-0.055, 0.055)]
-    joined = trimesh.util.concatenate(parts).subdivide_to_size(0.05)
+    joined: Any = trimesh.util.concatenate(parts).subdivide_to_size(0.05)
     template = with_normals(np.asarray(joined.vertices, np.float32), np.asarray(joined.faces, np.int32))
     graph = graph_of(template, "cpu")
     side = torch.sign(graph.nodes[graph.carriers][..., 0])
@@ -56,7 +58,7 @@ def test_limbs_that_are_close_are_carried_by_nodes_of_their_own():
 def test_turned_over_and_stretched_triangles_are_found_and_repaired():
     rest = ball()
     assert not flipped(rest.vertices, rest.vertices, rest.faces).any()
-    turn = trimesh.transformations.rotation_matrix(2.0, (1, 2, 3))[:3, :3].astype(np.float32)
+    turn = np.asarray(trimesh.transformations.rotation_matrix(2.0, (1, 2, 3)), np.float32)[:3, :3]
     good = rest.vertices @ turn.T
     assert not flipped(good, rest.vertices, rest.faces).any()
     bad = good.copy()
@@ -78,7 +80,7 @@ def test_contacts_are_handles():
     )
     assert topology(torus) == (1, 1)
     assert topology(ball()) == (1, 0)
-    two = trimesh.util.concatenate([trimesh.creation.icosphere(1).apply_translation((x, 0, 0)) for x in (0, 3)])
+    two: Any = trimesh.util.concatenate([trimesh.creation.icosphere(1).apply_translation((x, 0, 0)) for x in (0, 3)])
     assert topology(with_normals(np.asarray(two.vertices, np.float32), np.asarray(two.faces, np.int32))) == (2, 0)
 
 
@@ -143,7 +145,7 @@ def test_smoothing_in_time_stays_on_the_surface():
     template = ball()
     still = np.stack([template.vertices] * 5)
     np.testing.assert_allclose(smooth_in_time(still, template), still, atol=1e-6)
-    turn = trimesh.transformations.rotation_matrix(0.05, (0, 0, 1))[:3, :3].astype(np.float32)
+    turn = np.asarray(trimesh.transformations.rotation_matrix(0.05, (0, 0, 1)), np.float32)[:3, :3]
     sliding = still.copy()
     sliding[2] = sliding[2] @ turn.T
     smooth = smooth_in_time(sliding, template)
