@@ -47,7 +47,8 @@ def test_limbs_that_are_close_are_carried_by_nodes_of_their_own():
     """Two bars a hundredth apart."""
     bar = trimesh.creation.box((0.1, 1.0, 0.1))
     parts = [bar.copy().apply_translation((x, 0, 0)) for x in (-0.055, 0.055)]
-    joined: Any = trimesh.util.concatenate(parts).subdivide_to_size(0.05)
+    joined: Any = trimesh.util.concatenate(parts)
+    joined = joined.subdivide_to_size(0.05)
     template = with_normals(np.asarray(joined.vertices, np.float32), np.asarray(joined.faces, np.int32))
     graph = graph_of(template, "cpu")
     side = torch.sign(graph.nodes[graph.carriers][..., 0])
