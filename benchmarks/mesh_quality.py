@@ -7,7 +7,7 @@ mesh and volume render, and PSNR against ground truth of the volume render, of t
 the mesh with a texture. The views are those of `ns-eval`; meshes are rendered unlit, with 4 x 4 samples per pixel.
 `benchmarks.known_object` trains runs to measure.
 
-With `--topology shared`, the mesh that moves is measured instead: at the chosen frames, and halfway between each and
+With `--moving`, the mesh that moves is measured instead: at the chosen frames, and halfway between each and
 the next, where there is no ground truth and the volume render is compared with; and the shape of all its triangles.
 """
 
@@ -61,6 +61,8 @@ class Options:
     """config.yml of finished runs on sequences with ground truth."""
     frames: int = 4
     """Number of evaluated frames per sequence, evenly spaced from the first to the last."""
+    moving: bool = False
+    """Measure the mesh that moves instead of a mesh per frame."""
     solid: Annotated[SolidOptions, tyro.conf.arg(name="")] = field(default_factory=SolidOptions)
     """Which part of the volume counts as the object."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -176,7 +178,7 @@ def compare(
 
 def main(options: Options) -> None:
     """Measure all runs and print a Markdown table."""
-    moving = options.mesh.topology == "shared"
+    moving = options.moving
     columns = MOVING_COLUMNS if moving else COLUMNS
     rows = ["| run | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for config in options.configs:
