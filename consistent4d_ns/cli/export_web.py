@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from consistent4d_ns.cli.export import Common, Flat, PositionalPath
-from consistent4d_ns.cli.progress import progress
+from consistent4d_ns.cli.export import Common, Flat, PositionalPath, animated, meshes_of
 from consistent4d_ns.export.options import Colouring, MeshOptions
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.media.pages import check_page_name
@@ -62,9 +60,8 @@ def page_of(
     Raises:
         InputError: nothing is visible at a time.
     """
-    from consistent4d_ns.export.gltf import glb
     from consistent4d_ns.export.web.content import content_of
     from consistent4d_ns.export.web.page import web_page
 
-    meshes: Iterable[Any] = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
-    return web_page(content_of(run, source.timeline, glb(meshes, source.timeline.fps, lit), title))
+    mesh = animated(meshes_of(source, options, colouring), source.timeline.fps, lit)
+    return web_page(content_of(run, source.timeline, mesh, title))

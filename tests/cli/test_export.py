@@ -26,15 +26,19 @@ from consistent4d_ns.cli import export as command
 from consistent4d_ns.cli.commands import app
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export import files, gltf, sequence, usd
-from tests.export.test_gltf import document
+from consistent4d_ns.export.deforming import animated
+from consistent4d_ns.export.gltf import y_up
+from tests.export.test_gltf import array, document
 from tests.support.commands import run_command
 from tests.support.disks import file_limit
 from tests.support.tiny import FRAMES, tiny_run
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--resolution", "32", "--faces", "400")
-FEW = dict.fromkeys(("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64")) | {"points": ("--count", "50")}
+COARSE = ("--resolution", "32", "--faces", "400")
+SMALL = (*COARSE, "--topology", "frames")
+FEW = dict.fromkeys(("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64", "--topology", "frames"))
+FEW |= {"points": ("--count", "50")}
 """Options that make each export quick, by command."""
 
 
@@ -109,6 +113,72 @@ def test_a_numbered_sequence(run: Path, tmp_path: Path, format: str, options, su
     assert visual(mesh).kind == ("texture" if ".png" in suffixes else "vertex")
 
 
+def test_by_default_one_mesh_moves_through_all_frames(run: Path, tmp_path: Path, capsys):
+    export("mesh", run, tmp_path / "object.glb", *COARSE, "--texture-size", "64")
+    found = document((tmp_path / "object.glb").read_bytes())
+    assert len(found["meshes"]) == len(found["images"]) == 1
+    assert len(found["meshes"][0]["primitives"][0]["targets"]) == FRAMES - 1
+    (channel,) = found["animations"][0]["channels"]
+    assert channel["target"]["path"] == "weights"
+    assert "one mesh that moves" in capsys.readouterr().out
+
+
+def test_vertices_have_the_same_order_in_all_formats(run: Path, tmp_path: Path):
+    options = (*COARSE, "--frames", "2", "--texture-size", "64", "--topology", "shared")
+    for format in ("glb", "obj", "ply"):
+        export("mesh", run, tmp_path / format, *options, "--format", format)
+    assert {"object.mtl", "object.png"} < set(names(tmp_path / "obj"))
+    shapes = [loaded(tmp_path / "ply" / f"frame_000{frame}.ply") for frame in range(2)]
+    np.testing.assert_array_equal(shapes[0].faces, shapes[1].faces)
+    count = len(shapes[0].vertices)
+    for frame, shape in enumerate(shapes):
+        lines = (tmp_path / "obj" / f"frame_000{frame}.obj").read_text().splitlines()
+        rows = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], float)
+        # Copies along the texture's seams come after all vertices.
+        np.testing.assert_allclose(rows[:count], shape.vertices, atol=1e-5)
+        contents = (tmp_path / "glb" / f"frame_000{frame}.glb").read_bytes()
+        found = document(contents)
+        stored = array(contents, found, found["meshes"][0]["primitives"][0]["attributes"]["POSITION"])
+        np.testing.assert_allclose(stored[:count] * found["nodes"][0]["scale"][0], y_up(shape.vertices), atol=1e-4)
+        assert len(stored) == len(rows)
+
+
+def test_usd_of_one_mesh_has_a_texture_beside_it(run: Path, tmp_path: Path):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import Usd, UsdGeom, UsdShade
+
+    options = (*COARSE, "--frames", "3", "--texture-size", "64", "--topology", "shared")
+    export("usd", run, tmp_path / "object.usdc", *options)
+    assert names(tmp_path) == ["object.usdc", "object_texture.png"]
+    stage = Usd.Stage.Open(str(tmp_path / "object.usdc"))
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/consistent4d/mesh"))
+    assert mesh.GetPointsAttr().GetTimeSamples() == [0.0, 1.0, 2.0]
+    assert mesh.GetFaceVertexIndicesAttr().GetTimeSamples() == []
+    assert len(UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st").Get()) == len(mesh.GetPointsAttr().Get(1.0))
+    surface = preview_surface(mesh.GetPrim())
+    texture = UsdShade.Shader(surface.GetInput("emissiveColor").GetConnectedSources()[0][0].source)
+    assert texture.GetInput("file").Get().path == "./object_texture.png"
+    export("usd", run, tmp_path / "object.usdz", *options)
+    with zipfile.ZipFile(tmp_path / "object.usdz") as package:
+        assert sorted(package.namelist()) == ["object.jpg", "object.usdc"]
+    (tmp_path / "other_texture.png").write_text("mine")
+    assert "other_texture.png exists" in message("usd", run, tmp_path / "other.usdc", *options)
+    assert (tmp_path / "other_texture.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("topology", "count"), [("auto", 2), ("shared", 1)])
+def test_where_one_mesh_does_not_follow_this_is_said(
+    run: Path, tmp_path: Path, monkeypatch, capsys, topology: str, count: int
+):
+    monkeypatch.setattr(animated, "MOST_MISSED", -1.0)
+    options = (*COARSE, "--frames", "2", "--texture-size", "64", "--topology", topology)
+    export("mesh", run, tmp_path / "object.glb", *options)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "does not follow" in line]
+    assert "at frame 0 (time 0)" in said or "at frame 1 (time 1)" in said
+    assert ("a mesh per frame is written" in said) == (topology == "auto")
+    assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == count
+
+
 def test_formats_hold_the_same_shape_and_colours(run: Path, tmp_path: Path):
     for format in ("obj", "ply"):
         export("mesh", run, tmp_path / format, *SMALL, "--format", format, "--frames", "1", "--colouring", "vertex")
@@ -140,7 +210,7 @@ def test_usd_has_a_mesh_of_its_own_at_every_time(run: Path, tmp_path: Path):
     pytest.importorskip("pxr", reason="needs usd-core")
     from pxr import Usd, UsdGeom
 
-    export("usd", run, tmp_path / "object.usdc", "--resolution", "32", "--faces", "400", "--frames", "3")
+    export("usd", run, tmp_path / "object.usdc", *SMALL, "--frames", "3")
     stage = Usd.Stage.Open(str(tmp_path / "object.usdc"))
     assert UsdGeom.GetStageUpAxis(stage) == "Z"
     assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0.0, 2.0)
@@ -243,6 +313,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--resolution", "8"), ("--resolution 8", "16 to 512")),
         ("mesh", ("--resolution", "4096"), ("--resolution 4096",)),
         ("mesh", ("--faces", "3"), ("--faces 3", "from 100")),
+        ("mesh", ("--faces", "300000", "--topology", "shared"), ("--faces 300000", "--topology frames")),
         ("mesh", ("--texture-size", "1"), ("--texture-size 1", "from 64")),
         ("mesh", ("--density", "0"), ("--density 0", "above 0")),
         ("mesh", ("--opacity", "1"), ("--opacity 1", "less than 1")),
