@@ -9,6 +9,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from traceback import walk_stack
@@ -22,6 +23,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     import viser
+    from nerfstudio.engine.trainer import TrainerConfig
     from nerfstudio.models.base_model import Model
     from nerfstudio.viewer.control_panel import ControlPanel
     from nerfstudio.viewer.viewer import Viewer
@@ -300,11 +302,23 @@ def _callers() -> Iterator[FrameType]:
 def set_total_steps(steps: int) -> None:
     """Tell the log at how many steps training is complete (`writer.GLOBAL_BUFFER["max_iter"]`).
 
-    Nerfstudio numbers the steps of a resumed run on, yet compares them with the steps of this run alone.
-
     If the name changes: percentage and remaining time of a resumed run are wrong.
     """
     GLOBAL_BUFFER["max_iter"] = steps
+
+
+@contextmanager
+def steps_left(config: TrainerConfig, first_step: int) -> Iterator[None]:
+    """Let `Trainer.train`, which adds `max_num_iterations` to the first step, stop at that total; it is called inside.
+
+    If that is changed there: a resumed run ends too soon.
+    """
+    total = config.max_num_iterations
+    config.max_num_iterations = total - first_step
+    try:
+        yield
+    finally:
+        config.max_num_iterations = total
 
 
 def leave_out_of_step_time(seconds: float, step: int) -> None:

@@ -21,17 +21,20 @@ from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.errors import ENDING, Ended, InputError, code_of, end_by_signal, hide_nerfstudio_warnings
 from consistent4d_ns.files.checkpoints import (
+    check_steps_left,
     checkpoint_path,
+    list_checkpoints,
     newest_whole,
     read_checkpoint,
     resumed_checkpoint,
     write_checkpoint,
 )
 from consistent4d_ns.files.locks import TrainingLock
+from consistent4d_ns.files.outputs import remove_scratch
 from consistent4d_ns.messages import say, warn
-from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps
+from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps, steps_left
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.record.report import FILES, TrainingReport
 from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
@@ -78,6 +81,7 @@ class Consistent4DTrainer(Trainer):
         close_logs()
         if is_main_process():
             self.folder_lock = TrainingLock(self.base_dir)
+            remove_scratch(self.base_dir, (self.checkpoint_dir.name, *FILES))
         try:
             with end_on_interrupt("stopped before the first step."):
                 super().setup(test_mode)
@@ -86,7 +90,7 @@ class Consistent4DTrainer(Trainer):
             raise
         for optimizer in self.optimizers.optimizers.values():
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
-        set_total_steps(self._start_step + self.config.max_num_iterations)
+        set_total_steps(self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
@@ -126,8 +130,9 @@ class Consistent4DTrainer(Trainer):
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{file} does not fit this method and its options: {reason}") from error
+        check_steps_left(file, state["step"], config.max_num_iterations)
         self._start_step = state["step"] + 1
-        say(f"Resuming from {file}.")
+        say(f"Resuming from {file}: steps {self._start_step} to {config.max_num_iterations - 1} are left.")
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
@@ -136,6 +141,8 @@ class Consistent4DTrainer(Trainer):
         Args:
             step: The latest step that is complete.
         """
+        if self.report is not None:
+            self.report.save_history()  # Resumed from here, the run has the losses of all steps before.
         path = checkpoint_path(self.checkpoint_dir, step)
         state = {
             "step": step,
@@ -155,9 +162,9 @@ class Consistent4DTrainer(Trainer):
             return
         self.unsaved = None
         if self.config.save_only_latest_checkpoint:
-            for other in self.checkpoint_dir.glob("*.ckpt"):
+            for other in list_checkpoints(self.checkpoint_dir).values():
                 if other.name != path.name:
-                    other.unlink()
+                    other.unlink(missing_ok=True)
 
     def train(self) -> None:
         """Train. Ctrl-C and the signals of `errors.ENDING` end it after the current step, with a checkpoint.
@@ -168,7 +175,8 @@ class Consistent4DTrainer(Trainer):
         """
         with self.catch_interrupts():
             try:
-                super().train()
+                with steps_left(self.config, self._start_step):
+                    super().train()
             except KeyboardInterrupt as interruption:
                 self.end_at_once(interruption)
             finally:
@@ -230,8 +238,6 @@ class Consistent4DTrainer(Trainer):
         if self.interruption is None or self.last_step is None:
             return super()._after_train()
         self.save_checkpoint(self.last_step)
-        if self.report is not None:
-            self.report.save_history()
         self.exit_with(f"Stopped after step {self.last_step}.", self.interruption)
 
     def _train_complete_viewer(self) -> None:

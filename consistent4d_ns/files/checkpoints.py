@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import flush_to_disk
+from consistent4d_ns.files.outputs import flush_to_disk, scratch_prefix
 from consistent4d_ns.messages import warn
 
 FOLDER = "nerfstudio_models"
@@ -120,6 +120,24 @@ def resumed_checkpoint(load_dir: Path | None, load_step: int | None, load_checkp
     return file
 
 
+def check_steps_left(file: Path, step: int, total: int) -> None:
+    """Check that there is something left to train after a checkpoint.
+
+    Args:
+        file: The checkpoint.
+        step: Its training step.
+        total: Number of steps of the whole training.
+
+    Raises:
+        InputError: all steps are done.
+    """
+    if step + 1 >= total:
+        raise InputError(
+            f"{file} is complete: {step + 1} of {total} steps are trained; to go on, give a larger total with "
+            f"--max-num-iterations."
+        )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents: tensors and plain values only, no code is run.
 
@@ -175,7 +193,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def partial_path(folder: Path) -> Path:
     """Where a checkpoint for `folder` is written first: a new name each time, so that no two writers share it."""
-    return folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    return folder.parent / f"{scratch_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}.partial"
 
 
 def _why_not(folder: Path) -> str:

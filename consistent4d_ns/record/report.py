@@ -14,7 +14,7 @@ from consistent4d_ns.device.memory import device_name, peak_memory
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
-from consistent4d_ns.record.effort import Effort, write_effort
+from consistent4d_ns.record.effort import EFFORT, Effort, write_effort
 from consistent4d_ns.record.history import LossHistory, plot_losses
 from consistent4d_ns.targets.config import round_labels
 from consistent4d_ns.training_state import TrainingState
@@ -25,6 +25,8 @@ PLOT = "losses.png"
 """Their plot."""
 SHEET = "contact_sheet.png"
 """The input and the object from all sides, at several times."""
+FILES = (HISTORY, PLOT, SHEET, EFFORT)
+"""All of these."""
 FLUSH_SECONDS = 1.0
 """Interval at which losses are written to disk; a killed run loses at most these."""
 
