@@ -254,7 +254,7 @@ def measure(folder: Path, options: Options) -> list[Result]:
 
 def line(result: Result, options: Options) -> str:
     """One training as a row of the table."""
-    again = [kill.reached - (kill.left or -1) for kill in result.kills if kill.reached is not None]
+    again = [k.reached - (-1 if k.left is None else k.left) for k in result.kills if k.reached is not None]
     cells = (
         len(result.kills),
         sum(kill.left is None for kill in result.kills),
