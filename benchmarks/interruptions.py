@@ -143,8 +143,9 @@ def _train(arguments: list[str], log: Path) -> None:
 
 
 def run_of(out: Path) -> Path | None:
-    """The run's folder, once there is one."""
-    return next(iter((out / NAME / METHOD).glob("*")), None)
+    """The run's folder, once there is one; a process that is killed before it has a configuration leaves an empty one."""
+    configs = (out / NAME / METHOD).glob("*/config.yml")
+    return max((file.parent for file in configs), key=lambda run: run.stat().st_mtime, default=None)
 
 
 def half_written(out: Path) -> bool:
@@ -206,6 +207,8 @@ def compare(result: Result, run: Path, whole: Path) -> None:
     rows, expected = (read_history(folder / "losses.jsonl") for folder in (run, whole))
     result.steps = len(rows)
     result.differing = abs(len(rows) - len(expected)) + sum(a != b for a, b in zip(rows, expected, strict=False))
+    if not rows:
+        raise InputError(f"{run} holds no losses: see {run.parents[2] / 'log.txt'}.")
     last = ((rows[-1].get(name) or 0.0, value or 0.0) for name, value in expected[-1].items())
     result.largest = max(abs(a - b) / max(abs(b), 1e-12) for a, b in last)
     states = [dict(leaves(read_checkpoint(max(list_checkpoints(each / FOLDER).values())))) for each in (run, whole)]

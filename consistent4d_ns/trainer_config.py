@@ -191,12 +191,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
             found = here if here.is_dir() else None
         if found is None:
             say(f"{here.parent} holds no earlier run on these frames: training from the start.")
-        elif not list_checkpoints(found / self.relative_model_dir):
-            say(f"{found} has no checkpoint yet: training from the start.")
-            self.overwrite = found == here  # There is nothing in it to be lost.
+            return
+        self.timestamp, self.has_new_timestamp = found.name, False
+        if list_checkpoints(self.get_checkpoint_dir()):
+            self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
         else:
-            self.timestamp, self.has_new_timestamp = found.name, False
-            self.load_checkpoint = choose_checkpoint(found / self.relative_model_dir)
+            say(f"{found} has no checkpoint yet: training from the start in it.")
+            self.overwrite = True
 
     def claim_folder(self) -> tuple[Path, ...]:
         """Create the run's folder, which no other training then gets; that of a resumed run may be reused.
