@@ -3,10 +3,10 @@
     python -m benchmarks.interruptions --kills 30
 
 A short training with the bundled prior, which goes through every stage of a training, is killed (SIGKILL) at random
-moments after its start and resumed with `--resume True`, until it is done; every second kill waits for the next moment
-at which a checkpoint is being written. When it is done before the wanted number of kills, another one begins. Every
-training is compared with one that nobody killed: all losses of all steps, and everything in the last checkpoint, bit
-by bit.
+moments and resumed with `--resume True`, until it is done. Of three kills, one comes soon after the start of the
+process, one after some checkpoints, and one while the checkpoint that then follows is written. When a training is done
+before the wanted number of kills, another one begins. Every training is compared with one that nobody killed: all
+losses of all steps, and everything in the last checkpoint, bit by bit.
 """
 
 from __future__ import annotations
@@ -62,8 +62,12 @@ class Options:
 
     kills: int = 30
     """Number of kills."""
-    window: float = 8.0
-    """A kill comes at a random moment within so many seconds of the start of its process."""
+    window: float = 6.0
+    """The first kind of kill comes within so many seconds of the start of its process."""
+    saves: int = 6
+    """The other kinds come after fewer than so many checkpoints of their process."""
+    pause: float = 1.0
+    """The second kind comes within so many seconds of a checkpoint."""
     steps: int = STEPS
     """Steps of a training."""
     steps_per_save: int = 4
@@ -143,7 +147,7 @@ def _train(arguments: list[str], log: Path) -> None:
 
 
 def run_of(out: Path) -> Path | None:
-    """The run's folder, once there is one; a process that is killed before it has a configuration leaves an empty one."""
+    """The run's folder, once there is one that has a configuration."""
     configs = (out / NAME / METHOD).glob("*/config.yml")
     return max((file.parent for file in configs), key=lambda run: run.stat().st_mtime, default=None)
 
@@ -154,11 +158,39 @@ def half_written(out: Path) -> bool:
     return run is not None and any(run.glob(f".{FOLDER}-*"))
 
 
-def kill_at(process: BaseProcess, out: Path, seconds: float, while_saving: bool) -> Kill | None:
-    """Kill a training after some time; None if it ended before."""
+def saved(out: Path) -> int:
+    """Step of the newest checkpoint; -1 where there is none."""
+    run = run_of(out)
+    return max(list_checkpoints(run / FOLDER), default=-1) if run else -1
+
+
+def wait_for_saves(process: BaseProcess, out: Path, number: int) -> None:
+    """Wait until a training has saved some checkpoints, or ended."""
+    latest = saved(out)
+    while number > 0 and process.is_alive():
+        time.sleep(POLL)
+        newest = saved(out)
+        number, latest = number - (newest != latest), newest
+
+
+def kill_once(process: BaseProcess, out: Path, options: Options, kind: int, draws: random.Random) -> Kill | None:
+    """Kill a training at a random moment; None if it ended before.
+
+    Args:
+        process: The training.
+        out: Where its run is.
+        options: How long is waited.
+        kind: 0: soon after the start; 1: after some checkpoints; 2: while the checkpoint that follows them is written.
+        draws: The moments.
+    """
     begin = time.monotonic()
-    process.join(seconds)
-    while while_saving and process.is_alive() and not half_written(out):
+    if kind == 0:
+        process.join(draws.uniform(0.0, options.window))
+    else:
+        wait_for_saves(process, out, draws.randrange(options.saves))
+    if kind == 1:
+        process.join(draws.uniform(0.0, options.pause))
+    while kind == 2 and process.is_alive() and not half_written(out):
         time.sleep(POLL)
     if not process.is_alive():
         return None
@@ -193,7 +225,7 @@ def interrupted(data: Path, out: Path, options: Options, wanted: int, draws: ran
     arguments, log, result = options_of(data, out, options), out / "log.txt", Result()
     while len(result.kills) < wanted:
         process = start(arguments, log)
-        kill = kill_at(process, out, draws.uniform(0.0, options.window), while_saving=len(result.kills) % 2 == 1)
+        kill = kill_once(process, out, options, len(result.kills) % 3, draws)
         if kill is None:
             finish(process, log)
             return result

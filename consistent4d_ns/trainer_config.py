@@ -91,6 +91,10 @@ class Consistent4DTrainerConfig(TrainerConfig):
     """Go on with the latest run of this method on these frames, in its folder, from its newest whole checkpoint; with a
     `--timestamp` with that run. If there is no checkpoint yet, train from the start."""
 
+    max_skipped_steps: int = 100
+    """Steps in a row of one kind (input view, distilled views, target views) that may be skipped because a gradient is
+    not finite; then training ends."""
+
     # Not options, hence without annotation; instances have their own values.
     opened_in = cast("Path | None", None)
     """Folder of the config.yml that this was read from, if it was read from one."""

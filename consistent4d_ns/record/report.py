@@ -10,7 +10,7 @@ from pathlib import Path
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
 
-from consistent4d_ns.device.memory import device_name, peak_memory
+from consistent4d_ns.device.memory import device_name, lacks_memory, peak_memory
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
@@ -124,11 +124,15 @@ def stages_of(pipeline: TrainingState, distils: bool) -> dict[int, str]:
 
 @contextmanager
 def warn_about_failures() -> Iterator[None]:
-    """Print an `InputError` and go on: the run's result is in its checkpoints."""
+    """Say what failed, bad input or too little memory, and go on: the run's result is in its checkpoints."""
     try:
         yield
     except InputError as error:
         warn(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        warn(f"too little memory for a part of the report ({' '.join(str(error).split())[:160]}); it is left out.")
 
 
 def previous_run(config: TrainerConfig) -> Path | None:

@@ -59,7 +59,7 @@ class Machine:
     cores: int
     """CPU cores that this process may use."""
     memory: float | None
-    """RAM in GiB."""
+    """RAM in GiB that this process may use: the machine's, or what a control group allows."""
     driver: str | None
     """Version of the NVIDIA driver; None where there is none."""
     gpus: tuple[Gpu, ...]
@@ -109,10 +109,14 @@ def look() -> Machine:
 
 
 def _memory() -> float | None:
+    """What this process may use, in GiB. Counted by a module that imports PyTorch, which may be damaged."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):
+        from consistent4d_ns.device.memory import memory_limit
+
+        limit = memory_limit()
+    except Exception:
         return None
+    return None if limit is None else limit / 2**30
 
 
 def _driver() -> str | None:
