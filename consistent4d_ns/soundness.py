@@ -5,7 +5,7 @@ Everything is counted on the device and brought to the host from time to time, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -44,7 +44,7 @@ class Soundness:
         self._expected = expected_opacity
         self._pending: Callable[[], Tensor] | None = None
         self._said_skipped = 0
-        self._said_state = ""
+        self._said_states: set[str] = set()
 
     @property
     def skipped(self) -> Float[Tensor, ""]:
@@ -87,30 +87,32 @@ class Soundness:
             self._said_skipped = total
             steps = ", ".join(f"{int(figures[i][0])} of {name}" for i, name in enumerate(GROUPS) if figures[i][0])
             said.append(f"training steps skipped so far, because a gradient was not finite: {total} ({steps}).")
-        state = self._state(step, [opacity for _, _, opacity in figures])
-        if state and state != self._said_state:
-            said.append(state)
-        self._said_state = state
+        opacities = [opacity for _, _, opacity in figures] if step >= FIRST_LOOK else []
+        for state, sentence in self._states(opacities):
+            if state not in self._said_states:  # Once: figures near a limit would come and go.
+                self._said_states.add(state)
+                said.append(sentence)
         return said
 
-    def _state(self, step: int, opacities: list[float]) -> str:
-        """What has become of the object; empty where nothing is wrong."""
-        if step < FIRST_LOOK:
-            return ""
+    def _states(self, opacities: list[float]) -> Iterator[tuple[str, str]]:
+        """What has become of the object, if it is nothing good, in a word and in a sentence."""
+        if not opacities:
+            return
         if opacities[0] < VANISHED * self._expected:
-            return (
+            yield (
+                "vanished",
                 f"the object has all but vanished: its mean opacity in the input view is {opacities[0]:.3f}, that of "
                 f"the frames {self._expected:.3f}; a lower --optimizers.field.optimizer.lr, or less weight on terms "
-                f"beside rgb and mask, keeps it."
+                f"beside rgb and mask, keeps it.",
             )
         if max(opacities) > FOG and self._expected < ROOMY:
             place = GROUPS[opacities.index(max(opacities))]
-            return (
+            yield (
+                "fog",
                 f"fog fills the space around the object: the mean opacity of {place} is {max(opacities):.3f}, that of "
                 f"the frames {self._expected:.3f}; a lower --optimizers.field.optimizer.lr, or more weight on mask, "
-                f"prevents it."
+                f"prevents it.",
             )
-        return ""
 
     @staticmethod
     def refusal(figures: list[list[float]], limit: int) -> str | None:

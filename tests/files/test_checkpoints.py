@@ -84,7 +84,9 @@ def test_a_real_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     link.symlink_to("/dev/full")
     monkeypatch.setattr(checkpoints, "partial_path", lambda folder: link)
     with pytest.raises(InputError, match="cannot write"):
-        write_checkpoint(tmp_path / "models" / "step-000000001.ckpt", {"step": 1, "pipeline": torch.zeros(1 << 20)})
+        write_checkpoint(
+            tmp_path / "models" / "step-000000001.ckpt", {"step": 1, "pipeline": {"weight": torch.zeros(1 << 20)}}
+        )
     assert names(tmp_path) == []
 
 
