@@ -9,7 +9,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from traceback import walk_stack
@@ -20,6 +20,8 @@ import nerfstudio.configs.base_config  # noqa: F401  It imports the writer below
 from nerfstudio.utils import writer
 from nerfstudio.utils.writer import GLOBAL_BUFFER, LocalWriter
 from torch import Tensor
+
+from consistent4d_ns.messages import on_a_full_disk
 
 if TYPE_CHECKING:
     import viser
@@ -336,6 +338,21 @@ def leave_out_of_step_time(seconds: float, step: int) -> None:
     writer.put_time(names[0], duration, step, avg_over_steps=True, update_eta=True)
 
 
+def replace_event_files(make: Callable[[str], Any]) -> None:
+    """Write TensorBoard's events by what `make` gives for the name of a file; it has `write`, `flush` and `close`.
+
+    An exception in the thread that writes them, as on a full disk, ends training at the next event. Relies on
+    `writer.EVENT_WRITERS`, on `TensorboardWriter.tb_writer`, and on how TensorBoard's own writers hold each other.
+
+    If that changes: a full disk ends training where TensorBoard is used.
+    """
+    for each in writer.EVENT_WRITERS:
+        with suppress(AttributeError):
+            events = each.tb_writer._get_file_writer().event_writer
+            events.flush()
+            events._async_writer._writer._writer = make(events._file_name)
+
+
 def close_logs() -> None:
     """Forget the logs of an earlier training in this process (`writer.EVENT_WRITERS`), which would be written on.
 
@@ -364,7 +381,8 @@ class TrainingLog(LocalWriter):
             super().write_stats_log(0)  # 0 is always logged; the row shows the step of `GLOBAL_BUFFER`.
         else:
             latest, _ = self._consolidate_events()
-            print(self.line(latest), flush=True)
+            with on_a_full_disk():
+                print(self.line(latest), flush=True)
 
     def line(self, latest: dict[str, Any]) -> str:
         """The tracked figures of the latest step with their names, on one line."""

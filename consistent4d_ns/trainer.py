@@ -32,11 +32,18 @@ from consistent4d_ns.files.checkpoints import (
     resumed_checkpoint,
     write_checkpoint,
 )
+from consistent4d_ns.files.event_files import PatientFile
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.outputs import remove_scratch
 from consistent4d_ns.memory_advice import EVALUATING, LOADING, advice
 from consistent4d_ns.messages import say, warn
-from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps, steps_left
+from consistent4d_ns.nerfstudio_internals import (
+    close_logs,
+    leave_out_of_step_time,
+    replace_event_files,
+    set_total_steps,
+    steps_left,
+)
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.report import FILES, TrainingReport, warn_about_failures
 from consistent4d_ns.targets.stages import TargetStages
@@ -99,6 +106,7 @@ class Consistent4DTrainer(Trainer):
         self.updates = [FiniteUpdates(optimizer) for optimizer in self.optimizers.optimizers.values()]
         for optimizer in self.optimizers.optimizers.values():
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
+        replace_event_files(lambda name: PatientFile(name, events_left_out))
         set_total_steps(self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
@@ -351,6 +359,11 @@ def memory_for(phase: Callable[[], tuple[str, str]]) -> Iterator[None]:
         doing, remedy = phase()
         asked = str(error).split(". ")[0].strip() or type(error).__name__
         raise InputError(f"out of memory while {doing} ({' '.join(asked.split())[:160]}): {remedy}.") from error
+
+
+def events_left_out(error: OSError) -> None:
+    """Say that there will be gaps in TensorBoard's curves."""
+    warn(f"TensorBoard's events cannot be written ({error.strerror}) and are left out until they can.")
 
 
 def kept(folder: Path) -> str:

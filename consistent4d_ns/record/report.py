@@ -48,6 +48,7 @@ class TrainingReport:
         """Whether the report is complete."""
         self._begin = self._flushed = time.monotonic()
         self._first_step: int | None = None
+        self._history_failed = False
 
     def callbacks(self) -> list[TrainingCallback]:
         """Callbacks for the trainer."""
@@ -69,9 +70,15 @@ class TrainingReport:
             self._flushed = time.monotonic()
 
     def save_history(self) -> None:
-        """Write the losses of all steps that are complete."""
-        with warn_about_failures():
+        """Write the losses of all steps that are complete; says so when they cannot be written for the first time."""
+        try:
             self.history.flush()
+        except InputError as error:
+            if not self._history_failed:
+                warn(f"{error} Until then losses are kept in memory.")
+            self._history_failed = True
+        else:
+            self._history_failed = False
 
     def finish(self, step: int) -> None:
         """Write what the training took, the history, the plot and the contact sheet."""
