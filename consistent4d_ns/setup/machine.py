@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from consistent4d_ns.device.compilers import find_compiler
+from consistent4d_ns.device.limits import memory_limit
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.disks import free_space
 from consistent4d_ns.interpolation.cache import cached_weight_file
@@ -109,13 +110,8 @@ def look() -> Machine:
 
 
 def _memory() -> float | None:
-    """What this process may use, in GiB. Counted by a module that imports PyTorch, which may be damaged."""
-    try:
-        from consistent4d_ns.device.memory import memory_limit
-
-        limit = memory_limit()
-    except Exception:
-        return None
+    """What this process may use, in GiB."""
+    limit = memory_limit()
     return None if limit is None else limit / 2**30
 
 
