@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+"""How the file is opened; Windows would change line feeds otherwise."""
+
 
 class PatientFile:
     """A file to which records are appended; one that does not fit is left out, and later ones are tried again."""
@@ -21,7 +24,7 @@ class PatientFile:
         """Append a record at once."""
         size: int | None = None
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            handle = os.open(self._path, APPEND, 0o666)
             try:
                 size = os.fstat(handle).st_size
                 _write_whole(handle, record)
