@@ -59,6 +59,7 @@ OPTIONS = [
     ("max_num_iterations", 0, "--max-num-iterations is 0: give at least 1"),
     ("max_num_iterations", -5, "--max-num-iterations is -5"),
     ("steps_per_save", -1, "--steps-per-save is -1: give at least 0"),
+    ("max_skipped_steps", 0, "--max-skipped-steps is 0: give at least 1"),
     ("logging.steps_per_log", 0, "--logging.steps-per-log is 0: give at least 1"),
     ("logging.max_buffer_size", 0, "--logging.max-buffer-size is 0"),
     ("machine.device_type", "mps", "--machine.device-type mps: PyTorch finds no MPS device"),
