@@ -17,7 +17,7 @@ from consistent4d_ns.files.checkpoints import list_checkpoints, newest_whole, re
 from consistent4d_ns.guidance.exact import ExactScoreGuidance
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.record.history import read_history
-from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.record.report import TrainingReport, warn_about_failures
 from consistent4d_ns.soundness import FIRST_LOOK, GROUPS, Soundness, group_of
 from consistent4d_ns.targets.config import ImagineConfig
 from consistent4d_ns.trainer import Consistent4DTrainer
@@ -293,3 +293,11 @@ def test_memory_of_the_cpu_counts_as_well(config, monkeypatch):
     config.timestamp = "b"
     with pytest.raises(KeyError):
         train(config)
+
+
+def test_a_report_without_memory_is_a_warning(capsys):
+    with warn_about_failures():
+        raise OUT_OF_MEMORY
+    assert "warning: too little memory for a part of the report (CUDA out of memory." in words(capsys.readouterr())
+    with pytest.raises(RuntimeError, match="a bug"), warn_about_failures():
+        raise RuntimeError("a bug")
