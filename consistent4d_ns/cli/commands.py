@@ -14,13 +14,18 @@ from consistent4d_ns.cli.doctor import doctor
 from consistent4d_ns.cli.enhance import enhance
 from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import export
+from consistent4d_ns.cli.export_web import web
 from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
+from consistent4d_ns.cli.splats import splats
 from consistent4d_ns.cli.sweep import sweep
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.cli.view import view
 from consistent4d_ns.cli.weights import weights
+
+export.command(splats)
+export.command(web)
 
 app = SubcommandApp()
 app.command(name="camera-path")(camera_path_command)
@@ -29,7 +34,9 @@ app.command(demo)
 app.command(doctor)
 app.command(enhance)
 app.command(name="eval")(evaluate)
-app.command(export, name="export", help="Write a finished run as meshes or points for other programs.")
+app.command(
+    export, name="export", help="Write a finished run as meshes, points or Gaussians for other programs, or as a page."
+)
 app.command(finetune)
 app.command(prepare)
 app.command(render)
