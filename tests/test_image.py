@@ -186,6 +186,18 @@ def test_exports_are_static(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_splats_and_page_of_one_frame(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app.cli(args=["export", "splats", str(folder), str(tmp_path / "splats"), "--cells", "16", "--fit-steps", "0"])
+    assert len(list((tmp_path / "splats").glob("*.ply"))) == 1
+    assert f"{tmp_path / 'splats'}: 1 frame.\n" in capsys.readouterr().out
+    few = ("--resolution", "32", "--faces", "300", "--texture-size", "64")
+    app.cli(args=["export", "web", str(folder), str(tmp_path / "page.html"), *few])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"frames": 1,' in page
+    assert 'max="0"' in page
+
+
+@pytest.mark.slow
 def test_usd_of_one_frame(folder: Path, tmp_path: Path) -> None:
     usd = pytest.importorskip("pxr.Usd", reason="needs the extra usd")
     app.cli(args=["export", "usd", str(folder), str(tmp_path / "a.usdc"), "--resolution", "32", "--faces", "300"])

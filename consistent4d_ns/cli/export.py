@@ -289,5 +289,8 @@ def report(out: Path, source: Exporter, found: object = None) -> None:
     """Print what was written: `found`, a mesh that moves, or one thing after the other."""
     from consistent4d_ns.export.moving import MovingMesh
 
+    if len(source.timeline) == 1:
+        print(f"{out}: 1 frame.")
+        return
     frames = f"{len(source.timeline)} frames, {source.timeline.fps:g} per second"
     print(f"{out}: {frames}{', one mesh that moves' if isinstance(found, MovingMesh) else ''}.")

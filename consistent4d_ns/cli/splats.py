@@ -57,7 +57,8 @@ def splats(
         begins = write_splats(folder, frames, format, source.timeline, stem(out))
     if source.steps and source.shared:
         print(sets_line(begins))
-    print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")
+    frames = f"{len(source.timeline)} frames, {source.timeline.fps:g} per second"
+    print(f"{out}: {frames if len(source.timeline) > 1 else '1 frame'}.")
 
 
 def check_format(out: Path, format: SplatFormat) -> None:

@@ -210,8 +210,15 @@ function tick(now) {
   requestAnimationFrame(tick);
 }
 
+function beStill() { // One frame: there is nothing to play.
+  for (const id of ["time", "play", "loop", "speed"]) $(id).disabled = true;
+  document.querySelector("footer").hidden = true;
+  document.querySelector("figcaption").textContent = "Input image";
+  $("film").setAttribute("aria-label", "Input image");
+}
+
 async function begin() {
-  if (frames === 1) for (const id of ["time", "play", "loop", "speed"]) $(id).disabled = true;
+  if (frames === 1) beStill();
   show(0);
   await Promise.all(pictures.map((picture) => picture.decode()));
   drawInput();
