@@ -35,7 +35,7 @@ def test_a_machine_that_has_everything(monkeypatch: pytest.MonkeyPatch, capsys: 
     for part in ("NVIDIA H100 80GB HBM3, 79.6 GiB, 79.0 free", "580.1", "13.0", "2.11.0", "Nothing is missing."):
         assert part in printed
     assert "cannot run" not in printed
-    assert "5 to 13 GiB" in printed
+    assert "6 to 8 GiB" in printed
 
 
 def test_where_the_default_preset_cannot_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
