@@ -208,7 +208,7 @@ def usd(
     """Write USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
 
     Files named .usd, .usda or .usdc hold one mesh, z up and the front towards +x, where the input camera stands; its
-    texture is NAME_texture.png beside it, or, where every frame has its own triangles (--topology), it has a colour per
+    texture is NAME_texture.png next to it; where every frame has its own triangles (--topology), it has a colour per
     vertex. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
 
     Args:

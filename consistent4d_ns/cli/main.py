@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"consistent4d_ns {__version__}")
             return
         check_folder()
-        from consistent4d_ns.cli.commands import app  # here, so that Ctrl-C during imports is one line too
+        from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
 
-        check_command(arguments, list(app._subcommands))
+        check_command(arguments, list(COMMANDS))
         app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
 
 

@@ -37,7 +37,9 @@ pytestmark = pytest.mark.slow
 
 COARSE = ("--resolution", "32", "--faces", "400")
 SMALL = (*COARSE, "--topology", "frames")
-FEW = dict.fromkeys(("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64", "--topology", "frames"))
+FEW: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64", "--topology", "frames")
+)
 FEW |= {"points": ("--count", "50")}
 """Options that make each export quick, by command."""
 

@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from consistent4d_ns.export.gltf import glb
+from consistent4d_ns.export.gltf import glb, glb_moving
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, Timeline, TimeOptions
 from consistent4d_ns.export.sequence import exporter
 from consistent4d_ns.export.web.content import Content, content_of
@@ -269,54 +269,28 @@ def test_without_scripts_there_is_a_picture(browser: Browser, file: Path):
     assert page.locator("noscript .notice").is_visible()
 
 
-def test_a_mesh_that_changes_its_shape_moves_between_frames(browser: Browser, content: Content, tmp_path: Path):
-    """Morph targets with linear weights: a square that becomes twice as wide."""
-    shaped = dataclasses.replace(content, glb=morphing(1.0 / FPS), timeline=Timeline((0.0, 1.0), FPS), shown=[0, 1])
+def test_one_mesh_that_moves(browser: Browser, content: Content, tmp_path: Path):
+    """A square that becomes twice as wide: it moves between frames, too, and is shown as large as fits."""
+    mesh = glb_moving(widening(frames=12), FPS)
+    timeline = Timeline(tuple(np.linspace(0.0, 1.0, 12).tolist()), FPS)
+    shaped = dataclasses.replace(content, glb=mesh, timeline=timeline, shown=[0] * 12)
     page, _ = opened(browser, written(shaped, tmp_path))
     assert page.locator("body").get_attribute("data-state") == "ready"
-    for position in (0.0, 1.0, 0.5):
+    for position in (0.0, 11.0, 5.5):
         page.locator("#time").fill(str(position))
-        assert stretch(page) == pytest.approx(1.0 + position, abs=0.03)
+        assert stretch(page) == pytest.approx(1.0 + position / 11, abs=0.03)
+    room = picture(page, "view").shape
+    page.locator("#time").fill("11")
+    assert max(np.divide(shape(page), (room[1], room[0]))) > 0.5
 
 
-def morphing(seconds: float) -> bytes:
-    """A GLB of a square whose only morph target is twice as wide and is reached after some seconds."""
-    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32) / 4.0
-    arrays = [
-        (corners, "VEC3"),
-        (corners * (1, 0, 0), "VEC3"),
-        (np.array([0, 1, 2, 0, 2, 3], np.uint16), "SCALAR"),
-        (np.array([0.0, seconds], np.float32), "SCALAR"),
-        (np.array([0.0, 1.0], np.float32), "SCALAR"),
-    ]
-    accessors, views, data = [], [], b""
-    for index, (array, kind) in enumerate(arrays):
-        array = array.astype(np.uint16 if index == 2 else np.float32)
-        bounds = {"min": np.atleast_1d(array.min(0)).tolist(), "max": np.atleast_1d(array.max(0)).tolist()}
-        component = 5123 if index == 2 else 5126
-        accessors.append({"bufferView": index, "componentType": component, "count": len(array), "type": kind, **bounds})
-        views.append({"buffer": 0, "byteOffset": len(data), "byteLength": array.nbytes})
-        data += array.tobytes()
-    primitive = {"attributes": {"POSITION": 0}, "indices": 2, "targets": [{"POSITION": 1}]}
-    animation = {
-        "samplers": [{"input": 3, "output": 4, "interpolation": "LINEAR"}],
-        "channels": [{"sampler": 0, "target": {"node": 0, "path": "weights"}}],
-    }
-    document = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [primitive], "weights": [0.0]}],
-        "animations": [animation],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(data)}],
-    }
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+def widening(frames: int) -> MovingMesh:
+    """A square in front of the camera, which becomes twice as wide along the camera's horizontal axis."""
+    corners = np.array([[0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]], np.float32) / 4.0
+    widths = np.linspace(1.0, 2.0, frames, dtype=np.float32)[:, None, None]
+    positions = corners * np.concatenate((np.ones_like(widths), widths, np.ones_like(widths)), axis=2)
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    return MovingMesh(positions, faces, colours=np.full((4, 3), 0.5, np.float32))
 
 
 def test_nothing_in_the_page_ends_its_scripts_or_loads(content: Content, file: Path):

@@ -145,13 +145,23 @@ function tangentsOf(model, nodes, distance) {
   model.updateWorldMatrix(false, true);
   for (const node of nodes) {
     if (!node.geometry) continue;
-    node.geometry.computeBoundingBox();
-    const box = node.geometry.boundingBox.clone().applyMatrix4((node.scale.x ? node : node.parent).matrixWorld);
+    const box = boundsOf(node.geometry).applyMatrix4((node.scale.x ? node : node.parent).matrixWorld);
     radius = Math.max(radius, -box.min.x, box.max.x, -box.min.z, box.max.z);
     height = Math.max(height, -box.min.y, box.max.y);
   }
   radius = Math.min(radius, distance * .9);
   return { width: radius / Math.sqrt(distance ** 2 - radius ** 2), height: height / (distance - radius) };
+}
+
+// Of a geometry at all moments, in its own space; three.js would add up what they move.
+function boundsOf(geometry) {
+  const { position } = geometry.attributes, moves = geometry.morphAttributes.position ?? [];
+  const box = geometry.boundingBox.clone().makeEmpty(), start = box.min.clone(), point = start.clone();
+  for (let i = 0; i < position.count; i++) {
+    box.expandByPoint(start.fromBufferAttribute(position, i));
+    for (const move of moves) box.expandByPoint(point.fromBufferAttribute(move, i).add(start));
+  }
+  return box;
 }
 
 function touched() {
