@@ -35,7 +35,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
     folder = tmp_path_factory.mktemp("meshes")
     box = trimesh.creation.box(extents=(1.0, 0.5, 0.8))
     box.visual.vertex_colors = [255, 0, 0, 255]  # type: ignore[union-attr]
-    (folder / "box.glb").write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(box)))
+    box.export(folder / "box.glb")
     (folder / "library.xz").write_bytes(pack(read_models([folder])[0]))
     loaded = load_meshes(folder / "library.xz", "cpu")
     return dataclasses.replace(loaded, held_out=torch.ones_like(loaded.held_out))
