@@ -24,7 +24,7 @@ from consistent4d_ns.export.gltf import glb, glb_moving, y_up
 from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
-from consistent4d_ns.export.usd import write_usd, write_usdz
+from consistent4d_ns.export.usd import write_moving_usd, write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
 from tests.export.objects import RADIUS, STRETCH
@@ -133,6 +133,18 @@ def test_one_mesh_follows_the_object(ball: Run, moving: MovingMesh):
         positions = moving.positions[frame]
         assert edge_factors(positions, moving.positions[0], edges).max() < 3.0
         assert not flipped(positions, moving.positions[0], moving.faces).any()
+
+
+@pytest.mark.parametrize("name", ["plain.glb", "compressed.glb", "moving.usdc"])
+def test_blender_moves_one_mesh(ball: Run, moving: MovingMesh, tmp_path: Path, name: str):
+    """By shape keys, or by points as time samples."""
+    file = tmp_path / name
+    if file.suffix == ".glb":
+        file.write_bytes(glb_moving(moving, FPS, compress=name == "compressed.glb"))
+    else:
+        pytest.importorskip("pxr", reason="needs usd-core")
+        write_moving_usd(file, tmp_path / "moving_texture.png", moving, FPS)
+    test_blender_shows_it(ball, file, tmp_path)
 
 
 @pytest.mark.parametrize("compress", [False, True])
