@@ -24,6 +24,7 @@ from consistent4d_ns.data.dataparser import CAMERA, FrameSequence
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint, step_of
 from consistent4d_ns.files.locks import TrainingLock
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.guidance.config import check_noise_levels
@@ -225,9 +226,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if self.method_name is None:
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
-        self.opened_in = folder = folder.expanduser().absolute()
+        self.opened_in = folder = expanded(folder).absolute()
         if data is not None:
-            self.use_data(data.expanduser())
+            self.use_data(expanded(data))
             return
         data = self.frames_path
         if data is None or data.exists():
@@ -317,9 +318,9 @@ def make_paths_absolute(config: Consistent4DTrainerConfig) -> None:
     """Expand `~`, and make every path absolute that a run needs again, from wherever it is opened."""
     for owner, name, path in _paths(config):
         if not name.startswith("relative_") and path != Path():
-            setattr(owner, name, path.expanduser().absolute())
+            setattr(owner, name, expanded(path).absolute())
     guidance = config.pipeline.guidance
-    prior = Path(guidance.prior).expanduser()
+    prior = expanded(Path(guidance.prior))
     if guidance.prior != BUNDLED and prior.exists():
         guidance.prior = str(prior.absolute())
 
