@@ -216,13 +216,7 @@ def _camera(view: str, camera: Mapping[str, Any]) -> dict[str, float]:
     """Numbers of a view's camera; raises what broken data raises."""
     if not is_plain_name(view):
         raise ValueError(f"the view {view[:40]!r} is no name of a folder beside it")
-    numbers = {}
-    for name, key in META_KEYS.items():
-        try:
-            numbers[name] = number(camera[key])
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{key} of {view}: {error}") from error
-    return numbers
+    return {name: number(camera[key], f"{key} of {view}") for name, key in META_KEYS.items()}
 
 
 def nerfstudio_cameras(views: list[View], times: FrameTimes, size: int) -> Cameras:

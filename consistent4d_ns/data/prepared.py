@@ -57,8 +57,8 @@ def read_prepared(folder: Path) -> Prepared | None:
 
 def _parsed(values: dict[str, Any]) -> Prepared:
     """The values of a file; raises ValueError, KeyError or TypeError where they make no sense."""
-    seconds = {str(frame["name"]): number(frame["seconds"]) for frame in values["frames"]}
+    seconds = {str(frame["name"]): number(frame["seconds"], "seconds") for frame in values["frames"]}
     if any(b <= a for a, b in pairwise(seconds.values())):
         raise ValueError("seconds of the frames do not increase")
     elevation = values.get("elevation_deg")
-    return Prepared(seconds, None if elevation is None else number(elevation))
+    return Prepared(seconds, None if elevation is None else number(elevation, "elevation_deg"))

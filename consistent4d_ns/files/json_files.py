@@ -29,19 +29,19 @@ def read_json(path: Path) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def number(value: object) -> float:
-    """A finite number of a JSON file.
+def number(value: object, name: str) -> float:
+    """A finite number of a JSON file, which messages call by its name.
 
     Raises:
         ValueError: It is not finite, or too large.
         TypeError: It is no number; `true` and texts are none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{str(value)[:40]!r} is no number")
+        raise TypeError(f"{name} is {str(value)[:40]!r}, which is no number")
     try:
         result = float(value)
     except OverflowError:
-        raise ValueError("a number is too large") from None
+        raise ValueError(f"{name} is too large a number") from None
     if not math.isfinite(result):
-        raise ValueError(f"{result} is not finite")
+        raise ValueError(f"{name} is {result}, which is not finite")
     return result

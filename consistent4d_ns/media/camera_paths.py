@@ -168,9 +168,9 @@ def _normalised(path: Any) -> dict[str, Any]:
         raise ValueError(f"{len(path['camera_path'])} frames, and at most {MAX_FRAMES} are rendered")
     return path | {
         "camera_type": str(path.get("camera_type", CAMERA_TYPES[0])).lower(),
-        "render_width": int(number(path["render_width"])),
-        "render_height": int(number(path["render_height"])),
-        "seconds": number(path["seconds"]),
+        "render_width": int(number(path["render_width"], "render_width")),
+        "render_height": int(number(path["render_height"], "render_height")),
+        "seconds": number(path["seconds"], "seconds"),
         "crop": _crop(path.get("crop")),
         "camera_path": [_normalised_frame(frame) for frame in path["camera_path"]],
     }
@@ -178,7 +178,9 @@ def _normalised(path: Any) -> dict[str, Any]:
 
 def _normalised_frame(frame: dict[str, Any]) -> dict[str, Any]:
     pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(16).tolist()
-    numbers = {name: number(frame[name]) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame}
+    numbers = {
+        name: number(frame[name], name) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame
+    }
     return frame | {"camera_to_world": pose} | numbers
 
 
@@ -204,8 +206,8 @@ def _crop(crop: Any) -> dict[str, Any] | None:
         return None
     rotation = crop.get("crop_rot", (0, 0, 0))
     vectors = {"crop_center": crop["crop_center"], "crop_scale": crop["crop_scale"], "crop_rot": rotation}
-    numbers = {name: [number(x), number(y), number(z)] for name, (x, y, z) in vectors.items()}
-    return numbers | {"crop_bg_color": {name: number(crop["crop_bg_color"][name]) for name in "rgb"}}
+    numbers = {name: [number(x, name), number(y, name), number(z, name)] for name, (x, y, z) in vectors.items()}
+    return numbers | {"crop_bg_color": {name: number(crop["crop_bg_color"][name], "crop_bg_color") for name in "rgb"}}
 
 
 def _course(kind: Kind, frames: int, options: PathOptions) -> tuple[list[float], list[float]]:

@@ -92,7 +92,7 @@ RUN_CASES = [
     Case(
         "a billion aliases in a field",
         RENDER,
-        "config.yml",
+        "more than 10000 values",
         config(
             "gradient_accumulation_steps: {}",
             "gradient_accumulation_steps:\n" + "".join(f"  {line}\n" for line in ALIASES.splitlines()),
@@ -117,7 +117,7 @@ RUN_CASES = [
         "grid",
         config(
             "grid_resolutions: !!python/tuple\n",
-            "grid_resolutions: !!python/tuple\n      - !!python/tuple [100000, 100000, 100000, 9]\n",
+            "grid_resolutions: !!python/tuple\n    - !!python/tuple [100000, 100000, 100000, 9]\n",
         ),
     ),
     Case("frames that are gone", f"{RENDER} --data nowhere", "nowhere", run),
@@ -174,7 +174,7 @@ PATH_CASES = [
     Case("an aspect of 0", PATH, "aspect", path(frame={"aspect": "0"})),
     Case("an aspect of NaN", PATH, "aspect", path(frame={"aspect": float("nan")})),
     Case("a time of 2", PATH, "time 2", path(frame={"render_time": 2})),
-    Case("a time of NaN", PATH, "time nan", path(frame={"render_time": float("nan")})),
+    Case("a time of NaN", PATH, "render_time is nan", path(frame={"render_time": float("nan")})),
     Case(
         "times for some frames",
         PATH,
@@ -187,7 +187,7 @@ PATH_CASES = [
     ),
     Case("infinite seconds", PATH, "path.json", path(seconds=float("inf"))),
     Case("0 seconds", PATH, "path.json", path(seconds=0)),
-    Case("seconds so short that the rate is infinite", PATH, "path.json", path(seconds=1e-320)),
+    Case("seconds so short that the rate is infinite", PATH, "--fps is inf", path(seconds=1e-320)),
     Case("images of 8193 pixels", PATH, "8193", path(render_width=8193)),
     Case("images of 10^30 pixels", PATH, "pixels", path(render_width=10**30)),
     Case("images of infinitely many pixels", PATH, "path.json", path(render_width=float("inf"))),

@@ -25,7 +25,7 @@ PRIOR = f"{TRAIN} --data frames --pipeline.guidance.prior prior"
 FILE = f"{TRAIN} --data frames --pipeline.guidance.prior w.safetensors"
 RIFE = (
     "ns-train consistent4d-mini --vis tensorboard --max-num-iterations 1 --data frames "
-    "--pipeline.guidance.kind none --pipeline.targets.imagine.rounds 0 --pipeline.interpolation.kind rife "
+    "--pipeline.guidance.kind none --pipeline.targets.imagine.steps 0 --pipeline.interpolation.kind rife "
     "--pipeline.interpolation.weights"
 )
 UNET = "unet/diffusion_pytorch_model.safetensors"
