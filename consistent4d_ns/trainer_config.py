@@ -27,7 +27,6 @@ from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
-from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
@@ -151,8 +150,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         check_options(self)
         self.pipeline.model.check()
         self.pipeline.datamanager.plan.check()
-        if self.pipeline.guidance.kind != "none":
-            check_noise_levels(self.pipeline.guidance)
+        self.pipeline.guidance.check()
         self.pipeline.targets.check(self.pipeline.guidance)
         make_paths_absolute(self)
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)

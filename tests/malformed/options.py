@@ -72,7 +72,7 @@ OPTION_CASES = [
     Case(
         "a run to measure that is none",
         "consistent4d eval --run frames --gt frames --metrics psnr",
-        "config.yml",
+        "holds no views",
         frames(),
     ),
     Case("runs to compare that are none", "consistent4d compare frames nowhere", "config.yml", frames()),
@@ -80,11 +80,14 @@ OPTION_CASES = [
     Case("training further for no steps", "consistent4d finetune run --steps 0", "steps", run),
     Case(
         "a sweep over an unknown option",
-        "consistent4d sweep consistent4d-mini frames --seeds 0 --set nothing=1",
+        "consistent4d sweep consistent4d-mini --data frames --seeds 0 --set nothing=1",
         "nothing",
         frames(),
     ),
     Case(
-        "a sweep over a seed that is negative", "consistent4d sweep consistent4d-mini frames --seeds -1", "-1", frames()
+        "a sweep over a seed that is negative",
+        "consistent4d sweep consistent4d-mini --data frames --seeds -1",
+        "-1",
+        frames(),
     ),
 ]
