@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from consistent4d_ns.data.cameras import orbit_poses, orbit_views, relative_pose
 from consistent4d_ns.data.dataparser import META_KEYS, read_cameras
 from consistent4d_ns.data.numbering import find_series
 from consistent4d_ns.data.times import FrameTimes, Spacing
-from consistent4d_ns.errors import InputError, printable
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.gltf import glb
 from consistent4d_ns.export.sequence import Mesh
 from consistent4d_ns.export.surface import Surface
@@ -43,8 +44,7 @@ def refused_or(read, content: Any) -> Any:
         file.write_text(json.dumps(content), encoding="utf-8")
         try:
             return read(file)
-        except InputError as error:
-            assert printable(str(error)).isprintable()
+        except InputError:
             return None
 
 
@@ -61,7 +61,7 @@ def changed(content: Any, places: list[int], value: Any) -> Any:
     return {**content, key: inner} if isinstance(content, dict) else [*content[:key], inner, *content[key + 1 :]]
 
 
-CAMERA = {key: 10.0 for key in META_KEYS.values()}
+CAMERA = dict.fromkeys(META_KEYS.values(), 10.0)
 META = {"cameras": {"input": CAMERA, "eval_0": CAMERA}}
 POSE = [1, 0, 0, 2, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
 FRAME = {"camera_to_world": POSE, "fov": 50, "aspect": 1, "render_time": 0}
@@ -93,7 +93,7 @@ def test_camera_paths_with_one_value_changed(places: list[int], value: Any):
     if read is not None:
         assert all(math.isfinite(number) for frame in read["camera_path"] for number in frame["camera_to_world"])
         assert all(0 < frame["fov"] < 180 and frame.get("aspect", 1) > 0 for frame in read["camera_path"])
-        assert 16 <= min(read["render_width"], read["render_height"])
+        assert min(read["render_width"], read["render_height"]) >= 16
         assert 0 < read["seconds"] < math.inf
 
 
@@ -103,11 +103,8 @@ def test_camera_paths_with_one_value_changed(places: list[int], value: Any):
 @often
 @given(st.lists(st.text(min_size=1, max_size=30).map(lambda name: f"{name}.png"), min_size=1, max_size=12, unique=True))
 def test_any_names_are_a_series_or_refused(names: list[str]):
-    try:
+    with suppress(InputError):
         series = find_series("folder", names)
-    except InputError as error:
-        assert printable(str(error)).isprintable()
-    else:
         assert set(series.names) <= set(names)
         positions = series.spacing.positions
         assert len(positions) == len(series.names)
