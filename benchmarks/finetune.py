@@ -73,7 +73,7 @@ def compare(options: Options) -> list[dict[str, str | float]]:
                 with tempfile.TemporaryDirectory() as scratch:
                     begin = time.monotonic()
                     config = finetune_config(run, FinetuneOptions(method, steps), out=Path(scratch))
-                    train_further(config, steps)
+                    train_further(config)
                     seconds = time.monotonic() - begin
                     found = scores(config.get_base_dir(), perceptual)
                 rows.append({"run": str(run), "stage": f"{method}, {steps} steps", **found, "seconds": seconds})

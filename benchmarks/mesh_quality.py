@@ -6,13 +6,16 @@ For each run, with the default export options unless others are given: intersect
 mesh and volume render, and PSNR against ground truth of the volume render, of the mesh with a colour per vertex and of
 the mesh with a texture. The views are those of `ns-eval`; meshes are rendered unlit, with 4 x 4 samples per pixel.
 `benchmarks.known_object` trains runs to measure.
+
+With `--moving`, the mesh that moves is measured instead: at the chosen frames, and halfway between each and
+the next, where there is no ground truth and the volume render is compared with; and the shape of all its triangles.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Annotated
@@ -25,9 +28,15 @@ from torch import Tensor
 
 from benchmarks import measures
 from benchmarks.four_d import Clips, true_clips
+from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import show_input_errors_in_one_line
+from consistent4d_ns.export.deforming.animated import Motion, motion_of, painted
+from consistent4d_ns.export.deforming.quality import edge_factors, flipped
+from consistent4d_ns.export.deforming.template import edges_of
+from consistent4d_ns.export.gltf import glb_moving
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.raster import cover
 from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, with_colours
@@ -38,6 +47,10 @@ from consistent4d_ns.runs import Run, load_run
 SAMPLES = 4
 """Samples along each side of a pixel."""
 COLUMNS = ("iou", "volume_psnr", "vertex_psnr", "texture_psnr", "to_volume_psnr", "extract_s", "vertex_s", "texture_s")
+MOVING_COLUMNS = (
+    *("iou", "between_iou", "worst_iou", "volume_psnr", "texture_psnr", "to_volume_psnr", "between_to_volume_psnr"),
+    *("missed", "bad_triangles", "edge_factor", "fit_s", "paint_s", "mb"),
+)
 
 
 @dataclass
@@ -48,6 +61,8 @@ class Options:
     """config.yml of finished runs on sequences with ground truth."""
     frames: int = 4
     """Number of evaluated frames per sequence, evenly spaced from the first to the last."""
+    moving: bool = False
+    """Measure the mesh that moves instead of a mesh per frame."""
     solid: Annotated[SolidOptions, tyro.conf.arg(name="")] = field(default_factory=SolidOptions)
     """Which part of the volume counts as the object."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -163,13 +178,69 @@ def compare(
 
 def main(options: Options) -> None:
     """Measure all runs and print a Markdown table."""
-    rows = ["| run | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    moving = options.moving
+    columns = MOVING_COLUMNS if moving else COLUMNS
+    rows = ["| run | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for config in options.configs:
-        figures = measure(load_run(config), options)
+        figures = (measure_moving if moving else measure)(load_run(config), options)
         name = sequence_name(config)
-        rows.append(f"| {name} | " + " | ".join(f"{figures[column]:.3f}" for column in COLUMNS) + " |")
+        rows.append(f"| {name} | " + " | ".join(f"{figures[column]:.3f}" for column in columns) + " |")
         print(rows[-1], flush=True)
     print("\n" + "\n".join(rows))
+
+
+def measure_moving(run: Run, options: Options) -> dict[str, float]:
+    """Means over all evaluation views of the mesh that moves, at the chosen frames and between them."""
+    views, truth = true_clips(run.pipeline)
+    count = truth.rgb.shape[1]
+    source = exporter(run, options.solid, TimeOptions(frames=count))
+    begin = time.perf_counter()
+    motion = motion_of(source, options.mesh.faces, progress)
+    fitted = time.perf_counter()
+    mesh = painted(motion, source, options.mesh, "texture", progress)
+    figures = {"fit_s": fitted - begin, "paint_s": time.perf_counter() - fitted}
+    figures["missed"] = max(left.missed for left in motion.residuals)
+    figures |= shape_of(motion) | {"mb": len(glb_moving(mesh, source.timeline.fps)) / 1e6}
+    frames = torch.linspace(0, count - 1, min(options.frames, count)).round().long().tolist()
+    rows = [show(source, mesh, view.camera, truth.rgb[i], frame) for frame in frames for i, view in enumerate(views)]
+    return (
+        figures | {name: mean(row[name] for row in rows) for name in rows[0]} | {"worst_iou": worst(rows, len(views))}
+    )
+
+
+def worst(rows: list[dict[str, float]], views: int) -> float:
+    """The lowest mean over the views of the overlap at a frame or between two."""
+    names = ("iou", "between_iou")
+    return min(mean(row[k] for row in rows[i : i + views]) for i in range(0, len(rows), views) for k in names)
+
+
+def shape_of(motion: Motion) -> dict[str, float]:
+    """Counts of bad triangles of all frames, and the largest change of an edge's length by a factor."""
+    rest, edges = motion.template.vertices, edges_of(motion.template.faces)
+    bad = sum(int(flipped(place, rest, motion.template.faces).sum()) for place in motion.positions)
+    stretched = max(float(edge_factors(place, rest, edges).max()) for place in motion.positions)
+    return {"bad_triangles": bad, "edge_factor": stretched}
+
+
+def show(
+    source: Exporter, mesh: MovingMesh, camera: OrbitViews, true: Float[Tensor, "frames 3 size size"], frame: int
+) -> dict[str, float]:
+    """Metrics of one view at a frame, and halfway to the next or, from the last, to the one before."""
+    size, last = true.shape[-1], len(mesh) - 1
+    other = frame + 1 if frame < last else frame - 1
+    halfway = replace(mesh, positions=0.5 * (mesh.positions[[frame]] + mesh.positions[[other]]))
+    figures: dict[str, float] = {}
+    for name, shape, at in (("", mesh.frame(frame), frame), ("between_", halfway.frame(0), 0.5 * (frame + other))):
+        volume = {k: v.cpu() for k, v in render_image(source.model, camera, at / last, size).items()}
+        rgb, shot = volume["rgb"].movedim(-1, 0), shoot(shape, camera, size)
+        solid, opaque = (measures.silhouettes(a)[None] for a in (shot.opacity(), volume["accumulation"][..., 0]))
+        seen = picture(shape, shot)
+        figures[f"{name}iou"] = float(measures.overlap(solid, opaque))
+        figures[f"{name}to_volume_psnr"] = float(measures.psnr(seen[None], rgb[None]))
+        if not name:
+            figures["volume_psnr"] = float(measures.psnr(rgb[None], true[frame].cpu()[None]))
+            figures["texture_psnr"] = float(measures.psnr(seen[None], true[frame].cpu()[None]))
+    return figures
 
 
 def sequence_name(config: Path) -> str:

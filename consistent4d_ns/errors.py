@@ -39,7 +39,7 @@ EXPORTER = "nerfstudio.scripts.exporter"
 """Module of `ns-export`."""
 EXPORTER_REMEDY = (
     "this export of ns-export is for static scenes or for Gaussian splats, and a Consistent4D run is neither: "
-    "use `consistent4d export mesh RUN OUT`, `consistent4d export points RUN OUT` or `consistent4d export usd RUN OUT`."
+    "use `consistent4d export mesh RUN OUT`, or `points`, `splats` or `usd` in place of `mesh`."
 )
 """What to use instead of the exports that fail with a bare AssertionError."""
 

@@ -269,9 +269,10 @@ class Consistent4DModel(Model):
         return {name: term * weights.at(name, batch["plan"].step) for name, term in terms.items()}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the input view (reference steps only), occupied share of the box, samples per ray."""
+        """PSNR of the input view (reference steps only), mean opacity, occupied share of the box, samples per ray."""
         rendering = cast(Rendering, outputs["rendering"])
         metrics = self.sampling_figures(rendering.weights.shape[1], rendering.rgb.shape[1])
+        metrics["opacity"] = rendering.mean_opacity
         if batch["plan"].kind is StepKind.REFERENCE:
             metrics["psnr"] = peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"])
         return metrics

@@ -9,6 +9,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from traceback import walk_stack
@@ -20,8 +21,11 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.writer import GLOBAL_BUFFER, LocalWriter
 from torch import Tensor
 
+from consistent4d_ns.messages import on_a_full_disk
+
 if TYPE_CHECKING:
     import viser
+    from nerfstudio.engine.trainer import TrainerConfig
     from nerfstudio.models.base_model import Model
     from nerfstudio.viewer.control_panel import ControlPanel
     from nerfstudio.viewer.viewer import Viewer
@@ -300,11 +304,23 @@ def _callers() -> Iterator[FrameType]:
 def set_total_steps(steps: int) -> None:
     """Tell the log at how many steps training is complete (`writer.GLOBAL_BUFFER["max_iter"]`).
 
-    Nerfstudio numbers the steps of a resumed run on, yet compares them with the steps of this run alone.
-
     If the name changes: percentage and remaining time of a resumed run are wrong.
     """
     GLOBAL_BUFFER["max_iter"] = steps
+
+
+@contextmanager
+def steps_left(config: TrainerConfig, first_step: int) -> Iterator[None]:
+    """Let `Trainer.train`, which adds `max_num_iterations` to the first step, stop at that total; it is called inside.
+
+    If that is changed there: a resumed run ends too soon.
+    """
+    total = config.max_num_iterations
+    config.max_num_iterations = total - first_step
+    try:
+        yield
+    finally:
+        config.max_num_iterations = total
 
 
 def leave_out_of_step_time(seconds: float, step: int) -> None:
@@ -320,6 +336,21 @@ def leave_out_of_step_time(seconds: float, step: int) -> None:
     duration = events[names[0]]["buffer"].pop() - seconds
     writer.EVENT_STORAGE[:] = [event for event in writer.EVENT_STORAGE if event["name"] not in names]
     writer.put_time(names[0], duration, step, avg_over_steps=True, update_eta=True)
+
+
+def replace_event_files(make: Callable[[str], Any]) -> None:
+    """Write TensorBoard's events by what `make` gives for the name of a file; it has `write`, `flush` and `close`.
+
+    An exception in the thread that writes them, as on a full disk, ends training at the next event. Relies on
+    `writer.EVENT_WRITERS`, on `TensorboardWriter.tb_writer`, and on how TensorBoard's own writers hold each other.
+
+    If that changes: a full disk ends training where TensorBoard is used.
+    """
+    for each in writer.EVENT_WRITERS:
+        with suppress(AttributeError):
+            events = each.tb_writer._get_file_writer().event_writer
+            events.flush()
+            events._async_writer._writer._writer = make(events._file_name)
 
 
 def close_logs() -> None:
@@ -350,7 +381,8 @@ class TrainingLog(LocalWriter):
             super().write_stats_log(0)  # 0 is always logged; the row shows the step of `GLOBAL_BUFFER`.
         else:
             latest, _ = self._consolidate_events()
-            print(self.line(latest), flush=True)
+            with on_a_full_disk():
+                print(self.line(latest), flush=True)
 
     def line(self, latest: dict[str, Any]) -> str:
         """The tracked figures of the latest step with their names, on one line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, ClassVar, Literal, cast
@@ -31,6 +32,7 @@ from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel, Consistent4DModelConfig
 from consistent4d_ns.recorded_steps import RecordedSteps, RenderedStep
 from consistent4d_ns.rendering.terms import rendering_terms
+from consistent4d_ns.soundness import Soundness
 from consistent4d_ns.steering import Steering, StepSettings, resolve_settings
 from consistent4d_ns.targets.config import TargetRound, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
@@ -84,7 +86,8 @@ class Consistent4DPipeline(VanillaPipeline):
 
     `guidance` and `interpolator` exist only while training: viewing, rendering and evaluating load neither. `steering`
     holds the changes to the configuration that are in force; `steer` asks for others, from the next step on. `targets`
-    holds the target views of the current round.
+    holds the target views of the current round, `soundness` counts what goes wrong, and `step_kind` is what the latest
+    step rendered.
     """
 
     config: Consistent4DPipelineConfig
@@ -120,6 +123,9 @@ class Consistent4DPipeline(VanillaPipeline):
         self.targets = TargetStages(config.targets, config.guidance, self.datamanager, self.seed - get_rank())
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
+        opacity = float(self.datamanager.frames[:, 3].float().mean()) if test_mode == "val" else 1.0
+        self.soundness = Soundness(self.device, opacity)
+        self.step_kind = StepKind.REFERENCE
         self.panel = Panel(self, training=test_mode == "val")
         if test_mode == "val":
             self.load_priors(device)
@@ -253,6 +259,7 @@ class Consistent4DPipeline(VanillaPipeline):
     def training_step(self, draws: StepDraws) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """One training step, determined by its draws."""
         plan = draws.plan
+        self.step_kind = plan.kind
         rendered = self.replayed(draws) or self.rendered(draws)
         terms = dict(rendered.terms)
         if plan.kind.is_distilled:
@@ -297,8 +304,11 @@ class Consistent4DPipeline(VanillaPipeline):
             return {}
         poses = relative_pose(draws.plan.views, self.datamanager.input_view).to(images.device, non_blocking=True)
         frames = draws.plan.frames.to(images.device, non_blocking=True)
+        before = self.guidance.undefined_predictions
         sds = self.guidance.loss(images, poses, frames, draws.guidance, draws.settings.guidance_scale)
-        return per_level("sds", sds)
+        # A prediction that is not finite makes the step one that is skipped, on all devices that train together.
+        undefined = (self.guidance.undefined_predictions - before).to(sds.device, non_blocking=True) > 0
+        return per_level("sds", sds * torch.where(undefined, math.nan, 1.0))
 
     def consistency_terms(
         self, images: Float[Tensor, "levels views 3 height width"], plan: StepPlan
@@ -330,6 +340,18 @@ class Consistent4DPipeline(VanillaPipeline):
             numbers |= {"schedule/guidance_scale": settings.guidance_scale}
             known["guidance/undefined_predictions"] = self.guidance.undefined_predictions.float()
         return known | {name: torch.tensor(float(number)) for name, number in numbers.items()}
+
+    def likely_cause(self) -> str:
+        """Where values that are not finite come from, and what helps, for a message; waits for the device."""
+        undefined = 0 if self.guidance is None else int(self.guidance.undefined_predictions)
+        if undefined:
+            return (
+                f"the prior gave {undefined} predictions that are not finite: try --pipeline.guidance.precision fp32, "
+                "or another prior"
+            )
+        terms = [name for name, term in self.step_terms.items() if not bool(term.isfinite().all())]
+        broken = f"not finite: {', '.join(terms)}; " if terms else ""
+        return f"{broken}check the frames, and try a lower --optimizers.field.optimizer.lr"
 
     def get_eval_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """Losses of one frame of the input view, without randomness or gradients."""

@@ -94,7 +94,7 @@ class _Recorded:
     rays: Recording
     """From a step's draws to the number of samples, rays and pictures."""
     rendering: DifferentiableRecording | None = None
-    """From rays, pictures and draws to colours, terms, and PSNR of the input view."""
+    """From rays, pictures and draws to colours, terms, mean opacity, and PSNR of the input view."""
     capacity: Capacity = field(default_factory=Capacity)
     """Samples that the rendering has room for."""
     names: tuple[str, ...] = ()
@@ -166,15 +166,16 @@ class RecordedSteps:
         number, *rays = recorded.rays.replay(step)
         inputs = (draws.jitter, draws.normal_offsets, *rays)
         count, outputs = fetch(number), self._replay(recorded, inputs)  # in this order: the device is kept busy
-        samples = count()
+        samples = int(count())
         if samples * self._model.field.num_levels > MOST_SAMPLES:
             return None
         if recorded.capacity.follow(samples) or outputs is None:
             self._record_rendering(recorded, plan, inputs)  # in the memory of the one before
             outputs = self._replay(recorded, inputs)
         assert outputs is not None
-        rgb, terms, *psnr = outputs
-        metrics = self._model.sampling_figures(samples, plan.num_rays) | dict(zip(("psnr",), psnr, strict=False))
+        rgb, terms, opacity, *psnr = outputs
+        metrics = self._model.sampling_figures(samples, plan.num_rays) | {"opacity": opacity}
+        metrics |= dict(zip(("psnr",), psnr, strict=False))
         return RenderedStep(rgb, dict(zip(recorded.names, terms.unbind(), strict=True)), metrics)
 
     def _signature(
@@ -220,7 +221,7 @@ class RecordedSteps:
             psnr = []
             if plan.kind is StepKind.REFERENCE:
                 psnr.append(peak_signal_noise_ratio(rendering.rgb[-1].detach(), batch["image"]))
-            return rendering.rgb, values, *psnr
+            return rendering.rgb, values, rendering.mean_opacity, *psnr
 
         own, step = self._parameters, _WithField(model.field, render)
 

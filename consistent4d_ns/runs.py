@@ -41,6 +41,11 @@ class Run:
     step: int
     """Training step of the checkpoint."""
 
+    @property
+    def source_name(self) -> str:
+        """Name of the file or folder of the frames."""
+        return (self.config.frames_path or Path("frames")).name
+
 
 class ConfigLoader(yaml.SafeLoader):
     """Reads the configurations of this method, and builds nothing but their own classes and paths.

@@ -16,22 +16,36 @@ from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerC
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.viewer.viewer import Viewer
+from torch import Tensor
 
 from consistent4d_ns.device.cpu import keep_freed_memory
 from consistent4d_ns.device.cuda import use_device
+from consistent4d_ns.device.memory import lacks_memory
+from consistent4d_ns.device.updates import FiniteUpdates
 from consistent4d_ns.errors import ENDING, Ended, InputError, code_of, end_by_signal, hide_nerfstudio_warnings
 from consistent4d_ns.files.checkpoints import (
+    check_steps_left,
     checkpoint_path,
+    list_checkpoints,
     newest_whole,
     read_checkpoint,
     resumed_checkpoint,
     write_checkpoint,
 )
+from consistent4d_ns.files.event_files import PatientFile
 from consistent4d_ns.files.locks import TrainingLock
+from consistent4d_ns.files.outputs import remove_scratch
+from consistent4d_ns.memory_advice import EVALUATING, LOADING, advice
 from consistent4d_ns.messages import say, warn
-from consistent4d_ns.nerfstudio_internals import close_logs, leave_out_of_step_time, set_total_steps
+from consistent4d_ns.nerfstudio_internals import (
+    close_logs,
+    leave_out_of_step_time,
+    replace_event_files,
+    set_total_steps,
+    steps_left,
+)
 from consistent4d_ns.pipeline import Consistent4DPipeline
-from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.record.report import FILES, TrainingReport, warn_about_failures
 from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
@@ -61,6 +75,10 @@ class Consistent4DTrainer(Trainer):
         """What asked for an end after the current step: Ctrl-C or a signal."""
         self.unsaved: InputError | None = None
         """Error of the latest checkpoint, if it could not be saved."""
+        self.updates: list[FiniteUpdates] = []
+        """Leave out the updates of steps whose gradients are not finite."""
+        self.evaluating = False
+        """Whether an evaluation for the log is under way; also after an error meanwhile."""
         self.folder_lock: TrainingLock | None = None
         """Keeps other trainings out of the run's folder, from `setup` to the end of `train`."""
 
@@ -78,15 +96,18 @@ class Consistent4DTrainer(Trainer):
         close_logs()
         if is_main_process():
             self.folder_lock = TrainingLock(self.base_dir)
+            remove_scratch(self.base_dir, (self.checkpoint_dir.name, *FILES))
         try:
-            with end_on_interrupt("stopped before the first step."):
+            with end_on_interrupt("stopped before the first step."), memory_for(lambda: LOADING):
                 super().setup(test_mode)
         except (InputError, SystemExit):
             self.discard_folder()
             raise
+        self.updates = [FiniteUpdates(optimizer) for optimizer in self.optimizers.optimizers.values()]
         for optimizer in self.optimizers.optimizers.values():
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
-        set_total_steps(self._start_step + self.config.max_num_iterations)
+        replace_event_files(lambda name: PatientFile(name, events_left_out))
+        set_total_steps(self.config.max_num_iterations)
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
@@ -126,8 +147,9 @@ class Consistent4DTrainer(Trainer):
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{file} does not fit this method and its options: {reason}") from error
+        check_steps_left(file, state["step"], config.max_num_iterations)
         self._start_step = state["step"] + 1
-        say(f"Resuming from {file}.")
+        say(f"Resuming from {file}: steps {self._start_step} to {config.max_num_iterations - 1} are left.")
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
@@ -136,6 +158,8 @@ class Consistent4DTrainer(Trainer):
         Args:
             step: The latest step that is complete.
         """
+        if self.report is not None:
+            self.report.save_history()  # Resumed from here, the run has the losses of all steps before.
         path = checkpoint_path(self.checkpoint_dir, step)
         state = {
             "step": step,
@@ -155,9 +179,9 @@ class Consistent4DTrainer(Trainer):
             return
         self.unsaved = None
         if self.config.save_only_latest_checkpoint:
-            for other in self.checkpoint_dir.glob("*.ckpt"):
+            for other in list_checkpoints(self.checkpoint_dir).values():
                 if other.name != path.name:
-                    other.unlink()
+                    other.unlink(missing_ok=True)
 
     def train(self) -> None:
         """Train. Ctrl-C and the signals of `errors.ENDING` end it after the current step, with a checkpoint.
@@ -168,7 +192,11 @@ class Consistent4DTrainer(Trainer):
         """
         with self.catch_interrupts():
             try:
-                super().train()
+                with steps_left(self.config, self._start_step), memory_for(self.phase):
+                    super().train()
+            except InputError as error:
+                self.keep_what_is_done()
+                raise InputError(f"{error} {kept(self.checkpoint_dir)}") from error
             except KeyboardInterrupt as interruption:
                 self.end_at_once(interruption)
             finally:
@@ -178,10 +206,55 @@ class Consistent4DTrainer(Trainer):
             raise self.unsaved
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
-        """One training step."""
+        """One training step.
+
+        Raises:
+            InputError: too many steps in a row had to be skipped.
+        """
         result = super().train_iteration(step)
         self.last_step = step
+        self.watch(step, result[2])
         return result
+
+    def watch(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """Count a step that was skipped, and look from time to time how training goes.
+
+        Raises:
+            InputError: too many steps in a row had to be skipped.
+        """
+        pipeline = cast(Consistent4DPipeline, self.pipeline)
+        soundness, opacity = pipeline.soundness, metrics["opacity"]
+        skipped = [update.found for update in self.updates if update.found is not None]
+        any_skipped = torch.stack(skipped).amax() if skipped else torch.zeros_like(opacity)
+        soundness.after_step(pipeline.step_kind, any_skipped, opacity)
+        metrics["skipped_steps"] = soundness.skipped
+        figures = soundness.look(step)
+        if figures is None:
+            return
+        for line in soundness.warnings(step, figures) if is_main_process() else ():
+            warn(f"step {step}: {line}")
+        refusal = soundness.refusal(figures, cast(Any, self.config).max_skipped_steps)
+        if refusal is not None:
+            raise InputError(f"training ends after step {step}: {refusal}; {pipeline.likely_cause()}.")
+
+    def phase(self) -> tuple[str, str]:
+        """What training is doing, and which options need less memory."""
+        if self.evaluating:
+            return EVALUATING
+        pipeline = cast(Consistent4DPipeline, self.pipeline)
+        return advice(pipeline.config, self.step, pipeline.step_kind, self.targets.making)
+
+    def eval_iteration(self, step: int) -> None:
+        """Evaluate for the log, where it is time."""
+        self.evaluating = True
+        super().eval_iteration(step)
+        self.evaluating = False
+
+    def keep_what_is_done(self) -> None:
+        """Save a checkpoint of the latest complete step, before training ends with an error."""
+        if self.last_step is not None and self.training_state != "completed":
+            with memory_for(lambda: ("saving", "the last checkpoint stays")), warn_about_failures():
+                self.save_checkpoint(self.last_step)
 
     def _update_viewer_state(self, step: int) -> None:
         """After a training step and before it is logged: its time counts without that of making target views."""
@@ -230,8 +303,6 @@ class Consistent4DTrainer(Trainer):
         if self.interruption is None or self.last_step is None:
             return super()._after_train()
         self.save_checkpoint(self.last_step)
-        if self.report is not None:
-            self.report.save_history()
         self.exit_with(f"Stopped after step {self.last_step}.", self.interruption)
 
     def _train_complete_viewer(self) -> None:
@@ -271,6 +342,28 @@ def scale_updates(optimizer: torch.optim.Optimizer, factor: Callable[[], float])
 
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)
+
+
+@contextmanager
+def memory_for(phase: Callable[[], tuple[str, str]]) -> Iterator[None]:
+    """Say what was done when memory was too little, and what helps; `phase` gives both.
+
+    Raises:
+        InputError: memory is too little.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        doing, remedy = phase()
+        asked = str(error).split(". ")[0].strip() or type(error).__name__
+        raise InputError(f"out of memory while {doing} ({' '.join(asked.split())[:160]}): {remedy}.") from error
+
+
+def events_left_out(error: OSError) -> None:
+    """Say that there will be gaps in TensorBoard's curves."""
+    warn(f"TensorBoard's events cannot be written ({error.strerror}) and are left out until they can.")
 
 
 def kept(folder: Path) -> str:

@@ -22,7 +22,15 @@ from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.checks.options import check_options
 from consistent4d_ns.data.dataparser import CAMERA, FrameSequence
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
-from consistent4d_ns.files.checkpoints import choose_checkpoint, list_checkpoints, resumed_checkpoint, step_of
+from consistent4d_ns.files.checkpoints import (
+    NAME,
+    check_steps_left,
+    choose_checkpoint,
+    list_checkpoints,
+    resumed_checkpoint,
+    step_of,
+)
+from consistent4d_ns.files.earlier_runs import latest_run
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
@@ -78,6 +86,14 @@ class Consistent4DTrainerConfig(TrainerConfig):
     """Data, model and priors."""
     overwrite: bool = False
     """Train anew in the folder of an earlier run (the same `--timestamp`): its checkpoints and losses are deleted."""
+
+    resume: bool = False
+    """Go on with the latest run of this method on these frames, in its folder, from its newest whole checkpoint; with a
+    `--timestamp` with that run. If there is no checkpoint yet, train from the start."""
+
+    max_skipped_steps: int = 100
+    """Steps in a row of one kind (input view, distilled views, target views) that may be skipped because a gradient is
+    not finite; then training ends."""
 
     # Not options, hence without annotation; instances have their own values.
     opened_in = cast("Path | None", None)
@@ -153,8 +169,38 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.pipeline.guidance.check()
         self.pipeline.targets.check(self.pipeline.guidance)
         make_paths_absolute(self)
+        if self.resume:
+            self.resume_latest()
         self.load_checkpoint = resumed_checkpoint(self.load_dir, self.load_step, self.load_checkpoint)
         self.load_dir = self.load_step = None
+        if self.load_checkpoint is not None and NAME.fullmatch(self.load_checkpoint.name):
+            check_steps_left(self.load_checkpoint, step_of(self.load_checkpoint), self.max_num_iterations)
+
+    def resume_latest(self) -> None:
+        """Choose run and checkpoint to go on with, where `resume` is on; it is switched off, as it applies once.
+
+        Raises:
+            InputError: options contradict each other, or no checkpoint of that run is whole.
+        """
+        if self.load_dir is not None or self.load_checkpoint is not None or self.overwrite:
+            raise InputError(
+                "--resume True finds the run by itself: leave out --load-dir, --load-checkpoint, --overwrite."
+            )
+        self.resume = False
+        here = self.get_base_dir()
+        if self.timestamp == TIMESTAMP or self.has_new_timestamp:
+            found = latest_run(here.parent, self.frames_path, self.relative_model_dir, CONFIG_FILE)
+        else:
+            found = here if here.is_dir() else None
+        if found is None:
+            say(f"{here.parent} holds no earlier run on these frames: training from the start.")
+            return
+        self.timestamp, self.has_new_timestamp = found.name, False
+        if list_checkpoints(self.get_checkpoint_dir()):
+            self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
+        else:
+            say(f"{found} has no checkpoint yet: training from the start in it.")
+            self.overwrite = True
 
     def claim_folder(self) -> tuple[Path, ...]:
         """Create the run's folder, which no other training then gets; that of a resumed run may be reused.

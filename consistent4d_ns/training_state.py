@@ -11,6 +11,7 @@ from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.guidance.base import Guidance
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.model import Consistent4DModel
+from consistent4d_ns.soundness import Soundness
 from consistent4d_ns.steering import StepSettings
 from consistent4d_ns.targets.config import TargetRound
 
@@ -66,6 +67,11 @@ class TrainingState(Protocol):
     @property
     def latest_terms(self) -> Mapping[str, Tensor]:
         """The latest value of every loss term, whichever step it is from."""
+        ...
+
+    @property
+    def soundness(self) -> Soundness:
+        """Steps that were skipped because of values that are not finite."""
         ...
 
     def steer(self, **changes: Any) -> None:

@@ -99,7 +99,7 @@ def test_a_run_on_two_devices(tmp_path):
 
 def resume_alone(config: Consistent4DTrainerConfig, checkpoints: Path) -> Any:
     """A trainer on one device that goes on from a run on two."""
-    config.load_dir, config.timestamp = checkpoints, "resumed"
+    config.load_dir, config.timestamp, config.max_num_iterations = checkpoints, "resumed", STEPS + 1
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     return trainer

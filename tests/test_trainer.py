@@ -59,6 +59,7 @@ OPTIONS = [
     ("max_num_iterations", 0, "--max-num-iterations is 0: give at least 1"),
     ("max_num_iterations", -5, "--max-num-iterations is -5"),
     ("steps_per_save", -1, "--steps-per-save is -1: give at least 0"),
+    ("max_skipped_steps", 0, "--max-skipped-steps is 0: give at least 1"),
     ("logging.steps_per_log", 0, "--logging.steps-per-log is 0: give at least 1"),
     ("logging.max_buffer_size", 0, "--logging.max-buffer-size is 0"),
     ("machine.device_type", "mps", "--machine.device-type mps: this method has not been made to run on a Mac's GPU"),
@@ -142,6 +143,7 @@ def test_a_run_is_not_trained_over(config: Consistent4DTrainerConfig, tmp_path: 
 def test_a_resumed_run_is_not_trained_over_with_its_configuration(config: Consistent4DTrainerConfig):
     """Its config.yml does not say that it was resumed, hence it does not reuse its folder a second time."""
     config.load_dir = train(deepcopy(config)).config.get_base_dir()
+    config.max_num_iterations = 4
     folder = train(config).config.get_base_dir()
     assert folder == config.get_base_dir()
     assert config.load_checkpoint is not None
@@ -155,7 +157,7 @@ def test_a_resumed_run_is_not_trained_over_with_its_configuration(config: Consis
 def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(config: Consistent4DTrainerConfig):
     folder = train(deepcopy(config)).config.get_base_dir()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    held = TrainingLock(folder)
+    held, config.max_num_iterations = TrainingLock(folder), 4
     for change in ({"load_dir": folder}, {"overwrite": True}):
         other = deepcopy(config)
         vars(other).update(change)
@@ -280,7 +282,7 @@ def test_what_is_resumed_after_ctrl_c_equals_an_uninterrupted_run(config: Consis
         config.timestamp = "b"
         with pytest.raises(SystemExit):
             train(deepcopy(config))
-    config.load_dir, config.max_num_iterations = whole.parent / "b", 3
+    config.load_dir = whole.parent / "b"
     folder = train(config).config.get_base_dir()
     assert read_history(folder / "losses.jsonl") == read_history(whole / "losses.jsonl")
     first, second = (read_checkpoint(each / "nerfstudio_models" / "step-000000007.ckpt") for each in (whole, folder))
@@ -307,7 +309,7 @@ def test_what_is_resumed_inside_a_round_of_target_views_equals_an_uninterrupted_
         config.timestamp = "b"
         with pytest.raises(SystemExit):
             train(deepcopy(config))
-    config.load_dir, config.max_num_iterations = whole.parent / "b", 12 - stopped
+    config.load_dir = whole.parent / "b"
     half = read_checkpoint(config.load_dir / "nerfstudio_models" / f"step-{stopped:09d}.ckpt")
     assert half["targets"]["begin"] == stopped // 4 * 4
     assert load_run(config.load_dir, device="cpu").step == stopped
@@ -376,7 +378,7 @@ def test_a_training_that_cannot_begin_leaves_no_folder(config: Consistent4DTrain
 
 def test_resuming_with_another_model_is_one_line(config: Consistent4DTrainerConfig):
     config.load_dir = train(deepcopy(config)).config.get_base_dir()
-    config.timestamp, config.pipeline.model.hidden_width = "b", 8
+    config.timestamp, config.max_num_iterations, config.pipeline.model.hidden_width = "b", 4, 8
     with pytest.raises(
         InputError, match=r"000002\.ckpt does not fit this method and its options: the checkpoint's parameters"
     ):
@@ -394,7 +396,7 @@ def test_the_log_is_one_line_per_logged_step(config: Consistent4DTrainerConfig, 
     assert steps == ["1 of 8 (12.50%)", "6 of 8 (75.00%)", "8 of 8 (100.00%)"]
     assert "Train Rays / Sec" in lines[-1]
     assert "\x1b" not in said
-    config.load_dir, config.timestamp = folder, "b"
+    config.load_dir, config.timestamp, config.max_num_iterations = folder, "b", 16
     train(config)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert lines[0].startswith("step 9 of 16 (56.25%)")

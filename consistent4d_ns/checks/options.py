@@ -26,6 +26,7 @@ def check_options(config: TrainerConfig) -> None:
         InputError: one is out of range, or asks for devices that this machine does not have.
     """
     _at_least("max-num-iterations", config.max_num_iterations, 1)
+    _at_least("max-skipped-steps", getattr(config, "max_skipped_steps", 1), 1)
     for name in ("steps_per_save", "steps_per_eval_batch", "steps_per_eval_image", "steps_per_eval_all_images"):
         _at_least(name, getattr(config, name), 0)
     _at_least("logging.steps-per-log", config.logging.steps_per_log, 1)

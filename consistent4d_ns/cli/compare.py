@@ -13,12 +13,10 @@ from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.files.outputs import check_new_file, new_file, scratch_beside
+from consistent4d_ns.media.pages import check_page_name
 
 if TYPE_CHECKING:
     from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
-
-SUFFIXES = (".html", ".htm")
-"""How the name of a page ends."""
 
 
 def compare(
@@ -42,8 +40,7 @@ def compare(
     """
     if not runs:
         raise InputError("no run is named: give the folders of one or more runs.")
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out {out} is no name of a page: give one that ends in .html.")
+    check_page_name(out, "--out")
     check_new_file(out, overwrite)
     files = [config_file(run) for run in runs]
     announce(f"Loading {len(files)} {'run' if len(files) == 1 else 'runs'}")

@@ -14,8 +14,9 @@ import tyro
 
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.files.names import expanded
-from consistent4d_ns.files.outputs import holds_something
+from consistent4d_ns.files.outputs import holds_something, new_file
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -32,10 +33,14 @@ TOY_SIZE = 128
 """Side of the toy's images in pixels."""
 TOY_FRAMES = 32
 """Frames of the toy."""
+PAGE = "page.html"
+"""The page in the run's folder."""
+PAGE_MESH = MeshOptions(faces=5000, texture_size=256)
+"""Fine enough for images of `TOY_SIZE`, in half of the time that the default takes."""
 
 
 def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Path | None = None) -> None:
-    """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure.
+    """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure, make a page.
 
     Uses CUDA if available, else the CPU (a few minutes on two cores). Nothing is downloaded: the diffusion prior is
     part of the package. Every run gets a folder of its own below OUT.
@@ -52,15 +57,18 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
             raise InputError(
                 f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy."
             )
-    announce("Step 1 of 3: frames")
+    announce("Step 1 of 4: frames")
     data = toy_frames(out / "toy") if data is None else data
     print(f"Frames: {data}")
-    announce("Step 2 of 3: training consistent4d-mini; loading PyTorch and Nerfstudio first")
+    announce("Step 2 of 4: training consistent4d-mini; loading PyTorch and Nerfstudio first")
     trainer = train(mini_config(data, out))
-    announce("Step 3 of 3: videos and metrics")
+    announce("Step 3 of 4: videos and metrics")
     report(trainer)
+    announce("Step 4 of 4: a page to turn the object on")
+    page = write_page(trainer)
     print(f"view it with:     {view_command(trainer.config.get_base_dir() / 'config.yml')}")
     print(f"took {time.monotonic() - begin:.0f} s")
+    print(page)
 
 
 def view_command(config: Path) -> str:
@@ -156,3 +164,25 @@ def report(trainer: Trainer) -> None:
         if file.is_file():  # Otherwise training has warned about it.
             print(f"{what + ':':17} {file}")
     print(f"{'novel' if unseen else 'input'}-view PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")
+
+
+def write_page(trainer: Trainer) -> str:
+    """Write the page of a trained run into its folder; what to tell about it, in one line."""
+    from consistent4d_ns.cli.export_web import page_of
+    from consistent4d_ns.export.sequence import exporter
+    from consistent4d_ns.pipeline import Consistent4DPipeline
+    from consistent4d_ns.runs import Run
+    from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
+
+    config, pipeline = trainer.config, trainer.pipeline
+    assert isinstance(config, Consistent4DTrainerConfig)
+    assert isinstance(pipeline, Consistent4DPipeline)
+    run = Run(config, pipeline, config.max_num_iterations - 1)
+    out = config.get_base_dir() / PAGE
+    try:
+        text = page_of(run, exporter(run, SolidOptions(), TimeOptions()), PAGE_MESH)
+    except InputError as error:
+        return f"no page to turn the object on: {error}"
+    with new_file(out, overwrite=True) as file:
+        file.write_text(text, encoding="utf-8")
+    return f"open in a browser: {out}"

@@ -268,11 +268,11 @@ def counted(items: Any, what: str) -> Iterator[Any]:
 
 def report(options: Options, scores: list[ObjectScores], notes: Notes) -> None:
     """Print the tables, and write them if that is asked for."""
-    from consistent4d_ns.evaluation.tables import PROTOCOLS, as_csv, as_json, as_latex, as_markdown, rows, table
+    from consistent4d_ns.evaluation.tables import PROTOCOLS, as_csv, as_json, as_latex, as_markdown, rows, table, title
 
     found = rows(scores)
-    for protocol, title in PROTOCOLS.items():
-        print(f"\n{title}\n")
+    for protocol in PROTOCOLS:
+        print(f"\n{title(found, protocol)}\n")
         print("\n".join(aligned(table(found, protocol))))
     if options.out is None:
         return

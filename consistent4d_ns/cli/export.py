@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -14,10 +17,12 @@ from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, TimeOptions, in_range
 from consistent4d_ns.files.config_files import config_file
-from consistent4d_ns.files.outputs import new_file, new_folder
+from consistent4d_ns.files.outputs import check_new_file, new_file, new_folder
 
 if TYPE_CHECKING:
-    from consistent4d_ns.export.sequence import Exporter
+    from consistent4d_ns.export.moving import MovingMesh
+    from consistent4d_ns.export.sequence import Exporter, Mesh
+    from consistent4d_ns.runs import Run
 
 Flat = tyro.conf.arg(name="", prefix_name=False)
 """Annotation of a group of options whose names have no prefix."""
@@ -66,13 +71,29 @@ class Common:
         Raises:
             InputError: the run cannot be used, or the object is transparent.
         """
+        return self.exporter(self.load(config))
+
+    def load(self, config: Path) -> Run:
+        """Load a run.
+
+        Raises:
+            InputError: it cannot be used.
+        """
         config = config_file(config)
         announce(f"Loading {config}")
         # Imported only now, because it takes seconds: options and the output path have been checked.
-        from consistent4d_ns.export.sequence import exporter
         from consistent4d_ns.runs import load_run
 
-        run = load_run(config, self.run.step, self.run.data, self.run.device)
+        return load_run(config, self.run.step, self.run.data, self.run.device)
+
+    def exporter(self, run: Run) -> Exporter:
+        """Calibrate the density threshold of a run's object.
+
+        Raises:
+            InputError: the object is transparent.
+        """
+        from consistent4d_ns.export.sequence import exporter
+
         announce("Calibrating the density threshold of the object")
         source = exporter(run, self.solid, self.times)
         chosen = source.solid.threshold
@@ -95,10 +116,11 @@ def mesh(
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008
     common: Annotated[Common, Flat] = Common(),
 ) -> None:
-    """Write a mesh of every frame: one animated GLB, or a folder of numbered files.
+    """Write a mesh that moves: one animated GLB, or a folder of numbered files.
 
-    Lengths are world units: the object's box is [-1, 1]^3. OBJ and PLY have z up and the front towards +x, where the
-    input camera stands; GLB has y up and the front towards +z.
+    One mesh follows the object through all frames, if it comes close to it everywhere; else every frame has a mesh of
+    its own (--topology). Lengths are world units: the object's box is [-1, 1]^3. OBJ and PLY have z up and the front
+    towards +x, where the input camera stands; GLB has y up and the front towards +z.
 
     Args:
         config: The run's config.yml, or its folder.
@@ -118,11 +140,9 @@ def mesh(
             raise InputError(f"{out} is one file, --format {format} is for numbered files: give a folder.")
         with new_file(out, common.overwrite) as path:
             source = common.open(config)
-            from consistent4d_ns.export.gltf import glb
-
-            meshes = progress(source.meshes(options, colouring or "texture"), "Exporting", len(source.timeline))
-            path.write_bytes(glb(meshes, source.timeline.fps, lit, compress))
-        report(out, source)
+            found = meshes_of(source, options, colouring or "texture")
+            path.write_bytes(animated(found, source.timeline.fps, lit, compress))
+        report(out, source, found)
         return
     format = numbered_format(out, format)
     if format == "ply" and colouring == "texture":
@@ -132,9 +152,18 @@ def mesh(
         source = common.open(config)
         from consistent4d_ns.export.files import write_meshes
 
-        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
-        write_meshes(folder, meshes, format, source.timeline, lit, compress)
-    report(out, source)
+        found = meshes_of(source, options, colouring)
+        write_meshes(folder, found, format, source.timeline, lit, compress)
+    report(out, source, found)
+
+
+def animated(found: MovingMesh | Iterator[Mesh], fps: float, lit: bool, compress: bool = True) -> bytes:
+    """The contents of one animated GLB file (see `export.gltf`)."""
+    from consistent4d_ns.export.gltf import glb, glb_moving
+    from consistent4d_ns.export.moving import MovingMesh
+
+    write: Any = glb_moving if isinstance(found, MovingMesh) else glb
+    return write(found, fps, lit, compress)
 
 
 @export.command
@@ -178,14 +207,15 @@ def usd(
 ) -> None:
     """Write USD: one mesh that changes over time, or a package for phones (.usdz). Needs the extra `usd`.
 
-    Files named .usd, .usda or .usdc hold one mesh with a colour per vertex, z up and the front towards +x, where the
-    input camera stands. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
+    Files named .usd, .usda or .usdc hold one mesh, z up and the front towards +x, where the input camera stands; its
+    texture is NAME_texture.png next to it; where every frame has its own triangles (--topology), it has a colour per
+    vertex. .usdz holds a textured mesh of every frame, y up and the front towards +z. World units.
 
     Args:
         config: The run's config.yml, or its folder.
         out: NAME.usd, .usda, .usdc or .usdz.
         lit: Shade the mesh; by default it emits its colours, because they already contain the video's lighting.
-        options: How the surface is triangulated; only .usdz has a texture.
+        options: How the surface is triangulated and textured.
         common: Options of all exports.
     """
     common.check()
@@ -194,14 +224,39 @@ def usd(
     if suffix not in USD_SUFFIXES:
         raise InputError(f"{out} is no name of a USD file: give one that ends in {', '.join(USD_SUFFIXES)}.")
     check_usd(out)
-    with new_file(out, common.overwrite) as path:
+    picture = out.with_name(f"{out.stem}_texture.png")
+    if suffix != ".usdz" and options.topology != "frames":
+        check_new_file(picture, common.overwrite)
+    with ExitStack() as files:
+        path = files.enter_context(new_file(out, common.overwrite))
         source = common.open(config)
-        from consistent4d_ns.export.usd import write_usd, write_usdz
+        from consistent4d_ns.export.moving import MovingMesh
+        from consistent4d_ns.export.usd import write_moving_usd, write_usd, write_usdz
 
-        colouring, write = ("texture", write_usdz) if suffix == ".usdz" else ("vertex", write_usd)
-        meshes = progress(source.meshes(options, colouring), "Exporting", len(source.timeline))
-        write(path, meshes, source.timeline.fps, lit)
-    report(out, source)
+        found = meshes_of(source, options, "texture", "texture" if suffix == ".usdz" else "vertex")
+        fps = source.timeline.fps
+        if suffix == ".usdz":
+            write_usdz(path, found, fps, lit)
+        elif isinstance(found, MovingMesh):
+            beside = files.enter_context(new_file(picture, common.overwrite))
+            write_moving_usd(path, beside, found, fps, lit)
+        else:
+            write_usd(path, found, fps, lit)
+    report(out, source, found)
+
+
+def meshes_of(
+    source: Exporter, options: MeshOptions, shared: Colouring, single: Colouring | None = None
+) -> MovingMesh | Iterator[Mesh]:
+    """One mesh that moves with `shared` colours, or a mesh for every frame with `single` ones, which are the same
+    unless given.
+
+    Raises:
+        InputError: nothing is visible at a time.
+    """
+    from consistent4d_ns.export.deforming.animated import meshes_for
+
+    return meshes_for(source, options, (shared, single or shared), progress, lambda said: print(said, file=sys.stderr))
 
 
 def check_usd(out: Path) -> None:
@@ -230,6 +285,9 @@ def numbered_format(out: Path, format: Format | None) -> Format:
     return format or "glb"
 
 
-def report(out: Path, source: Exporter) -> None:
-    """Print what was written."""
-    print(f"{out}: {len(source.timeline)} frames, {source.timeline.fps:g} per second.")
+def report(out: Path, source: Exporter, found: object = None) -> None:
+    """Print what was written: `found`, a mesh that moves, or one thing after the other."""
+    from consistent4d_ns.export.moving import MovingMesh
+
+    frames = f"{len(source.timeline)} frames, {source.timeline.fps:g} per second"
+    print(f"{out}: {frames}{', one mesh that moves' if isinstance(found, MovingMesh) else ''}.")

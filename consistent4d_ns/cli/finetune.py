@@ -47,7 +47,7 @@ def finetune(
     from consistent4d_ns.finetuning import FinetuneOptions, finetune_config
 
     config = finetune_config(run, FinetuneOptions(method, steps, image_size), step, data, out)
-    before, after = train_further(config, steps)
+    before, after = train_further(config)
     rows = [["", "before", "after"]]
     for name, value in before.items():
         decimals = 2 if "dB" in name else 3
@@ -56,15 +56,14 @@ def finetune(
     print(f"new run: {config.get_base_dir()}")
 
 
-def train_further(config: Consistent4DTrainerConfig, steps: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Train `steps` steps from the checkpoint that a configuration names; figures before and after."""
+def train_further(config: Consistent4DTrainerConfig) -> tuple[dict[str, float], dict[str, float]]:
+    """Train on from the checkpoint that a configuration names; figures before and after."""
     from consistent4d_ns.cli.demo import seed_everything
     from consistent4d_ns.finetuning import measured
 
     config.set_timestamp()
     seed_everything(config.machine.seed)
     config.save_config()
-    config.max_num_iterations = steps  # Nerfstudio counts from the checkpoint.
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     announce("Measuring the run as it is")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import gc
 import os
 import sys
@@ -42,9 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"consistent4d_ns {__version__}")
             return
         check_folder()
-        from consistent4d_ns.cli.commands import app  # here, so that Ctrl-C during imports is one line too
+        from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
 
+        check_command(arguments, list(COMMANDS))
         app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
+
+
+def check_command(arguments: Sequence[str], commands: Sequence[str]) -> None:
+    """Check that the first argument is a command, unless it is an option.
+
+    Raises:
+        InputError: it is not; the message names the commands that are spelt nearly so.
+    """
+    if not arguments or arguments[0].startswith("-") or arguments[0] in commands:
+        return
+    near = difflib.get_close_matches(arguments[0], commands)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "`consistent4d --help` lists the commands."
+    raise InputError(f"{arguments[0]} is not a command of consistent4d: {remedy}")
 
 
 def check_folder() -> None:

@@ -103,14 +103,16 @@ def _log_range(low: float, high: float) -> tuple[float, float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """A few round values between two powers of ten, at least one."""
+    """A few values between two powers of ten, round where there are at least two such values."""
     decades, inside = range(math.floor(low), math.ceil(high) + 1), list[float]()
     for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
         ticks = [digit * 10.0**decade for decade in decades for digit in digits]
         inside = [tick for tick in ticks if low <= math.log10(tick) <= high]
         if len(inside) >= TICKS - 1:
             return inside[:: max(1, round(len(inside) / TICKS))]
-    return inside or [float(f"{10.0 ** ((low + high) / 2):.2g}")]
+    if len(inside) > 1:
+        return inside
+    return [float(f"{value:.3g}") for value in np.geomspace(10.0**low, 10.0**high, TICKS)[1:-1]]
 
 
 def step_ticks(last: int) -> list[int]:
@@ -132,7 +134,7 @@ def _step_label(x: float, step: int) -> str:
 
 def _short(value: float) -> str:
     """A number in few characters: 0.002, 3e-05."""
-    return f"{value:.2g}"
+    return f"{value:.3g}"
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:

@@ -149,8 +149,7 @@ def _look(
     if frames not in inputs:
         place = sheet.views
         _draw(film.input_views(model, data), sheet, lambda pictures: pictures)
-        name = (run.config.frames_path or Path("frames")).name
-        inputs[frames] = Input(name, data.num_frames, data.frames.shape[-1], place)
+        inputs[frames] = Input(run.source_name, data.num_frames, data.frames.shape[-1], place)
     places = range(sheet.views, sheet.views + 2)
     views = film.object_views(model, data)
     _draw(views, sheet, lambda pictures: progress(pictures, f"Rendering {label}", len(views) * film.frames))

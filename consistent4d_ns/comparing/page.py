@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -14,11 +13,10 @@ from consistent4d_ns import __version__
 from consistent4d_ns.comparing.curves import chart
 from consistent4d_ns.comparing.differences import differences, short_names
 from consistent4d_ns.comparing.looking import Comparison, Input, Seen
+from consistent4d_ns.media.pages import filled
 
 ROOM = files("consistent4d_ns.comparing")
 """Where the parts of the page are that do not depend on the runs."""
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-"""What is replaced in the page."""
 COLOURS = 8
 """Colours of curves; later runs have the same colours with other dashes."""
 MANY = 6
@@ -54,10 +52,11 @@ def _steps(run: Seen) -> str:
     return f"{trained} of {planned}" if trained < planned else f"{trained}"
 
 
-def _minutes(run: Seen) -> str:
+def _duration(run: Seen) -> str:
     assert run.effort is not None
+    seconds = run.effort.seconds
     since = f" from step {run.effort.first_step} on" if run.effort.first_step else ""
-    return f"{run.effort.seconds / 60:.1f}{since}"
+    return (f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min") + since
 
 
 FIGURES = (
@@ -67,7 +66,7 @@ FIGURES = (
     _measured("SSIM, novel views", "novel_figures", "ssim", 3),
     _measured("IoU, novel views", "novel_figures", "iou", 3),
     Column("steps", lambda run: run.step + 1, _steps),
-    Column("minutes", lambda run: run.effort and run.effort.seconds, _minutes),
+    Column("training", lambda run: run.effort and run.effort.seconds, _duration),
     Column("device", lambda run: run.effort and run.effort.device, lambda run: str(run.effort and run.effort.device)),
     Column("peak memory (GiB)", lambda run: run.effort and run.effort.peak_memory, lambda run: f"{_gib(run):.2f}"),
 )
@@ -110,8 +109,7 @@ def page(comparison: Comparison, title: str, notices: Sequence[str] = (), author
         "setting": _setting(comparison),
         "video": comparison.video,
     }
-    template = (ROOM / "page.html").read_text(encoding="utf-8")
-    return PLACEHOLDER.sub(lambda match: parts[match[1]], template)
+    return filled(ROOM / "page.html", parts)
 
 
 def is_page(text: str, author: str) -> bool:
@@ -149,7 +147,7 @@ def _notices(comparison: Comparison) -> list[str]:
 
 
 def _frames(one: Input) -> str:
-    return f"{one.name} ({one.frames} {'frame' if one.frames == 1 else 'frames'} of {one.size} x {one.size})"
+    return f"{one.name} ({one.frames} {'frame' if one.frames == 1 else 'frames'}, trained at {one.size} x {one.size})"
 
 
 def _cards(comparison: Comparison, changes: Mapping[str, Sequence[str]]) -> str:

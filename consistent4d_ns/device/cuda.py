@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Shaped
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
@@ -42,20 +42,20 @@ def return_unused_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def fetch(number: Int64[Tensor, ""]) -> Callable[[], int]:
-    """Start to bring a number to the host. What is returned gives it, and waits for what was queued before this call.
+def fetch(values: Shaped[Tensor, "*any"]) -> Callable[[], Shaped[Tensor, "*any"]]:
+    """Start to bring values to the host. What is returned gives them, and waits for what was queued before this call.
 
     What is queued in between keeps the device busy meanwhile.
     """
-    copy = number.to("cpu", non_blocking=True)  # into pinned memory
-    if not number.is_cuda:
-        return lambda: int(copy)
+    copy = values.to("cpu", non_blocking=True)  # into pinned memory
+    if not values.is_cuda:
+        return lambda: copy
     event = torch.cuda.Event()
     event.record()
 
-    def arrived() -> int:
+    def arrived() -> Tensor:
         event.synchronize()
-        return int(copy)
+        return copy
 
     return arrived
 

@@ -52,6 +52,24 @@ class ObjectScores:
     """For FVD over several objects."""
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The views of an object that truth and prediction have in common."""
+
+    name: str
+    """Name of the object."""
+    views: Sequence[str]
+    """Names of the views."""
+    predicted: dict[str, Clip]
+    """The predicted images."""
+    truth: dict[str, Clip]
+    """The true images."""
+    note: Note
+    """Is told what is not as it should be."""
+    progress: Progress
+    """Shows what is done."""
+
+
 def measure(
     name: str,
     predicted: dict[str, Clip],
@@ -90,9 +108,10 @@ def measure(
                 values.update(means([done[(view, *pair)][protocol] for pair in pairs]))
     sets: ClipSets = {}
     if "fvd" in metrics and backbones.i3d is not None:
-        for view, value in original_fvd(name, predicted, truth, common, backbones.i3d, note, progress).items():
+        compared = Compared(name, common, predicted, truth, note, progress)
+        for view, value in original_fvd(compared, backbones.i3d).items():
             views[view]["original"]["fvd"] = value
-        sets = clip_sets(name, predicted, truth, common, backbones.i3d, note, progress)
+        sets = clip_sets(compared, backbones.i3d)
     original = original_mean(name, [of["original"] for of in views.values() if "original" in of], note)
     correct = means([of["correct"] for of in views.values()]) | distances(sets)
     return ObjectScores(name, views, original, correct, sets)
@@ -158,57 +177,44 @@ def original_mean(name: str, views: Sequence[Values], note: Note) -> Values:
 # Clips
 
 
-def original_fvd(
-    name: str,
-    predicted: dict[str, Clip],
-    truth: dict[str, Clip],
-    views: Sequence[str],
-    i3d: I3D,
-    note: Note,
-    progress: Progress,
-) -> Values:
+def original_fvd(of: Compared, i3d: I3D) -> Values:
     """The original's FVD of each of its views: all frames of one predicted and of one true clip."""
-    chosen = [view for view in views if view in ORIGINAL_VIEWS]
-    lengths = [len(clips[view]) for clips in (predicted, truth) for view in chosen]
+    chosen = [view for view in of.views if view in ORIGINAL_VIEWS]
+    sides = (of.predicted, of.truth)
+    lengths = [len(clips[view]) for clips in sides for view in chosen]
     if lengths and min(lengths) < SHORTEST:
-        note(f"{name}: the original's FVD needs clips of at least {SHORTEST} frames, not {min(lengths)}: left out.")
+        of.note(
+            f"{of.name}: the original's FVD needs clips of at least {SHORTEST} frames, not {min(lengths)}: left out."
+        )
         return {}
     if set(lengths) - {ORIGINAL_FRAMES}:
-        note(f"{name}: FVD depends on the length of clips; published figures are of {ORIGINAL_FRAMES} frames.")
+        of.note(f"{of.name}: FVD depends on the length of clips; published figures are of {ORIGINAL_FRAMES} frames.")
     values = {}
-    for view in progress(chosen, f"{name}: clips, as the original"):
-        clips = [torch.stack([i3d_input(image) for image in side[view].values()], dim=1) for side in (predicted, truth)]
+    for view in of.progress(chosen, f"{of.name}: clips, as the original"):
+        clips = [torch.stack([i3d_input(image) for image in side[view].values()], dim=1) for side in sides]
         one, other = (original_average(features(i3d, clip)[None])[0].numpy() for clip in clips)
         values[view] = one_clip_distance(one, other)
     return values
 
 
-def clip_sets(
-    name: str,
-    predicted: dict[str, Clip],
-    truth: dict[str, Clip],
-    views: Sequence[str],
-    i3d: I3D,
-    note: Note,
-    progress: Progress,
-) -> ClipSets:
+def clip_sets(of: Compared, i3d: I3D) -> ClipSets:
     """Features of the clips of all kinds of FVD, through frames that all views have."""
-    pairs = [frame_pairs(predicted[view], truth[view]) for view in views]
+    pairs = [frame_pairs(of.predicted[view], of.truth[view]) for view in of.views]
     shortest = min(map(len, pairs))
     if len({tuple(pair) for pair in pairs}) > 1:
         shared = set(pairs[0]).intersection(*pairs[1:])
         pairs = [[pair for pair in row if pair in shared] for row in pairs]
         if not shared:
-            note(f"{name}: no frame is there in all views, so FVD is left out.")
+            of.note(f"{of.name}: no frame is there in all views, so FVD is left out.")
             return {}
-        note(f"{name}: FVD takes the {len(shared)} frames that all views have, of {shortest} or more.")
+        of.note(f"{of.name}: FVD takes the {len(shared)} frames that all views have, of {shortest} or more.")
     cells = [
-        [(i3d_input(predicted[view][one]), i3d_input(truth[view][other])) for one, other in row]
-        for view, row in zip(views, pairs, strict=True)
+        [(i3d_input(of.predicted[view][one]), i3d_input(of.truth[view][other])) for one, other in row]
+        for view, row in zip(of.views, pairs, strict=True)
     ]
-    jobs = [(kind, order) for kind, orders in ORDERS.items() for order in orders(len(views), len(pairs[0]))]
+    jobs = [(kind, order) for kind, orders in ORDERS.items() for order in orders(len(of.views), len(pairs[0]))]
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for kind, order in progress(jobs, f"{name}: clips"):
+    for kind, order in of.progress(jobs, f"{of.name}: clips"):
         both = [[cells[view][time][side] for view, time in order] for side in range(2)]
         one, other = (published_average(features(i3d, held(clip, SHORTEST))[None])[0] for clip in both)
         found.setdefault(kind, []).append((one, other))

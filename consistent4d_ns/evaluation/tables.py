@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from consistent4d_ns.evaluation.images import SIDE
 from consistent4d_ns.evaluation.measuring import ObjectScores, Values, overall
+from consistent4d_ns.evaluation.orders import ORDERS
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ COLUMNS = {
 """All metrics, in their order."""
 PROTOCOLS = {
     "original": "As the original's scripts compute it (comparable with published tables)",
-    "correct": "Correct: true number of views, fixed data range, FVD between sets of clips (FVD is FVD-F)",
+    "correct": "Correct: true number of views, fixed data range",
 }
-"""Titles of the two ways of computing."""
+"""The two ways of computing."""
+CORRECT_FVD = ", FVD between sets of clips (FVD is FVD-F)"
+"""What belongs to the correct way where FVD was computed."""
 MEAN = "mean"
 """Name of the row over all objects, and of an object over its views."""
 NOTHING = "-"
@@ -71,6 +75,14 @@ def rows(objects: Sequence[ObjectScores]) -> list[Row]:
     ]
     found += [Row(of.name, MEAN, protocol, getattr(of, protocol)) for of in objects for protocol in PROTOCOLS]
     return found + [Row(MEAN, MEAN, protocol, values) for protocol, values in overall(objects).items()]
+
+
+def title(found: Sequence[Row], protocol: str) -> str:
+    """Heading of a protocol's table: how its values were computed, and at which size images were compared."""
+    metrics = {name for row in found if row.protocol == protocol for name in row.values}
+    clips = CORRECT_FVD if protocol == "correct" and metrics & set(ORDERS) else ""
+    size = f"; images compared at {SIDE} x {SIDE} pixels" if metrics - set(ORDERS) else ""
+    return f"{PROTOCOLS[protocol]}{clips}{size}"
 
 
 def shown(metric: str, values: Values) -> str:
@@ -106,7 +118,7 @@ def as_markdown(found: Sequence[Row]) -> str:
 
 def _markdown_table(found: Sequence[Row], protocol: str) -> Iterator[str]:
     head, *body = table(found, protocol)
-    yield f"**{PROTOCOLS[protocol]}**\n"
+    yield f"**{title(found, protocol)}**\n"
     for line in (head, ["---"] * len(head), *body):
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |"
     yield ""
@@ -119,7 +131,7 @@ def as_latex(found: Sequence[Row]) -> str:
 
 def _latex_table(found: Sequence[Row], protocol: str) -> Iterator[str]:
     head, *body = table(found, protocol, with_views=False)
-    yield f"% {PROTOCOLS[protocol]}; needs \\usepackage{{booktabs}}"
+    yield f"% {title(found, protocol)}; needs \\usepackage{{booktabs}}"
     yield f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
     yield "\\toprule"
     yield _latex_row([cell.replace("↑", "$\\uparrow$").replace("↓", "$\\downarrow$") for cell in head])
@@ -163,5 +175,10 @@ def as_json(found: Sequence[Row], notes: Sequence[str], about: dict[str, Any]) -
         }
         for row in found
     ]
-    content = {**about, "protocols": PROTOCOLS, "notes": list(notes), "values": values}
+    content = {
+        **about,
+        "protocols": {name: title(found, name) for name in PROTOCOLS},
+        "notes": list(notes),
+        "values": values,
+    }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from consistent4d_ns.export.gltf import glb
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import Format, Timeline
 from consistent4d_ns.export.sequence import Mesh, Points
 
@@ -20,14 +21,21 @@ if TYPE_CHECKING:
 
 INDEX = "sequence.json"
 """File beside the numbered ones with the time of each."""
+SHARED = "object"
+"""Name of the material that all files of a moving mesh share."""
 
 
 def write_meshes(
-    folder: Path, meshes: Iterable[Mesh], format: Format, timeline: Timeline, lit: bool, compress: bool
+    folder: Path, meshes: Iterable[Mesh] | MovingMesh, format: Format, timeline: Timeline, lit: bool, compress: bool
 ) -> None:
-    """Write a numbered file for each mesh; OBJ comes with .mtl and .png of the same name."""
-    for frame, mesh in enumerate(meshes):
-        for name, data in encode(mesh, f"frame_{frame:04d}", format, lit, compress).items():
+    """Write a numbered file for each mesh.
+
+    OBJ comes with .mtl and .png of the same name, or, for a mesh that moves, with one of each for all files.
+    """
+    moving = isinstance(meshes, MovingMesh)
+    for frame, mesh in enumerate(meshes.frames() if moving else meshes):
+        number = f"frame_{frame:04d}"
+        for name, data in encode(mesh, number, format, lit, compress, SHARED if moving else number).items():
             (folder / name).write_bytes(data)
     write_index(folder, timeline, "y" if format == "glb" else "z")
 
@@ -48,14 +56,18 @@ def write_points(folder: Path, clouds: Iterable[Points], timeline: Timeline) -> 
     write_index(folder, timeline, "z")
 
 
-def write_index(folder: Path, timeline: Timeline, up: str) -> None:
-    """Write the time of each frame, the frame rate, the up axis and the unit of length."""
+def write_index(folder: Path, timeline: Timeline, up: str, **more: list[int]) -> None:
+    """Write the time of each frame, the frame rate, the up axis and the unit of length, and `more` about the frames."""
     index = {"fps": timeline.fps, "times": list(timeline.times), "up": up, "unit": "half the side of the object's box"}
+    index |= more
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def encode(mesh: Mesh, name: str, format: Format, lit: bool = False, compress: bool = True) -> dict[str, bytes]:
-    """Names and contents of the files of a mesh."""
+def encode(
+    mesh: Mesh, name: str, format: Format, lit: bool = False, compress: bool = True, material: str | None = None
+) -> dict[str, bytes]:
+    """Names and contents of the files of a mesh; its `material` is called as it is unless told otherwise."""
+    material = material or name
     if format == "glb":
         return {f"{name}.glb": glb([mesh], lit=lit, compress=compress)}
     if format == "ply":
@@ -63,7 +75,7 @@ def encode(mesh: Mesh, name: str, format: Format, lit: bool = False, compress: b
     from trimesh.exchange.obj import export_obj
 
     text, others = export_obj(
-        as_trimesh(mesh, name), include_normals=True, return_texture=True, mtl_name=f"{name}.mtl", digits=6
+        as_trimesh(mesh, material), include_normals=True, return_texture=True, mtl_name=f"{material}.mtl", digits=6
     )
     return {f"{name}.obj": text.encode(), **others}
 
@@ -75,7 +87,7 @@ def ply(mesh: trimesh.Trimesh) -> bytes:
     return export_ply(mesh, vertex_normal=True)
 
 
-def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
+def as_trimesh(mesh: Mesh, material: str) -> trimesh.Trimesh:
     """The same mesh as trimesh's writers take it, with the axes unchanged."""
     import trimesh
     from trimesh.visual import ColorVisuals
@@ -83,7 +95,7 @@ def as_trimesh(mesh: Mesh, name: str) -> trimesh.Trimesh:
     surface = mesh.surface
     converted = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
     if mesh.texture is not None and mesh.uvs is not None:
-        converted.visual = textured(mesh.uvs, mesh.texture, name)
+        converted.visual = textured(mesh.uvs, mesh.texture, material)
     elif mesh.colours is not None:
         converted.visual = ColorVisuals(converted, vertex_colors=opaque_bytes(mesh.colours))
     return converted

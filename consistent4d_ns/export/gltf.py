@@ -1,8 +1,9 @@
-"""Binary glTF (GLB) of one mesh, or of many that are shown one after the other.
+"""Binary glTF (GLB) of one mesh, of one that moves, or of many that are shown one after the other.
 
-The number of vertices differs from frame to frame, so there are no morph targets: every frame is a node of its own, and
-an animation with step interpolation scales all but the current one to zero. glTF is y up with the front towards +z; the
-world is z up with the front (the input camera's side at azimuth 0) towards +x.
+A mesh that moves (`glb_moving`) has a morph target for each frame after the first, and an animation of their weights
+that is linear between neighbouring frames. Where the number of vertices differs from frame to frame (`glb`), every
+frame is a node of its own, and an animation with step interpolation scales all but the current one to zero. glTF is y
+up with the front towards +z; the world is z up with the front (the input camera's side at azimuth 0) towards +x.
 
 Compressed files store vertices in 8 and 16 bits (KHR_mesh_quantization) and textures as WebP (EXT_texture_webp).
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt, UInt8
 
 from consistent4d_ns import __version__
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.sequence import Mesh
 
 COMPONENTS = {"float32": 5126, "int8": 5120, "int16": 5122, "uint16": 5123, "uint32": 5125}
@@ -56,6 +58,24 @@ def glb(meshes: Iterable[Mesh], fps: float = 1.0, lit: bool = False, compress: b
     for frame, mesh in enumerate(meshes):
         writer.add_frame(mesh, f"frame_{frame:04d}")
     writer.animate(fps)
+    return writer.contents()
+
+
+def glb_moving(mesh: MovingMesh, fps: float = 1.0, lit: bool = False, compress: bool = True) -> bytes:
+    """The contents of a GLB file with one mesh that moves: frame i is shown at i / `fps` seconds.
+
+    Between two frames every vertex moves straight from one place to the other. The last frame is held as long as one
+    frame lasts. Viewers without animation show the first frame; a single frame is not animated.
+
+    Args:
+        mesh: Its shape at every frame.
+        fps: Frames per second; irrelevant for a single frame.
+        lit: As for `glb`; normals move only then.
+        compress: As for `glb`.
+    """
+    writer = _Writer(lit, compress)
+    writer.add_frame(mesh.frame(0), "object", _morphs(mesh, lit, compress))
+    writer.animate_weights(len(mesh), fps)
     return writer.contents()
 
 
@@ -136,8 +156,8 @@ class _Writer:
             found["TEXCOORD_0"] = self.add_array(uvs, VERTICES)
         return found
 
-    def add_frame(self, mesh: Mesh, name: str) -> None:
-        """A node with a mesh; viewers without animation show the first."""
+    def add_frame(self, mesh: Mesh, name: str, morphs: Iterable[dict[str, np.ndarray]] = ()) -> None:
+        """A node with a mesh; viewers without animation show the first, without what its `morphs` add to it."""
         # The largest 16-bit index is reserved (primitive restart).
         index = np.uint16 if len(mesh.surface.vertices) < 65535 else np.uint32
         primitive = {
@@ -145,7 +165,15 @@ class _Writer:
             "indices": self.add_array(mesh.surface.faces.astype(index).ravel(), INDICES),
             "material": self.add_material(mesh, name),
         }
-        node: dict[str, Any] = {"name": name, "mesh": self.add("meshes", {"name": name, "primitives": [primitive]})}
+        shape: dict[str, Any] = {"name": name, "primitives": [primitive]}
+        targets = [
+            {k: self.add_array(v, VERTICES, bounds=k == "POSITION") for k, v in morph.items()} for morph in morphs
+        ]
+        if targets:
+            primitive["targets"] = targets
+            shape["weights"] = [0.0] * len(targets)
+            shape["extras"] = {"targetNames": [f"frame_{i + 1:04d}" for i in range(len(targets))]}
+        node: dict[str, Any] = {"name": name, "mesh": self.add("meshes", shape)}
         if self.frames:
             node["scale"] = [0.0, 0.0, 0.0]
         self.frames.append(self.add("nodes", node))
@@ -191,6 +219,19 @@ class _Writer:
             channels.append({"sampler": frame, "target": {"node": node, "path": "scale"}})
         self.add("animations", {"name": "frames", "channels": channels, "samplers": samplers})
 
+    def animate_weights(self, count: int, fps: float) -> None:
+        """Let the only mesh go through its `count` frames; a single one is not animated."""
+        if count < 2:
+            return
+        times, weights = morph_weights(count, fps)
+        sampler = {
+            "input": self.add_array(times, bounds=True),
+            "output": self.add_array(weights.ravel()),
+            "interpolation": "LINEAR",
+        }
+        channel = {"sampler": 0, "target": {"node": self.frames[0], "path": "weights"}}
+        self.add("animations", {"name": "frames", "channels": [channel], "samplers": [sampler]})
+
     def contents(self) -> bytes:
         """The bytes of the file."""
         self.buffer += b"\0" * (-len(self.buffer) % 4)
@@ -211,6 +252,32 @@ def visibility(
     shown = [key == frame or (key == count == frame + 1) for key in keys]
     times = np.array(keys, np.float64) / fps
     return times.astype(np.float32), np.repeat(np.array(shown, np.float32)[:, None], 3, axis=1)
+
+
+def morph_weights(count: int, fps: float) -> tuple[Float32[np.ndarray, " keys"], Float32[np.ndarray, "keys targets"]]:
+    """Key times in seconds, and the weights of the targets (all frames but the first) at each.
+
+    There is a key for each of the `count` frames, and one for the end of the clip, until which the last is held.
+    """
+    weights = np.eye(count, dtype=np.float32)[[*range(count), count - 1], 1:]
+    return (np.arange(count + 1) / fps).astype(np.float32), weights
+
+
+def _morphs(mesh: MovingMesh, lit: bool, compress: bool) -> Iterator[dict[str, np.ndarray]]:
+    """What each frame after the first adds to the positions of the first and, where they are lit, to its normals."""
+    first = mesh.frame(0).surface
+    for frame in range(1, len(mesh)):
+        surface = mesh.frame(frame).surface
+        start, end = (y_up(one.vertices) for one in (first, surface))
+        found: dict[str, np.ndarray] = {"POSITION": end - start}
+        if compress:
+            # Differences of what is stored: every frame is as exact as the first.
+            low, high = (quantised(place / QUANTISED_RANGE, np.int16).astype(np.int32) for place in (start, end))
+            found["POSITION"] = (high - low).clip(-32767, 32767).astype(np.int16)
+        if lit:
+            # Differences of unit vectors reach 2, which normalised integers do not.
+            found["NORMAL"] = y_up(surface.normals) - y_up(first.normals)
+        yield found
 
 
 def quantised(

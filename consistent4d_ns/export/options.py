@@ -13,6 +13,9 @@ MAX_FRAMES = 100_000
 """Largest number of exported times."""
 Colouring = Literal["texture", "vertex"]
 Format = Literal["glb", "obj", "ply"]
+Topology = Literal["auto", "shared", "frames"]
+MOST_SHARED_FACES = 200_000
+"""Triangles up to which one mesh is fitted to all frames."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,19 @@ class MeshOptions:
     """Triangles of each mesh, if the surface has that many; 100 to 5 million."""
     texture_size: int = 512
     """Side of the texture in texels; 64 to 8192."""
+    topology: Topology = "auto"
+    """One mesh that moves (`shared`), or a mesh of its own for every frame (`frames`); `auto` takes one mesh if it
+    comes close to the surface of every frame, else says so and writes a mesh per frame."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""
         in_range("--faces", self.faces, 100, 5_000_000)
         in_range("--texture-size", self.texture_size, 64, 8192)
+        if self.topology == "shared" and self.faces > MOST_SHARED_FACES:
+            raise InputError(
+                f"--faces {self.faces}: one mesh for all frames has at most {MOST_SHARED_FACES}; give fewer, or "
+                "--topology frames."
+            )
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:

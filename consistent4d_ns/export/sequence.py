@@ -58,6 +58,8 @@ class Exporter:
     """The frames to extract."""
     min_part: float
     """Parts smaller than this share of the largest one are left out."""
+    spacing: float = 1.0
+    """Time between two frames of the input."""
 
     @property
     def model(self) -> Consistent4DModel:
@@ -103,7 +105,8 @@ def exporter(run: Run, options: SolidOptions, times: TimeOptions) -> Exporter:
     spread = np.linspace(0, len(timeline) - 1, CALIBRATION_TIMES).round().astype(int)
     chosen = tuple(timeline.times[i] for i in sorted(set(spread.tolist())))
     threshold = calibrate(model, lattice, data.input_view, chosen, options.density, options.opacity)
-    return Exporter(Solid(model, lattice, directions, threshold), timeline, options.min_part)
+    solid = Solid(model, lattice, directions, threshold)
+    return Exporter(solid, timeline, options.min_part, 1.0 / max(1, data.num_frames - 1))
 
 
 def with_colours(

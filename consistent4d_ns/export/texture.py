@@ -47,25 +47,49 @@ def unwrap(surface: Surface, size: int) -> Atlas:
     return Atlas(vertex.astype(np.int64), faces.astype(np.int32), uvs.astype(np.float32))
 
 
+@dataclass(frozen=True)
+class Texels:
+    """Texels that triangles cover, and the points of a surface that they show."""
+
+    size: int
+    """Side of the texture in texels."""
+    pixel: Int64[Tensor, " texels"]
+    """Flat index of each (row * size + column)."""
+    corners: Int64[Tensor, "texels 3"]
+    """Vertices of the uncut mesh around it."""
+    weights: Float[Tensor, "texels 3"]
+    """Barycentric coordinates between them."""
+
+    def at(self, values: Float32[np.ndarray, "vertices width"]) -> Float[Tensor, "texels width"]:
+        """Values of the uncut mesh's vertices, interpolated at the texels."""
+        return (torch.from_numpy(values).to(self.corners.device)[self.corners] * self.weights[..., None]).sum(dim=1)
+
+    def seen(self, surface: Surface, colours_at: ColourFunction) -> Float[Tensor, "texels 3"]:
+        """Colours in [0, 1] of the points of the uncut mesh."""
+        return colours_at(self.at(surface.vertices), torch.nn.functional.normalize(self.at(surface.normals), dim=-1))
+
+    def picture(self, colours: Float[Tensor, "texels 3"]) -> UInt8[np.ndarray, "size size 3"]:
+        """The texture: texels that no triangle covers get the colour of the nearest that one does."""
+        picture, empty = np.zeros((self.size**2, 3), np.uint8), np.ones(self.size**2, bool)
+        pixel = self.pixel.cpu().numpy()
+        picture[pixel] = (colours * 255.0).round().byte().cpu().numpy()
+        empty[pixel] = False
+        return spread(picture.reshape(self.size, self.size, 3), empty.reshape(self.size, self.size))
+
+
+def texels_of(atlas: Atlas, size: int, device: torch.device | str) -> Texels:
+    """The texels of a texture of `size` x `size` that an atlas covers."""
+    fragments = cover(torch.from_numpy(atlas.uvs[atlas.faces]).to(device) * size, size, size)
+    corners = torch.from_numpy(atlas.vertex[atlas.faces]).to(device)[fragments.triangle]
+    return Texels(size, fragments.pixel, corners, fragments.weights)
+
+
 def bake(
     surface: Surface, atlas: Atlas, size: int, colours_at: ColourFunction, device: torch.device | str
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The texture: texels covered by a triangle get the field's colour, others that of the nearest such texel."""
-    uvs = torch.from_numpy(atlas.uvs[atlas.faces]).to(device) * size
-    fragments = cover(uvs, size, size)
-    corners = torch.from_numpy(atlas.vertex[atlas.faces]).to(device)[fragments.triangle]
-
-    def at(values: Float32[np.ndarray, "vertices 3"]) -> Float[Tensor, "fragments 3"]:
-        return (torch.from_numpy(values).to(device)[corners] * fragments.weights[..., None]).sum(dim=1)
-
-    normals = torch.nn.functional.normalize(at(surface.normals), dim=-1)
-    colours = colours_at(at(surface.vertices), normals)
-    picture = np.zeros((size * size, 3), np.uint8)
-    empty = np.ones(size * size, bool)
-    pixel = fragments.pixel.cpu().numpy()
-    picture[pixel] = (colours * 255.0).round().byte().cpu().numpy()
-    empty[pixel] = False
-    return spread(picture.reshape(size, size, 3), empty.reshape(size, size))
+    texels = texels_of(atlas, size, device)
+    return texels.picture(texels.seen(surface, colours_at))
 
 
 def spread(picture: UInt8[np.ndarray, "rows columns 3"], empty: np.ndarray) -> UInt8[np.ndarray, "rows columns 3"]:

@@ -1,8 +1,9 @@
 """USD: one mesh that changes over time (.usd, .usda, .usdc), or a mesh per frame in a package for phones (.usdz).
 
-The first is what Houdini, Omniverse, Blender and usdview read: points, faces, normals and vertex colours are time
-samples. Viewers on phones play neither changing topology nor vertex colours, but they do play transforms: there every
-frame is a textured mesh of its own, scaled to zero while it is not shown, as in GLB files.
+The first is what Houdini, Omniverse, Blender and usdview read: points and normals are time samples, and where the
+topology changes, faces and vertex colours too; else a texture lies beside the file. Viewers on phones play neither
+changing topology nor vertex colours, but they do play transforms: there every frame is a textured mesh of its own,
+scaled to zero while it is not shown.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from consistent4d_ns.export.gltf import to_linear, y_up
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.sequence import Mesh
 
 if TYPE_CHECKING:
@@ -65,12 +67,44 @@ def write_usd(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False)
         stage.Save()
 
 
-def write_usdz(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False) -> None:
+def write_moving_usd(path: Path, picture: Path, mesh: MovingMesh, fps: float, lit: bool = False) -> None:
+    """Write a textured mesh whose points alone change over time; z is up, as in the world.
+
+    Args:
+        path: File that ends in .usd, .usda or .usdc.
+        picture: PNG file for the texture; readers look for its name beside `path`.
+        mesh: With a texture.
+        fps: Frames per second.
+        lit: As for `write_usd`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    from PIL import Image
+    from pxr import UsdGeom
+
+    assert mesh.texture is not None
+    Image.fromarray(mesh.texture).save(picture, "PNG")
+    with _system_errors():
+        stage = _new_stage(path, fps, "Z")
+        prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/mesh")
+        _bind(prim, _textured_material(stage, f"{ROOT}/material", picture.name, lit))
+        for frame, shape in enumerate(mesh.frames()):
+            if frame == 0:
+                _set_faces(prim, shape)
+                _set_uvs(prim, shape)
+            _set_points(prim, shape.surface.vertices, shape.surface.normals, frame)
+        stage.SetStartTimeCode(0)
+        stage.SetEndTimeCode(len(mesh) - 1)
+        stage.Save()
+
+
+def write_usdz(path: Path, meshes: Iterable[Mesh] | MovingMesh, fps: float, lit: bool = False) -> None:
     """Write textured meshes as a package of one mesh per frame; y is up, as phones require.
 
     Args:
         path: File that ends in .usdz.
-        meshes: One for each frame.
+        meshes: One for each frame, or one that moves, whose texture the frames share.
         fps: Frames per second.
         lit: As for `write_usd`.
 
@@ -82,7 +116,10 @@ def write_usdz(path: Path, meshes: Iterable[Mesh], fps: float, lit: bool = False
     with _system_errors(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         layer = Path(folder) / f"{path.stem}.usdc"
         stage = _new_stage(layer, fps, "Y")
-        nodes = [_add_frame(stage, Path(folder), frame, mesh, lit) for frame, mesh in enumerate(meshes)]
+        moving = isinstance(meshes, MovingMesh)
+        shared = _add_texture(stage, Path(folder), "object", meshes.texture, lit) if moving else None
+        frames = enumerate(meshes.frames() if moving else meshes)
+        nodes = [_add_frame(stage, Path(folder), frame, mesh, lit, shared) for frame, mesh in frames]
         for frame, node in enumerate(nodes):
             scale = node.AddScaleOp()
             for time, value in scale_samples(frame, len(nodes)):
@@ -136,40 +173,79 @@ def _set_shape(
     *time: float,
 ) -> None:
     """Points, faces, normals and bounds of a mesh, at a time code, or static."""
+    _set_faces(prim, mesh, *time)
+    _set_points(prim, vertices, normals, *time)
+
+
+def _set_faces(prim: UsdGeom.Mesh, mesh: Mesh, *time: float) -> None:
+    """Faces of a mesh, at a time code, or static."""
     from pxr import UsdGeom, Vt
 
     prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
     prim.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
     faces = mesh.surface.faces
-    prim.CreatePointsAttr().Set(Vt.Vec3fArray.FromNumpy(vertices), *time)
-    prim.CreateNormalsAttr().Set(Vt.Vec3fArray.FromNumpy(normals), *time)
     prim.CreateFaceVertexIndicesAttr().Set(Vt.IntArray.FromNumpy(faces.ravel()), *time)
     prim.CreateFaceVertexCountsAttr().Set(Vt.IntArray.FromNumpy(np.full(len(faces), 3, np.int32)), *time)
+
+
+def _set_points(
+    prim: UsdGeom.Mesh,
+    vertices: Float[np.ndarray, "vertices 3"],
+    normals: Float[np.ndarray, "vertices 3"],
+    *time: float,
+) -> None:
+    """Points, normals and bounds of a mesh, at a time code, or static."""
+    from pxr import Vt
+
+    prim.CreatePointsAttr().Set(Vt.Vec3fArray.FromNumpy(vertices), *time)
+    prim.CreateNormalsAttr().Set(Vt.Vec3fArray.FromNumpy(normals), *time)
     extent = np.stack((vertices.min(axis=0), vertices.max(axis=0)))
     prim.CreateExtentAttr().Set(Vt.Vec3fArray.FromNumpy(extent), *time)
 
 
-def _add_frame(stage: Usd.Stage, folder: Path, frame: int, mesh: Mesh, lit: bool) -> UsdGeom.Xform:
-    """A node with a textured mesh; its texture is a file in `folder`."""
-    from pxr import Sdf, UsdGeom, Vt
+def _add_frame(
+    stage: Usd.Stage, folder: Path, frame: int, mesh: Mesh, lit: bool, shared: UsdShade.Material | None
+) -> UsdGeom.Xform:
+    """A node with a textured mesh, whose texture is a file in `folder` unless it has the `shared` material."""
+    from pxr import UsdGeom
 
-    assert mesh.uvs is not None
-    assert mesh.texture is not None
     name = f"frame_{frame:04d}"
     node = UsdGeom.Xform.Define(stage, f"{ROOT}/{name}")
     prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/{name}/mesh")
     _set_shape(prim, mesh, y_up(mesh.surface.vertices), y_up(mesh.surface.normals))
+    _set_uvs(prim, mesh)
+    _bind(prim, shared or _add_texture(stage, folder, name, mesh.texture, lit))
+    return node
+
+
+def _set_uvs(prim: UsdGeom.Mesh, mesh: Mesh) -> None:
+    """Where the vertices of a mesh lie in its texture."""
+    from pxr import Sdf, UsdGeom, Vt
+
+    assert mesh.uvs is not None
     primvars = UsdGeom.PrimvarsAPI(prim)
     uvs = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
     # (0, 0) is the bottom left corner here.
     uvs.Set(Vt.Vec2fArray.FromNumpy((mesh.uvs * (1.0, -1.0) + (0.0, 1.0)).astype(np.float32)))
-    _write_jpeg(folder / f"{name}.jpg", mesh.texture)
+
+
+def _add_texture(
+    stage: Usd.Stage, folder: Path, name: str, texture: UInt8[np.ndarray, "rows columns 3"] | None, lit: bool
+) -> UsdShade.Material:
+    """The material of the frame of that name, or of all (`object`), with a texture in `folder`."""
+    assert texture is not None
+    _write_jpeg(folder / f"{name}.jpg", texture)
+    place = f"{ROOT}/material" if name == "object" else f"{ROOT}/{name}/material"
+    return _textured_material(stage, place, f"{name}.jpg", lit)
+
+
+def _textured_material(stage: Usd.Stage, path: str, file: str, lit: bool) -> UsdShade.Material:
+    """A material that shows a picture."""
 
     def texture(stage: Usd.Stage, path: str) -> UsdShade.Output:
-        return _texture(stage, path, f"{name}.jpg")
+        return _texture(stage, path, file)
 
-    _bind(prim, _material(stage, f"{ROOT}/{name}/material", texture, lit))
-    return node
+    return _material(stage, path, texture, lit)
 
 
 def _material(stage: Usd.Stage, path: str, colours: Any, lit: bool) -> UsdShade.Material:

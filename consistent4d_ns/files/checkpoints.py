@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import flush_to_disk
+from consistent4d_ns.files.outputs import flush_to_disk, scratch_prefix
+from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.messages import warn
 
 FOLDER = "nerfstudio_models"
@@ -120,11 +121,29 @@ def resumed_checkpoint(load_dir: Path | None, load_step: int | None, load_checkp
     return file
 
 
+def check_steps_left(file: Path, step: int, total: int) -> None:
+    """Check that there is something left to train after a checkpoint.
+
+    Args:
+        file: The checkpoint.
+        step: Its training step.
+        total: Number of steps of the whole training.
+
+    Raises:
+        InputError: all steps are done.
+    """
+    if step + 1 >= total:
+        raise InputError(
+            f"{file} is complete: {step + 1} of {total} steps are trained; to go on, give a larger total with "
+            f"--max-num-iterations."
+        )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents: tensors and plain values only, no code is run.
 
     Raises:
-        InputError: the file is damaged, or not a checkpoint.
+        InputError: the file is damaged, not a checkpoint, or holds NaN or infinite values.
     """
     damaged = f"{path} is damaged or not a checkpoint: copy it again, or use an earlier one."
     if not is_whole(path):
@@ -135,6 +154,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(damaged) from error
     if not _is_state_of_a_run(state):
         raise InputError(f"{path} is not a checkpoint of a training run: give one that ns-train saved.")
+    if (name := not_finite(state["pipeline"])) is not None:
+        raise InputError(f"{path} holds values in {name} that are not finite: use an earlier one, or train anew.")
     return state
 
 
@@ -153,8 +174,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Until then the file is in the folder above: Nerfstudio reads every name in `path`'s own folder as that of a step.
 
     Raises:
-        InputError: it cannot be written; what was at `path` stays.
+        InputError: it cannot be written, or the pipeline's values are not all finite; what was at `path` stays.
     """
+    if (name := not_finite(state.get("pipeline", {}))) is not None:
+        raise InputError(f"{path} is not written, because {name} holds values that are not finite.")
     folder = path.parent.resolve()  # A link to another disk is followed, so that the file can be renamed.
     partial = partial_path(folder)
     try:
@@ -175,7 +198,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def partial_path(folder: Path) -> Path:
     """Where a checkpoint for `folder` is written first: a new name each time, so that no two writers share it."""
-    return folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    return folder.parent / f"{scratch_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}.partial"
 
 
 def _why_not(folder: Path) -> str:

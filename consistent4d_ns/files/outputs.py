@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from consistent4d_ns.errors import InputError
@@ -172,7 +174,7 @@ def _belongs_to_output(failed: Path, path: Path) -> bool:
     """Whether a file is `path`, in it, in its scratch folder, or one of the folders that `path` lies in."""
     failed, path = failed.absolute(), path.absolute()
     scratch = failed.is_relative_to(path.parent) and failed.relative_to(path.parent).parts[:1]
-    in_scratch = bool(scratch) and scratch[0].startswith(f".{path.name}-")
+    in_scratch = bool(scratch) and scratch[0].startswith(scratch_prefix(path))
     return in_scratch or failed.is_relative_to(path) or path.is_relative_to(failed)
 
 
@@ -181,5 +183,26 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
     """A temporary folder on the same disk as `path`; OS errors inside become an `InputError`."""
     with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch_prefix(path)) as scratch:
             yield Path(scratch)
+
+
+def scratch_prefix(path: Path) -> str:
+    """How the names begin under which `path` is written, beside it, until it is complete."""
+    return f".{path.name}-"
+
+
+def remove_scratch(path: Path, names: Iterable[str]) -> None:
+    """Remove what writers of some files in a folder left there when they were killed; nobody may be writing them now.
+
+    Args:
+        path: The folder.
+        names: The names of the files.
+    """
+    for name in names:
+        for left in path.glob(f"{escape(scratch_prefix(Path(name)))}*"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    left.unlink()

@@ -30,7 +30,7 @@ class Guidance(Protocol):
     num_timesteps: int
     """Length of the noise schedule."""
     undefined_predictions: Int64[Tensor, ""]
-    """Number of non-finite noise predictions so far; their gradients were discarded."""
+    """Number of non-finite noise predictions so far; their gradients were discarded, and their steps are skipped."""
 
     def loss(
         self,

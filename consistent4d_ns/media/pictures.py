@@ -167,7 +167,11 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor,
     side = min(height, width)
     rgba = resized(data.frames[None, data.frame_times.nearest(time)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
-    rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
+    return straight_image(F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top)))
+
+
+def straight_image(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width 4"]:
+    """Premultiplied as straight-alpha RGBA, filled."""
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     return filled(torch.cat((straight_colour(colour, alpha), alpha), dim=-1))
 

@@ -78,6 +78,8 @@ class LossHistory:
             known = {name: next(numbers) for name in terms}
             self.rows.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
         self._pending = []
+        if not self.rows:
+            return  # What is kept there may be no history.
         lines = "".join(json.dumps(row) + "\n" for row in self.rows[self._written :])
         whole, self._written = self._written == 0, 0
         if whole:

@@ -10,11 +10,11 @@ from pathlib import Path
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
 
-from consistent4d_ns.device.memory import device_name, peak_memory
+from consistent4d_ns.device.memory import device_name, lacks_memory, peak_memory
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.messages import warn
-from consistent4d_ns.record.effort import Effort, write_effort
+from consistent4d_ns.record.effort import EFFORT, Effort, write_effort
 from consistent4d_ns.record.history import LossHistory, plot_losses
 from consistent4d_ns.targets.config import round_labels
 from consistent4d_ns.training_state import TrainingState
@@ -25,6 +25,8 @@ PLOT = "losses.png"
 """Their plot."""
 SHEET = "contact_sheet.png"
 """The input and the object from all sides, at several times."""
+FILES = (HISTORY, PLOT, SHEET, EFFORT)
+"""All of these."""
 FLUSH_SECONDS = 1.0
 """Interval at which losses are written to disk; a killed run loses at most these."""
 
@@ -46,6 +48,7 @@ class TrainingReport:
         """Whether the report is complete."""
         self._begin = self._flushed = time.monotonic()
         self._first_step: int | None = None
+        self._history_failed = False
 
     def callbacks(self) -> list[TrainingCallback]:
         """Callbacks for the trainer."""
@@ -67,9 +70,15 @@ class TrainingReport:
             self._flushed = time.monotonic()
 
     def save_history(self) -> None:
-        """Write the losses of all steps that are complete."""
-        with warn_about_failures():
+        """Write the losses of all steps that are complete; says so when they cannot be written for the first time."""
+        try:
             self.history.flush()
+        except InputError as error:
+            if not self._history_failed:
+                warn(f"{error} Until then losses are kept in memory.")
+            self._history_failed = True
+        else:
+            self._history_failed = False
 
     def finish(self, step: int) -> None:
         """Write what the training took, the history, the plot and the contact sheet."""
@@ -122,11 +131,15 @@ def stages_of(pipeline: TrainingState, distils: bool) -> dict[int, str]:
 
 @contextmanager
 def warn_about_failures() -> Iterator[None]:
-    """Print an `InputError` and go on: the run's result is in its checkpoints."""
+    """Say what failed, bad input or too little memory, and go on: the run's result is in its checkpoints."""
     try:
         yield
     except InputError as error:
         warn(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        warn(f"too little memory for a part of the report ({' '.join(str(error).split())[:160]}); it is left out.")
 
 
 def previous_run(config: TrainerConfig) -> Path | None:

@@ -36,6 +36,11 @@ class Rendering:
     """Normals as colours, (n + 1) / 2 times the accumulation; None when neither a loss nor an image needs it."""
 
     @property
+    def mean_opacity(self) -> Float[Tensor, ""]:
+        """Mean opacity of the rays of the finest level, without gradients."""
+        return self.accumulation[-1].detach().mean()
+
+    @property
     def images(self) -> dict[str, Float[Tensor, "rays _"]]:
         """Outputs per ray by name: rgb, accumulation, depth, expected_depth and normals of the finest level.
 

@@ -174,7 +174,8 @@ class OccupancyGrid(nn.Module):
     """A coarse grid of the cells that are occupied at any time and level, so that empty space is skipped.
 
     Unlike upstream (method.md section 4.1, quirk 16) an update evaluates every level at several times, so that space
-    is not culled which only a fine level, or only a short time, occupies. All cells are occupied at first.
+    is not culled which only a fine level, or only a short time, occupies. All cells are occupied at first, and again
+    where an update leaves none.
 
     Args:
         resolution: Cells per side.
@@ -298,10 +299,13 @@ class OccupancyGrid(nn.Module):
         times = draws.times.to(self.values).T * 2.0 - 1.0
         # One batched query: on a GPU the number of queries costs more than their size.
         found = density(points.repeat(len(times), 1), times.flatten()).amax(dim=0) * self.step
-        found = found.view(times.shape).amax(dim=0)
+        found = found.view(times.shape).amax(dim=0).nan_to_num(nan=0.0)  # A NaN would stay for ever.
         decayed = self.values[draws.cells] * self.decay
         # Only evaluated cells change; where one was drawn twice the higher value stays.
         self.values[draws.cells] = decayed
         self.values.scatter_reduce_(0, draws.cells, found, reduce="amax")
         self.occupied.copy_(self.values > torch.clamp(self.values.mean(), max=self.threshold))
         self.limit(self.bounds)
+        # Where nothing is left, nothing would be sampled, and nothing could come back.
+        everywhere = torch.ones_like(self.occupied) if self.bounds is None else self.bounds
+        self.occupied |= everywhere & ~self.occupied.any()

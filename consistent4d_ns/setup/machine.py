@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from consistent4d_ns.device.compilers import find_compiler
+from consistent4d_ns.device.limits import memory_limit
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.disks import free_space
 from consistent4d_ns.interpolation.cache import cached_weight_file
@@ -59,7 +60,7 @@ class Machine:
     cores: int
     """CPU cores that this process may use."""
     memory: float | None
-    """RAM in GiB."""
+    """RAM in GiB that this process may use: the machine's, or what a control group allows."""
     driver: str | None
     """Version of the NVIDIA driver; None where there is none."""
     gpus: tuple[Gpu, ...]
@@ -109,10 +110,9 @@ def look() -> Machine:
 
 
 def _memory() -> float | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):
-        return None
+    """What this process may use, in GiB."""
+    limit = memory_limit()
+    return None if limit is None else limit / 2**30
 
 
 def _driver() -> str | None:

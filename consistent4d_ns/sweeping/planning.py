@@ -20,7 +20,7 @@ from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
 SEED = "machine.seed"
 """The option that `--seeds` sets."""
-OWN = ("data", "output_dir", "experiment_name", "method_name", "timestamp", "vis", "machine.num_devices")
+OWN = ("data", "output_dir", "experiment_name", "method_name", "timestamp", "vis", "resume", "machine.num_devices")
 """Options that a sweep sets itself."""
 LONGEST_NAME = 150
 """Characters that a run's name may have: names of files end at 255 bytes, and something is appended to this one."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from consistent4d_ns.data.cameras import OrbitViews, relative_pose
 from consistent4d_ns.data.images import resized
 from consistent4d_ns.data.rays import view_rays
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.guidance.base import Start, ViewSampler
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.targets.bank import TargetBank, bank_from_images
@@ -51,6 +52,9 @@ def imagined_bank(
         render: Pictures of some views as the object is now, of a given side.
         generator: CPU generator of the noise.
         progress: Called with the parts that are sampled one after the other.
+
+    Raises:
+        InputError: the prior gives values that are not finite.
     """
     assert plan.strength is not None
     samples = []
@@ -66,6 +70,11 @@ def imagined_bank(
         )
         samples.append(resized(sampled.float(), plan.image_size))
     rgb = torch.cat(samples)
+    if not rgb.isfinite().all():
+        raise InputError(
+            "the views that the prior imagines hold values that are not finite: try "
+            "--pipeline.guidance.precision fp32, or check its weights with `consistent4d weights`."
+        )
     empty = background(rgb, config.white_tolerance)
     return bank_from_images(plan.begin, moments, rgb, (~empty).float(), empty)
 

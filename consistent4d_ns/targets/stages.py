@@ -52,6 +52,8 @@ class TargetStages:
         self.bank: TargetBank | None = None
         self._made_with: dict[str, Any] = {}
         """The options that decided `bank`."""
+        self.making: TargetRound | None = None
+        """The round whose views are being made; also after an error meanwhile."""
         self.seconds_making = 0.0
         """Time that making target views has taken so far."""
 
@@ -78,7 +80,9 @@ class TargetStages:
         if self.bank is None or self.bank.begin != current.begin:
             self.bank = None  # not beside the new one
             begin = time.monotonic()
+            self.making = current
             self.bank = self.make(current, model, prior)
+            self.making = None
             self._made_with = making_options(self.config, current)
             self.seconds_making += time.monotonic() - begin
         if not current.is_imagined and grid.bounds is None:  # also when training is resumed

@@ -16,18 +16,19 @@ INTERVAL = 0.5
 
 
 class Progress:
-    """Stage, noise levels and the latest value of each loss term."""
+    """Stage, noise levels, skipped steps and the latest value of each loss term."""
 
     def __init__(self, pipeline: TrainingState) -> None:
         self._pipeline = pipeline
         self._latest = 0.0
         self.stage = Readout("Stage", "Stage of training, and width of its images.")
         self.noise = Readout("Noise now", "Noise levels from which distillation draws; 1 is pure noise.")
+        self.skipped = Readout("Skipped steps", "Steps that changed nothing, because a gradient was not finite.")
         self.terms = Note("Loss terms appear with the first step.")
 
     def install(self, server: viser.ViserServer) -> None:
         """Add the elements to the open folder."""
-        install([self.stage, self.noise, self.terms], server)
+        install([self.stage, self.noise, self.skipped, self.terms], server)
 
     def show(self, step: int) -> bool:
         """Show the state after `step`, at most once per `INTERVAL`; returns whether it was shown."""
@@ -37,6 +38,7 @@ class Progress:
         self._latest = now
         self.stage.show(self._stage(step))
         self.noise.show(self._noise())
+        self.skipped.show(str(int(self._pipeline.soundness.skipped)))
         values = {name: float(term) for name, term in self._pipeline.latest_terms.items()}
         self.terms.show(table(values, self._pipeline.settings.loss_weights))
         return True

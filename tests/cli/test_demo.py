@@ -12,6 +12,8 @@ import pytest
 
 from consistent4d_ns.cli import demo
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.options import MeshOptions, SolidOptions
+from tests.export.objects import BallField
 from tests.support.tiny import SIZE, toy_folder
 
 pytestmark = pytest.mark.slow
@@ -46,9 +48,17 @@ def test_videos_contact_sheet_and_figures(trainer, monkeypatch, capsys):
     for name in ("orbit.mp4", "fixed_view.mp4", "contact_sheet.png", "losses.png"):
         assert str(folder / name) in printed
         assert (folder / name).exists()
+    monkeypatch.setattr(demo, "SolidOptions", lambda: SolidOptions(resolution=32))
+    monkeypatch.setattr(demo, "PAGE_MESH", MeshOptions(faces=200, texture_size=64))
+    assert demo.write_page(trainer) == f"open in a browser: {folder / 'page.html'}"
+    assert "<title>toy</title>" in (folder / "page.html").read_text(encoding="utf-8")
     (folder / "contact_sheet.png").unlink()  # as where it could not be written, of which training warns
     demo.report(trainer)
     assert "contact sheet:" not in capsys.readouterr().out
+    (folder / "page.html").unlink()
+    trainer.pipeline.model.field = BallField(density=1e-3)
+    assert demo.write_page(trainer).startswith("no page to turn the object on: the object is transparent from all side")
+    assert not (folder / "page.html").exists()
 
 
 def test_frames_that_are_not_there_are_refused_first(tmp_path):
@@ -68,7 +78,7 @@ def test_every_phase_is_announced_before_it_begins(tmp_path, monkeypatch, capsys
         demo.demo(tmp_path / "out")
     shown = capsys.readouterr()
     phases = [line.split(":")[0] for line in shown.err.splitlines() if line.startswith("Step")]
-    assert phases == ["Step 1 of 3", "Step 2 of 3"]
+    assert phases == ["Step 1 of 4", "Step 2 of 4"]
     assert "Rendering the toy: 14/14" in shown.err
     assert (tmp_path / "out" / "toy" / "meta.json").exists()
 

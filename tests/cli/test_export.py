@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,21 @@ from consistent4d_ns.cli import export as command
 from consistent4d_ns.cli.commands import app
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export import files, gltf, sequence, usd
-from tests.export.test_gltf import document
+from consistent4d_ns.export.deforming import animated
+from consistent4d_ns.export.gltf import y_up
+from tests.export.test_gltf import array, document
 from tests.support.commands import run_command
 from tests.support.disks import file_limit
 from tests.support.tiny import FRAMES, tiny_run
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--resolution", "32", "--faces", "400")
-FEW = dict.fromkeys(("mesh", "usd"), ("--faces", "400", "--texture-size", "64")) | {"points": ("--count", "50")}
+COARSE = ("--resolution", "32", "--faces", "400")
+SMALL = (*COARSE, "--topology", "frames")
+FEW: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64", "--topology", "frames")
+)
+FEW |= {"points": ("--count", "50")}
 """Options that make each export quick, by command."""
 
 
@@ -106,6 +115,72 @@ def test_a_numbered_sequence(run: Path, tmp_path: Path, format: str, options, su
     assert visual(mesh).kind == ("texture" if ".png" in suffixes else "vertex")
 
 
+def test_by_default_one_mesh_moves_through_all_frames(run: Path, tmp_path: Path, capsys):
+    export("mesh", run, tmp_path / "object.glb", *COARSE, "--texture-size", "64")
+    found = document((tmp_path / "object.glb").read_bytes())
+    assert len(found["meshes"]) == len(found["images"]) == 1
+    assert len(found["meshes"][0]["primitives"][0]["targets"]) == FRAMES - 1
+    (channel,) = found["animations"][0]["channels"]
+    assert channel["target"]["path"] == "weights"
+    assert "one mesh that moves" in capsys.readouterr().out
+
+
+def test_vertices_have_the_same_order_in_all_formats(run: Path, tmp_path: Path):
+    options = (*COARSE, "--frames", "2", "--texture-size", "64", "--topology", "shared")
+    for format in ("glb", "obj", "ply"):
+        export("mesh", run, tmp_path / format, *options, "--format", format)
+    assert {"object.mtl", "object.png"} < set(names(tmp_path / "obj"))
+    shapes = [loaded(tmp_path / "ply" / f"frame_000{frame}.ply") for frame in range(2)]
+    np.testing.assert_array_equal(shapes[0].faces, shapes[1].faces)
+    count = len(shapes[0].vertices)
+    for frame, shape in enumerate(shapes):
+        lines = (tmp_path / "obj" / f"frame_000{frame}.obj").read_text().splitlines()
+        rows = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], float)
+        # Copies along the texture's seams come after all vertices.
+        np.testing.assert_allclose(rows[:count], shape.vertices, atol=1e-5)
+        contents = (tmp_path / "glb" / f"frame_000{frame}.glb").read_bytes()
+        found = document(contents)
+        stored = array(contents, found, found["meshes"][0]["primitives"][0]["attributes"]["POSITION"])
+        np.testing.assert_allclose(stored[:count] * found["nodes"][0]["scale"][0], y_up(shape.vertices), atol=1e-4)
+        assert len(stored) == len(rows)
+
+
+def test_usd_of_one_mesh_has_a_texture_beside_it(run: Path, tmp_path: Path):
+    pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import Usd, UsdGeom, UsdShade
+
+    options = (*COARSE, "--frames", "3", "--texture-size", "64", "--topology", "shared")
+    export("usd", run, tmp_path / "object.usdc", *options)
+    assert names(tmp_path) == ["object.usdc", "object_texture.png"]
+    stage = Usd.Stage.Open(str(tmp_path / "object.usdc"))
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/consistent4d/mesh"))
+    assert mesh.GetPointsAttr().GetTimeSamples() == [0.0, 1.0, 2.0]
+    assert mesh.GetFaceVertexIndicesAttr().GetTimeSamples() == []
+    assert len(UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st").Get()) == len(mesh.GetPointsAttr().Get(1.0))
+    surface = preview_surface(mesh.GetPrim())
+    texture = UsdShade.Shader(surface.GetInput("emissiveColor").GetConnectedSources()[0][0].source)
+    assert texture.GetInput("file").Get().path == "./object_texture.png"
+    export("usd", run, tmp_path / "object.usdz", *options)
+    with zipfile.ZipFile(tmp_path / "object.usdz") as package:
+        assert sorted(package.namelist()) == ["object.jpg", "object.usdc"]
+    (tmp_path / "other_texture.png").write_text("mine")
+    assert "other_texture.png exists" in message("usd", run, tmp_path / "other.usdc", *options)
+    assert (tmp_path / "other_texture.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("topology", "count"), [("auto", 2), ("shared", 1)])
+def test_where_one_mesh_does_not_follow_this_is_said(
+    run: Path, tmp_path: Path, monkeypatch, capsys, topology: str, count: int
+):
+    monkeypatch.setattr(animated, "MOST_MISSED", -1.0)
+    options = (*COARSE, "--frames", "2", "--texture-size", "64", "--topology", topology)
+    export("mesh", run, tmp_path / "object.glb", *options)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "does not follow" in line]
+    assert "at frame 0 (time 0)" in said or "at frame 1 (time 1)" in said
+    assert ("a mesh per frame is written" in said) == (topology == "auto")
+    assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == count
+
+
 def test_formats_hold_the_same_shape_and_colours(run: Path, tmp_path: Path):
     for format in ("obj", "ply"):
         export("mesh", run, tmp_path / format, *SMALL, "--format", format, "--frames", "1", "--colouring", "vertex")
@@ -137,7 +212,7 @@ def test_usd_has_a_mesh_of_its_own_at_every_time(run: Path, tmp_path: Path):
     pytest.importorskip("pxr", reason="needs usd-core")
     from pxr import Usd, UsdGeom
 
-    export("usd", run, tmp_path / "object.usdc", "--resolution", "32", "--faces", "400", "--frames", "3")
+    export("usd", run, tmp_path / "object.usdc", *SMALL, "--frames", "3")
     stage = Usd.Stage.Open(str(tmp_path / "object.usdc"))
     assert UsdGeom.GetStageUpAxis(stage) == "Z"
     assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0.0, 2.0)
@@ -240,6 +315,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--resolution", "8"), ("--resolution 8", "16 to 512")),
         ("mesh", ("--resolution", "4096"), ("--resolution 4096",)),
         ("mesh", ("--faces", "3"), ("--faces 3", "from 100")),
+        ("mesh", ("--faces", "300000", "--topology", "shared"), ("--faces 300000", "--topology frames")),
         ("mesh", ("--texture-size", "1"), ("--texture-size 1", "from 64")),
         ("mesh", ("--density", "0"), ("--density 0", "above 0")),
         ("mesh", ("--opacity", "1"), ("--opacity 1", "less than 1")),
@@ -247,6 +323,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--format", "ply", "--colouring", "texture"), ("PLY", "--colouring vertex")),
         ("points", ("--count", "0"), ("--count 0", "from 1")),
         ("usd", (), (".usd, .usda, .usdc, .usdz",)),
+        ("web", (), ("out is no name of a page: give one that ends in .html.",)),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
@@ -263,11 +340,31 @@ def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
         ("mesh", "object.glb", ("--format", "obj"), ("object.glb is one file", "give a folder")),
         ("points", "object.ply", (), ("ends in .ply", "give a folder")),
         ("usd", "object.glb", (), ("object.glb", ".usda")),
+        ("web", "object.glb", (), ("object.glb is no name of a page",)),
+        ("web", "page.html", ("--faces", "3"), ("--faces 3", "from 100")),
     ],
 )
 def test_names_of_other_formats(tmp_path: Path, kind: str, out: str, options, words):
     said = message(kind, tmp_path / "config.yml", tmp_path / out, *options)
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(("options", "title"), [((), "toy"), (("--title", "Our <cat>"), "Our &lt;cat&gt;")])
+def test_a_page_is_one_file(run: Path, tmp_path: Path, capsys, options, title: str):
+    out = tmp_path / "page.html"
+    export("web", run, out, *SMALL, "--texture-size", "64", "--frames", "12", *options)
+    text = out.read_text(encoding="utf-8")
+    assert f"<title>{title}</title>" in text
+    (setting,) = re.findall(r'id="setting">(.*?)</script>', text)
+    said = json.loads(setting)
+    assert (said["frames"], said["fps"]) == (12, pytest.approx(16 * 12 / FRAMES))
+    assert len(said["pictures"]) == FRAMES, "each picture of the input is there once"
+    assert (len(said["shown"]), max(said["shown"])) == (12, FRAMES - 1)
+    assert said["camera"] == pytest.approx([0.0, 0.0, 2.0], abs=1e-6)
+    (packed,) = re.findall(r'id="model">([^<]*)<', text)
+    assert len(document(gzip.decompress(base64.b64decode(packed)))["meshes"]) == 12
+    assert capsys.readouterr().out.endswith(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser.\n")
+    assert names(tmp_path) == ["page.html"]
 
 
 def test_configurations_of_others_and_lost_checkpoints(run: Path, tmp_path: Path):
@@ -302,6 +399,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
         ("points", "points", files, "ply"),
         ("usd", "object.usda", usd, "to_linear"),
         ("usd", "object.usdz", usd, "y_up"),
+        ("web", "page.html", gltf, "encoded"),
     ],
 )
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind: str, out: str, place, function: str):
@@ -323,7 +421,7 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch, kind
     assert names(tmp_path) == []
 
 
-PLACES = [("mesh", "a.glb"), ("mesh", "meshes"), ("points", "meshes"), ("usd", "a.usdz")]
+PLACES = [("mesh", "a.glb"), ("mesh", "meshes"), ("points", "meshes"), ("usd", "a.usdz"), ("web", "a.html")]
 """Commands and names of what they write."""
 
 
@@ -357,7 +455,7 @@ def test_times_in_the_index_are_short_decimals(run: Path, tmp_path: Path):
 def test_an_existing_output_is_refused_before_anything_is_loaded(tmp_path: Path, kind: str, out: str):
     """There is no run here at all."""
     (tmp_path / "meshes").mkdir()
-    for name in ("a.glb", "a.usdz", "meshes/theirs"):
+    for name in ("a.glb", "a.usdz", "a.html", "meshes/theirs"):
         (tmp_path / name).write_text("theirs")
     assert "or --overwrite to replace" in message(kind, tmp_path / "nowhere", tmp_path / out)
 

@@ -19,7 +19,7 @@ COMMANDS = (
     *("camera-path", "compare", "demo", "doctor", "enhance", "eval", "finetune", "render", "sweep", "toy", "view"),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
     *("weights metrics", "weights convert"),
-    *("export", "export mesh", "export points", "export usd"),
+    *("export", "export mesh", "export points", "export splats", "export usd", "export web"),
 )
 SLOW = (
     *("torch", "torchvision", "nerfstudio", "diffusers", "transformers", "viser"),
@@ -66,6 +66,11 @@ def test_a_wrong_command_line_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     assert end_of("orbit") == 2
     assert end_of("toy") == 2
     assert "required" in capsys.readouterr().err
+
+
+def test_a_misspelt_command_is_named_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_of("prepair", "clip.mp4") == 2
+    assert "prepair is not a command of consistent4d: did you mean prepare?" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_one_line_and_nothing_half_written(

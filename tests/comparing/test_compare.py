@@ -203,7 +203,7 @@ def test_figures_are_those_of_ns_eval(runs: list[Path], file: Path):
         assert float(named["IoU, novel views"]) == pytest.approx(expected["iou"], abs=0.002)
         assert float(named["PSNR, input view (dB)"]) > float(named["PSNR, novel views (dB)"])
         effort = json.loads((run / "training.json").read_text())
-        assert named["minutes"] == f"{effort['seconds'] / 60:.1f}"
+        assert named["training"] == f"{effort['seconds']:.0f} s"
         assert float(named["peak memory (GiB)"]) == pytest.approx(effort["peak_memory"] / 2**30, abs=0.006)
     assert [row[head.index("steps")] for row in rows] == ["70", "80"]
 
@@ -227,7 +227,7 @@ def test_other_frames_and_an_older_version(runs: list[Path], tmp_path: Path, cap
     assert sum("does not exist any more" in line for line in warnings) == 1
     text = page.read_text()
     assert "were not trained on the same frames" in text
-    assert f"toy ({FRAMES} frames of {SIZE} x {SIZE}): cut" in text
+    assert f"toy ({FRAMES} frames, trained at {SIZE} x {SIZE}): cut" in text
     assert "Not trained to the end: cut (70 of 500 steps)." in text
     assert text.count("<strong>") == 0
     assert cells(page, "figures")[0] == ["run", "steps"]

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consistent4d_ns.export.gltf import glb, to_linear, visibility, y_up
+from consistent4d_ns.export.gltf import glb, glb_moving, morph_weights, to_linear, visibility, y_up
+from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Mesh, exporter
 from consistent4d_ns.export.surface import Surface
+from consistent4d_ns.export.texture import Atlas
 from consistent4d_ns.runs import Run
 from tests.export.programs import node_modules
 
@@ -141,3 +143,59 @@ def test_axes_and_colours_are_those_of_the_standard():
     found = document(glb([coloured(3.0)], FPS, compress=False))
     position = found["accessors"][found["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
     assert position["max"] == [0.0, 3.0, 1.0]
+
+
+def moving(count: int, textured: bool) -> MovingMesh:
+    """A square that grows out of its plane; the texture has a seam along its diagonal."""
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32) - 0.5
+    positions = np.stack([square * (1.0, 1.0, 1.0 + i) for i in range(count)]).astype(np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    if not textured:
+        return MovingMesh(positions, faces, colours=np.full((4, 3), 0.5, np.float32))
+    cut = Atlas(
+        np.array([0, 1, 2, 2, 0, 3]), np.array([[0, 1, 2], [4, 3, 5]], np.int32), np.eye(6, 2, dtype=np.float32)
+    )
+    texture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    return MovingMesh(positions, faces, atlas=originals_first(cut, 4), texture=texture)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("textured", [False, True])
+@pytest.mark.parametrize("lit", [False, True])
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_validator_finds_nothing_in_a_mesh_that_moves(
+    tmp_path: Path, count: int, textured: bool, lit: bool, compress: bool
+):
+    file = tmp_path / "model.glb"
+    file.write_bytes(glb_moving(moving(count, textured), FPS, lit, compress))
+    report = validated(file)
+    assert report["issues"]["messages"] == []
+    assert report["info"]["totalTriangleCount"] == 2
+    assert report["info"]["hasMorphTargets"] == (count > 1)
+    assert report["info"]["animationCount"] == int(count > 1)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_morph_targets_give_the_shape_of_every_frame(compress: bool):
+    mesh = moving(4, textured=True)
+    contents = glb_moving(mesh, FPS, compress=compress)
+    found = document(contents)
+    (primitive,) = found["meshes"][0]["primitives"]
+    base = array(contents, found, primitive["attributes"]["POSITION"])
+    scale = found["nodes"][0].get("scale", [1.0])[0]
+    targets = [array(contents, found, target["POSITION"]) for target in primitive["targets"]]
+    times, weights = morph_weights(len(mesh), FPS)
+    np.testing.assert_allclose(times, np.arange(5) / FPS)
+    for frame, row in enumerate(weights):
+        shape = base + sum(weight * target for weight, target in zip(row, targets, strict=True))
+        expected = y_up(mesh.frame(min(frame, 3)).surface.vertices)
+        np.testing.assert_allclose(shape * scale, expected, atol=1e-6 if not compress else 4e-5)
+
+
+def test_copies_along_seams_come_after_all_vertices():
+    mesh = moving(1, textured=True)
+    assert mesh.vertex.tolist() == [0, 1, 2, 3, 2, 0] or mesh.vertex.tolist() == [0, 1, 2, 3, 0, 2]
+    np.testing.assert_array_equal(mesh.vertex[mesh.written_faces], mesh.faces)
+    assert mesh.atlas is not None
+    corners = {tuple(uv) for uv in mesh.atlas.uvs[mesh.written_faces[0]]}
+    assert corners == {(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)}

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +17,17 @@ from jaxtyping import Float
 from PIL import Image
 
 from consistent4d_ns.data.cameras import OrbitViews, orbit_views
-from consistent4d_ns.export.gltf import glb
+from consistent4d_ns.export.deforming.animated import meshes_for
+from consistent4d_ns.export.deforming.quality import edge_factors, flipped
+from consistent4d_ns.export.deforming.template import edges_of
+from consistent4d_ns.export.gltf import glb, glb_moving, y_up
+from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Colouring, exporter
 from consistent4d_ns.export.usd import write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
+from tests.export.objects import RADIUS, STRETCH
 from tests.export.programs import blender_python, chromium, node_modules
 
 pytestmark = pytest.mark.slow
@@ -102,10 +110,66 @@ def test_three_js_shows_it(ball: Run, file: Path):
     check(ball, screenshots(file, VIEW, [(frame + 0.5) / FPS for frame in SHOWN], node_modules("three")))
 
 
+@pytest.fixture(scope="module")
+def moving(ball: Run) -> MovingMesh:
+    """The ball as one mesh that moves."""
+    source = exporter(ball, SolidOptions(resolution=64), TimeOptions(frames=FRAMES))
+    options = MeshOptions(faces=3000, texture_size=256, topology="shared")
+    said: list[str] = []
+    found = meshes_for(source, options, ("texture", "texture"), lambda items, what, total: iter(items), said.append)
+    assert isinstance(found, MovingMesh)
+    assert said == []
+    return found
+
+
+def test_one_mesh_follows_the_object(ball: Run, moving: MovingMesh):
+    """Its colours do not change here, so that one texture is enough; the ball grows longer in x."""
+    edges = edges_of(moving.faces)
+    for frame, mesh in enumerate(moving.frames()):
+        stretch = 1.0 + (STRETCH - 1.0) * frame / (FRAMES - 1)
+        radius = np.linalg.norm(mesh.surface.vertices / (stretch, 1.0, 1.0), axis=1)
+        # The surface lies a little outside, where the ball's silhouette is half opaque.
+        np.testing.assert_allclose(radius, RADIUS + 0.03, atol=0.02)
+        positions = moving.positions[frame]
+        assert edge_factors(positions, moving.positions[0], edges).max() < 3.0
+        assert not flipped(positions, moving.positions[0], moving.faces).any()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_three_js_moves_one_mesh_straight_from_frame_to_frame(
+    ball: Run, moving: MovingMesh, tmp_path: Path, compress: bool
+):
+    file = tmp_path / "moving.glb"
+    file.write_bytes(glb_moving(moving, FPS, compress=compress))
+    modules = node_modules("three")
+    check(ball, screenshots(file, VIEW, [frame / FPS + 1e-4 for frame in SHOWN], modules))
+    vertex, last = 17, moving.positions[-1][[17]]
+    ends = [y_up(moving.positions[frame][[vertex]])[0] for frame in (1, 2)]
+    with page_of(file, modules) as page:
+        places = [page.evaluate("([t, v]) => place(t, v)", [at / FPS, vertex]) for at in (1.0, 1.25, 1.5, FRAMES - 0.5)]
+    np.testing.assert_allclose(places[0], ends[0], atol=2e-4)
+    np.testing.assert_allclose(places[1], 0.75 * ends[0] + 0.25 * ends[1], atol=2e-4)
+    np.testing.assert_allclose(places[2], 0.5 * (ends[0] + ends[1]), atol=2e-4)
+    np.testing.assert_allclose(places[3], y_up(last)[0], atol=2e-4)
+
+
 def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Path) -> dict[int, Picture]:
     """What three.js draws at some times, by frame."""
-    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
     x, y, z = view.poses()[0, :, 3].tolist()
+    with page_of(file, modules) as page:
+        assert page.evaluate("window.duration") == pytest.approx(FRAMES / FPS)
+        found = {}
+        for time in seconds:
+            arguments = [time, [y, z, x], FOVY, SIZE]
+            url = page.evaluate("([seconds, place, fovy, size]) => show(seconds, place, fovy, size)", arguments)
+            found[int(time * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
+    return found
+
+
+@contextmanager
+def page_of(file: Path, modules: Path) -> Iterator[Any]:
+    """The page in which three.js shows a file."""
+    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
     pages = {"/": Path(__file__).with_name("three.html"), "/model.glb": file}
     kinds = {".html": "text/html", ".js": "text/javascript"}
 
@@ -123,11 +187,5 @@ def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Pat
         page.goto(HOST + "/")
         page.wait_for_function("window.state !== undefined", timeout=120_000)
         assert page.evaluate("window.state") == "ready"
-        assert page.evaluate("window.duration") == pytest.approx(FRAMES / FPS)
-        found = {}
-        for time in seconds:
-            arguments = [time, [y, z, x], FOVY, SIZE]
-            url = page.evaluate("([seconds, place, fovy, size]) => show(seconds, place, fovy, size)", arguments)
-            found[int(time * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
+        yield page
         browser.close()
-    return found

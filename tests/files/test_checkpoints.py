@@ -84,7 +84,9 @@ def test_a_real_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     link.symlink_to("/dev/full")
     monkeypatch.setattr(checkpoints, "partial_path", lambda folder: link)
     with pytest.raises(InputError, match="cannot write"):
-        write_checkpoint(tmp_path / "models" / "step-000000001.ckpt", {"step": 1, "pipeline": torch.zeros(1 << 20)})
+        write_checkpoint(
+            tmp_path / "models" / "step-000000001.ckpt", {"step": 1, "pipeline": {"weight": torch.zeros(1 << 20)}}
+        )
     assert names(tmp_path) == []
 
 
@@ -179,3 +181,17 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="damaged or not a checkpoint"):
         read_checkpoint(tmp_path / "step-000000001.ckpt")
     assert not (tmp_path / "exploited").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_neither_written_nor_read(run: Path, value: float):
+    """The good checkpoint stays; one that another program wrote is refused, with the tensor's name."""
+    before = names(run)
+    path = run / "nerfstudio_models" / "step-000000009.ckpt"
+    state = {"step": 9, "pipeline": {"fine": torch.zeros(2), "field.weight": torch.tensor([1.0, value])}}
+    with pytest.raises(InputError, match=r"step-000000009.ckpt is not written, because field.weight holds values"):
+        write_checkpoint(path, state)
+    assert names(run) == before
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"holds values in field.weight that are not finite: use an earlier one"):
+        read_checkpoint(path)

@@ -28,7 +28,7 @@ def test_a_training_records_what_it_took(tmp_path: Path, monkeypatch: pytest.Mon
     assert effort.peak_memory is not None
     assert 100e6 < effort.peak_memory < 100e9
     again = tiny_config(data)
-    again.output_dir, again.vis, again.max_num_iterations, again.timestamp = tmp_path, "tensorboard", 2, "second"
+    again.output_dir, again.vis, again.max_num_iterations, again.timestamp = tmp_path, "tensorboard", 5, "second"
     again.load_dir = run
     resumed = read_effort(train(again).config.get_base_dir())
     assert resumed is not None

@@ -83,7 +83,7 @@ def test_recorded_are_the_terms_of_each_step(data: Path, tmp_path: Path, monkeyp
 def test_a_resumed_run_carries_the_history_on(data: Path, tmp_path: Path):
     first = train(config(data, tmp_path)).config.get_base_dir()
     again = config(data, tmp_path, "second")
-    again.load_dir, again.load_step, again.max_num_iterations = first / "nerfstudio_models", None, 3
+    again.load_dir, again.load_step, again.max_num_iterations = first / "nerfstudio_models", None, STEPS + 3
     second = train(again).config.get_base_dir()
     rows = read_history(second / "losses.jsonl")
     assert [row["step"] for row in rows] == list(range(STEPS + 3))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from consistent4d_ns.device.limits import cgroup_limits
 from consistent4d_ns.setup import machine
 from consistent4d_ns.setup.diagnosis import ALL, problems, reasons
 from consistent4d_ns.setup.machine import Gpu, look
@@ -99,3 +100,38 @@ def test_looking_at_a_bare_machine(monkeypatch: pytest.MonkeyPatch):
     assert found.cc_is_set
     assert found.methods == tuple(sorted(ALL))
     assert all(reasons(preset, problems(found, [], [])) for preset in ALL)
+
+
+V1 = "4:memory:/jobs/mine\n9:cpuset:/\n"
+V2 = "0::/jobs/mine\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        (
+            V1,
+            {"memory/jobs/mine/memory.limit_in_bytes": 4 * GIB, "memory/memory.limit_in_bytes": 2**63 - 4096},
+            [4 * GIB],
+        ),
+        (V2, {"jobs/mine/memory.max": "max", "jobs/memory.max": 8 * GIB}, [8 * GIB]),
+        (V2, {"jobs/mine/memory.max": 2 * GIB, "jobs/memory.max": 8 * GIB}, [2 * GIB, 8 * GIB]),
+        ("0::/\n", {"memory.max": 3 * GIB}, [3 * GIB]),  # What a container sees of its own group.
+        ("nonsense\n\n", {"memory.max": "three"}, []),
+        (None, {}, []),
+    ],
+)
+def test_limits_of_control_groups(tmp_path: Path, groups: str | None, files: dict[str, Any], limits: list[int]):
+    """The process's own group and all above it, in both versions."""
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, value in files.items():
+        (file := tmp_path / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n")
+    assert list(cgroup_limits(tmp_path)) == limits
+
+
+def test_a_control_group_limits_what_doctor_tells(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("consistent4d_ns.device.limits.cgroup_limits", lambda root: iter([GIB // 2]))
+    assert look().memory == 0.5

@@ -1,0 +1,158 @@
+"""From a trained object to one mesh that moves, or to a mesh per frame where one is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
+from consistent4d_ns.export.deforming.painting import spread_moments, texture, vertex_colours
+from consistent4d_ns.export.deforming.quality import repaired
+from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
+from consistent4d_ns.export.deforming.template import template_of
+from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
+from consistent4d_ns.export.moving import MovingMesh, originals_first
+from consistent4d_ns.export.options import MOST_SHARED_FACES, Colouring, MeshOptions, TimedFrame, Timeline
+from consistent4d_ns.export.sequence import Exporter, Mesh
+from consistent4d_ns.export.surface import Surface, with_normals
+from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Shows how many of `total` items are done while it passes them on."""
+
+    def __call__(self, items: Iterable[T], what: str, total: int) -> Iterator[T]: ...
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A mesh and where its vertices are at every frame."""
+
+    template: Surface
+    """The mesh at one moment."""
+    positions: Float32[np.ndarray, "frames vertices 3"]
+    """In world units."""
+    residuals: tuple[Residual, ...]
+    """How it differs from the surface of each frame."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it comes close enough to the surface of every frame."""
+        return max(found.missed for found in self.residuals) <= MOST_MISSED
+
+    def report(self, timeline: Timeline) -> str:
+        """The frame that fits worst, in words."""
+        missed = [found.missed for found in self.residuals]
+        worst = int(np.argmax(missed))
+        frame = TimedFrame(worst, timeline.times[worst])
+        share = f"{missed[worst]:.1%} of the surface (at most {MOST_MISSED:.0%})"
+        return f"at {frame}, {share} is {FAR:g} or more away from it"
+
+
+def meshes_for(
+    source: Exporter,
+    options: MeshOptions,
+    colourings: tuple[Colouring, Colouring],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> MovingMesh | Iterator[Mesh]:
+    """One mesh that moves or a mesh of every frame, as `options.topology` asks for.
+
+    Args:
+        source: The trained object.
+        options: How it is meshed.
+        colourings: A texture or a colour per vertex: of one mesh that moves, and of a mesh per frame.
+        progress: Shows what is done.
+        say: Is given a sentence where one mesh does not come close enough to every frame.
+
+    Raises:
+        InputError: nothing is visible at a time.
+    """
+    shared, single = colourings
+    useless = len(set(source.timeline.times)) == 1 or options.faces > MOST_SHARED_FACES
+    if options.topology == "frames" or (options.topology == "auto" and useless):
+        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+    motion = motion_of(source, options.faces, progress)
+    if motion.fits:
+        return painted(motion, source, options, shared, progress)
+    trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
+    if options.topology == "shared":
+        say(f"{trouble}; it is written all the same, because of --topology shared.")
+        return painted(motion, source, options, shared, progress)
+    say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
+    return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+
+
+def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
+    """Fit one mesh of about `faces` triangles to the surface of every frame.
+
+    Raises:
+        InputError: nothing is visible at a time.
+    """
+    times, moments = moments_of(source, progress)
+    start = best_moment(moments)
+    template = template_of(surface_at(source.solid, TimedFrame(start, times[start]), source.min_part), faces)
+    found = np.empty((len(times), *template.vertices.shape), np.float32)
+    tracked = track(template, moments, start, source.model.device)
+    for index, vertices in progress(tracked, "Fitting one mesh", len(times)):
+        found[index] = vertices
+    found = smooth_in_time(found, template)
+    for index, vertices in enumerate(found):
+        found[index] = repaired(vertices, template.vertices, template.faces)
+    chosen = [times.index(time) for time in source.timeline.times]
+    left = tuple(residual(found[index], template.faces, moments[index]) for index in chosen)
+    return Motion(template, found[chosen], left)
+
+
+def moments_of(source: Exporter, progress: Progress) -> tuple[list[float], list[Moment]]:
+    """Times of the exported frames, and between them, in order; and the surface at each.
+
+    Raises:
+        InputError: nothing is visible at an exported time.
+    """
+    exported = {frame.time: frame for frame in source.timeline}
+    every = stepping_stones(sorted(exported), source.spacing)
+    times, moments = [], []
+    for time in progress(every, "Finding surfaces", len(every)):
+        # A moment between exported ones, which only makes the way shorter, may be empty.
+        with suppress(*(() if time in exported else (InputError,))):
+            surface = surface_at(source.solid, exported.get(time, TimedFrame(-1, time)), source.min_part)
+            moments.append(moment_of(surface))
+            times.append(time)
+    return times, moments
+
+
+def stepping_stones(times: list[float], spacing: float) -> list[float]:
+    """Increasing times with others added, evenly spaced, so that no step is much longer than `spacing`."""
+    found = times[:1]
+    for time in times[1:]:
+        steps = max(1, round((time - found[-1]) / spacing))
+        found = [*found, *np.linspace(found[-1], time, steps + 1)[1:-1].tolist(), time]
+    return found
+
+
+def painted(
+    motion: Motion, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
+) -> MovingMesh:
+    """The mesh with colours that are seen at all frames."""
+    frames = list(source.timeline)
+    chosen = spread_moments(len(frames))
+    faces, device = motion.template.faces, source.model.device
+
+    def looks() -> Iterator[tuple[Surface, ColourFunction]]:
+        for index in progress(chosen, "Painting", len(chosen)):
+            yield with_normals(motion.positions[index], faces), source.colours(frames[index])
+
+    if colouring == "vertex":
+        return MovingMesh(motion.positions, faces, colours=vertex_colours(looks(), device))
+    atlas = originals_first(unwrap(motion.template, options.texture_size), len(motion.template.vertices))
+    picture = texture(looks(), texels_of(atlas, options.texture_size, device))
+    return MovingMesh(motion.positions, faces, atlas=atlas, texture=picture)

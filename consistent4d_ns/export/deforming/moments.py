@@ -1,0 +1,91 @@
+"""The surface of a moment as points to fit, and how often it touches itself there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from consistent4d_ns.export.options import TimedFrame
+from consistent4d_ns.export.solid import Solid
+from consistent4d_ns.export.surface import Surface, extract
+
+POINTS = 16_000
+"""Points of a surface: about 0.012 world units apart on a ball that fills half of the box."""
+SPECK = 0.01
+"""Parts below this share of the largest part's volume are left out: they come and go, and no template follows them."""
+NEAR_LARGEST = 0.97
+"""Share of the largest area from which on a surface counts as spread out."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The object's surface at a time."""
+
+    points: Float32[np.ndarray, "points 3"]
+    """Random points, evenly distributed, in world units."""
+    normals: Float32[np.ndarray, "points 3"]
+    """Unit vectors there that point outwards."""
+    parts: int
+    """Parts that hang together."""
+    handles: int
+    """Loops of the surface; limbs that touch make one."""
+    area: float
+    """Area in square world units."""
+
+
+def surface_at(solid: Solid, frame: TimedFrame, min_part: float) -> Surface:
+    """All of the surface at a time, without specks.
+
+    Raises:
+        InputError: there is nothing inside.
+    """
+    return extract(solid, frame, None, max(min_part, SPECK))
+
+
+def moment_of(surface: Surface) -> Moment:
+    """Points of a closed surface; deterministic."""
+    import trimesh
+
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    points, face = trimesh.sample.sample_surface(mesh, POINTS, seed=0)[:2]
+    weights = trimesh.triangles.points_to_barycentric(mesh.triangles[face], points)
+    normals = (surface.normals[surface.faces[face]] * weights[..., None]).sum(axis=1)
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = np.where(lengths > 1e-6, normals / np.maximum(lengths, 1e-6), mesh.face_normals[face])
+    parts, handles = topology(surface)
+    return Moment(points.astype(np.float32), normals.astype(np.float32), parts, handles, float(mesh.area))
+
+
+def topology(surface: Surface) -> tuple[int, int]:
+    """Parts of a closed surface, and handles of all of them together."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    used, faces = np.unique(surface.faces, return_inverse=True)
+    starts, ends = faces.reshape(-1, 3)[:, [0, 1]].T
+    more, further = faces.reshape(-1, 3)[:, [1, 2]].T
+    rows, columns = np.concatenate((starts, more)), np.concatenate((ends, further))
+    links = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(len(used), len(used)))
+    parts = int(connected_components(links, directed=False)[0])
+    # Every edge of a closed surface has two triangles, so that there are one and a half times as many edges.
+    euler = len(used) - len(surface.faces) // 2
+    return parts, max(0, parts - euler // 2)
+
+
+def best_moment(moments: list[Moment]) -> int:
+    """The moment whose surface can become that of all others.
+
+    A mesh can close a gap but not open one, so the fewest contacts count first: contacts make handles. Parts should be
+    as many as usual. Limbs that lie flat against each other only cost area, so that only surfaces of about the largest
+    area remain. Among them, the nearest to the middle has the shortest way to all others.
+    """
+    fewest = min(moment.handles for moment in moments)
+    apart = [index for index, moment in enumerate(moments) if moment.handles == fewest]
+    usual, _ = Counter(moments[index].parts for index in apart).most_common(1)[0]
+    whole = [index for index in apart if moments[index].parts == usual]
+    largest = max(moments[index].area for index in whole)
+    spread = [index for index in whole if moments[index].area >= NEAR_LARGEST * largest]
+    return min(spread, key=lambda index: abs(index - (len(moments) - 1) / 2))

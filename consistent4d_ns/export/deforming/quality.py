@@ -1,0 +1,99 @@
+"""Whether the triangles of a moving mesh stay well shaped, and how those that do not are repaired."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32, Int64
+
+from consistent4d_ns.export.deforming.template import edges_of
+
+MOST_STRETCHED = 3.0
+"""Factor by which an edge may become longer or shorter than in the template."""
+SAFE = 2.7
+"""Factor from which on a repair changes an edge."""
+THIN = 0.02
+"""Share of a triangle's area in the template below which it counts as collapsed."""
+ROUNDS = 120
+"""Most rounds of a repair."""
+GROWTH = 12
+"""Rounds after which a repair takes in the neighbours too."""
+
+Vertices = Float[np.ndarray, "vertices 3"]
+Faces = Int32[np.ndarray, "faces 3"]
+Edges = Int64[np.ndarray, "edges 2"]
+
+
+def edge_factors(vertices: Vertices, rest: Vertices, edges: Edges) -> Float[np.ndarray, " edges"]:
+    """By which factor each edge has become longer or shorter than at rest; at least 1."""
+    now, then = (np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1) for v in (vertices, rest))
+    ratio = np.maximum(now, 1e-12) / np.maximum(then, 1e-12)
+    return np.maximum(ratio, 1.0 / ratio)
+
+
+def flipped(vertices: Vertices, rest: Vertices, faces: Faces) -> Bool[np.ndarray, " faces"]:
+    """Triangles that have collapsed, or face away from where their surroundings have turned them."""
+    return _flipped(vertices, rest, faces, _spread(vertices, rest, edges_of(faces)))
+
+
+def _flipped(
+    vertices: Vertices, rest: Vertices, faces: Faces, spread: Float[np.ndarray, "vertices 3 3"]
+) -> Bool[np.ndarray, " faces"]:
+    now, then = _crosses(vertices, faces), _crosses(rest, faces)
+    turned = (_rotations(spread[faces].sum(axis=1)) @ then[..., None])[..., 0]
+    collapsed = np.linalg.norm(now, axis=1) < THIN * np.linalg.norm(then, axis=1)
+    return collapsed | ((now * turned).sum(axis=1) <= 0)
+
+
+def _crosses(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "faces 3"]:
+    a, b, c = vertices[faces].swapaxes(0, 1)
+    return np.cross(b - a, c - a)
+
+
+def _spread(vertices: Vertices, rest: Vertices, edges: Edges) -> Float[np.ndarray, "vertices 3 3"]:
+    """The sum, over the edges around each vertex, of the products of the edge now and at rest."""
+    now, then = (v[edges[:, 1]] - v[edges[:, 0]] for v in (vertices, rest))
+    products = (now[:, :, None] * then[:, None, :]).reshape(-1, 9)
+    ends = edges.T.ravel()
+    columns = [np.bincount(ends, np.tile(column, 2), minlength=len(vertices)) for column in products.T]
+    return np.stack(columns, axis=1).reshape(-1, 3, 3)
+
+
+def _rotations(spread: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 3"]:
+    """The rotations that take what was at rest closest to what is now (Kabsch)."""
+    left, _, right = np.linalg.svd(spread)
+    left[:, :, 2] *= np.sign(np.linalg.det(left @ right))[:, None]
+    return left @ right
+
+
+def repaired(
+    vertices: Float32[np.ndarray, "vertices 3"], rest: Float32[np.ndarray, "vertices 3"], faces: Faces
+) -> Float32[np.ndarray, "vertices 3"]:
+    """The mesh with its bad triangles and edges, and more and more around them, brought closer to their shape at rest.
+
+    Each round moves vertices to where their neighbours expect them: at the edges' vectors at rest, turned as their
+    surroundings have turned (a step of "As-Rigid-As-Possible Surface Modeling", Sorkine and Alexa, SGP 2007).
+    """
+    edges, current, start = edges_of(faces), vertices.astype(np.float64), rest.astype(np.float64)
+    touched = np.zeros(len(vertices), bool)
+    for step in range(ROUNDS):
+        spread = _spread(current, start, edges)
+        bad = np.zeros(len(vertices), bool)
+        bad[faces[_flipped(current, start, faces, spread)]] = True
+        bad[edges[edge_factors(current, start, edges) > SAFE]] = True
+        if not bad.any():
+            break
+        touched |= bad
+        if step % GROWTH == GROWTH - 1:
+            touched[edges[touched[edges].any(axis=1)]] = True
+        current[touched] = _expected(current, start, edges, spread)[touched]
+    return current.astype(np.float32)
+
+
+def _expected(vertices: Vertices, rest: Vertices, edges: Edges, spread: np.ndarray) -> Vertices:
+    """Where the neighbours of each vertex expect it, on average."""
+    starts, ends = np.concatenate((edges, edges[:, ::-1])).T
+    turns = _rotations(spread)
+    apart = (0.5 * (turns[starts] + turns[ends]) @ (rest[ends] - rest[starts])[..., None])[..., 0]
+    places = vertices[starts] + apart
+    count = np.maximum(np.bincount(ends, minlength=len(vertices)), 1)
+    return np.stack([np.bincount(ends, p, minlength=len(vertices)) for p in places.T], axis=1) / count[:, None]

@@ -1,0 +1,43 @@
+"""Earlier runs among a method's folders, and which of them is the latest. Nothing in their files is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from consistent4d_ns.files.checkpoints import list_checkpoints
+from consistent4d_ns.files.outputs import refusals
+
+
+def latest_run(parent: Path, data: Path | None, checkpoints: Path, config: str) -> Path | None:
+    """Folder of the run that was trained on some frames and in which a file was written last; None if there is none.
+
+    Args:
+        parent: Folder of all runs.
+        data: The frames, as an absolute path.
+        checkpoints: Folder of checkpoints, relative to a run's.
+        config: Name of a run's configuration.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    with refusals(parent):
+        files = [file for file in parent.glob(f"*/{config}") if file.is_file()] if parent.is_dir() else []
+    candidates = [file.parent for file in files if saved_data(file) == data]
+    return max(candidates, key=lambda run: _latest_change(run / config, run / checkpoints), default=None)
+
+
+def _latest_change(config: Path, checkpoints: Path) -> float:
+    """When the configuration or a checkpoint of a run was written last."""
+    return max(file.stat().st_mtime for file in (config, *list_checkpoints(checkpoints).values()))
+
+
+def saved_data(config: Path) -> Path | None:
+    """The frames that a configuration names; None if it names none or is no configuration."""
+    try:
+        node = yaml.compose(config.read_text(encoding="utf-8"), yaml.SafeLoader)  # A tree of texts: nothing is built.
+        entries = {key.value: value for key, value in node.value}
+        return Path(*(part.value for part in entries["data"].value))
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, LookupError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,180 @@
+"""Trainings that are killed and resumed, and which run `--resume` takes; more kills in `benchmarks.interruptions`."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.interruptions import leaves
+from consistent4d_ns.cli.demo import train
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.checkpoints import FOLDER, list_checkpoints, read_checkpoint, write_checkpoint
+from consistent4d_ns.record.history import last_step, read_history
+from consistent4d_ns.record.report import TrainingReport
+from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
+from tests.support.forked import start_server
+from tests.support.tiny import tiny_config, toy_folder
+
+STEPS, PER_SAVE = 20, 2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_folder(tmp_path_factory.mktemp("data"))
+
+
+def configured(data: Path, out: Path, **changes: Any) -> Consistent4DTrainerConfig:
+    config = dataclasses.replace(tiny_config(data), max_num_iterations=STEPS, steps_per_save=PER_SAVE)
+    config.output_dir, config.vis, config.steps_per_eval_image = out, "tensorboard", 0
+    # The field's second image size and the occupancy grid's updates come by.
+    config.pipeline.datamanager.plan.stage_steps = (0, 12)
+    vars(config).update(changes)
+    return config
+
+
+def train_resuming(data: Path, out: Path) -> None:
+    """In a process that will be killed."""
+    torch.set_num_threads(1)
+    TrainingReport.finish = lambda self, step: self.save_history()  # type: ignore[method-assign]
+    config = configured(data, out, resume=True)
+    config.set_timestamp()
+    train(config)
+
+
+def killed(data: Path, out: Path, saves: int, while_writing: bool) -> Path:
+    """Train until so many checkpoints more are saved, or until the next one is half written, and kill; the folder."""
+    start_server()
+    process = multiprocessing.get_context("forkserver").Process(target=train_resuming, args=(data, out))
+    process.start()
+    models = out / "toy" / "consistent4d-mini"
+    begin, seen = time.monotonic(), set()
+    while time.monotonic() - begin < 120.0:
+        assert process.is_alive()
+        seen |= {path.name for path in models.glob(f"*/{FOLDER}/*.ckpt")}
+        writing = any(models.glob(f"*/.{FOLDER}-*"))
+        if len(seen) >= saves and (writing or not while_writing):
+            break
+        time.sleep(0.0005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (folder,) = models.iterdir()
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_twice_equals_one_that_is_not(data: Path, tmp_path: Path, monkeypatch, capsys):
+    """The losses of every step, and everything in the last checkpoint, to the last bit."""
+    monkeypatch.setattr(TrainingReport, "finish", lambda self, step: self.save_history())
+    whole = train(configured(data, tmp_path / "whole", timestamp="a")).config.get_base_dir()
+    killed(data, tmp_path / "out", saves=1, while_writing=True)
+    folder = killed(data, tmp_path / "out", saves=3, while_writing=False)
+    half = folder / f".{FOLDER}-1-abcd.partial"  # As the first kill may have left one.
+    half.write_bytes(b"half")
+    reached, saved = last_step(folder / "losses.jsonl"), max(list_checkpoints(folder / FOLDER))
+    assert reached is not None
+    assert saved <= reached < STEPS - 1
+    config = configured(data, tmp_path / "out", resume=True)
+    config.set_timestamp()
+    assert train(config).config.get_base_dir() == folder
+    assert f"steps {saved + 1} to {STEPS - 1} are left" in " ".join(capsys.readouterr().out.split())
+    assert read_history(folder / "losses.jsonl") == read_history(whole / "losses.jsonl")
+    assert len(read_history(folder / "losses.jsonl")) == STEPS
+    first, second = (
+        dict(leaves(read_checkpoint(each / FOLDER / f"step-{STEPS - 1:09d}.ckpt"))) for each in (whole, folder)
+    )
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name], name
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".training"}
+
+
+@pytest.fixture
+def runs(data: Path, tmp_path: Path) -> Consistent4DTrainerConfig:
+    """A configuration beside runs of checkpoints alone: an early one, a late one, and the latest on other frames."""
+    config = configured(data, tmp_path)
+    other = tmp_path / "elsewhere"
+    for age, (stamp, frames, step) in enumerate([("new", data, 10), ("old", data, 8), ("other", other, 12)]):
+        made = configured(data, tmp_path, timestamp=stamp)
+        made.save_config()
+        folder = made.get_base_dir()
+        if frames == other:
+            text = (folder / "config.yml").read_text()
+            (folder / "config.yml").write_text(text.replace(f"- {data.name}\n", "- elsewhere\n"))
+        file = folder / FOLDER / f"step-{step:09d}.ckpt"
+        write_checkpoint(file, {"step": step, "pipeline": {"weight": torch.zeros(1)}})
+        for path in (file, folder / "config.yml"):
+            os.utime(path, (1e9 - 100 * age, 1e9 - 100 * age) if stamp != "other" else None)
+    return config
+
+
+def test_resume_takes_the_latest_run_on_the_same_frames(runs: Consistent4DTrainerConfig):
+    config = deepcopy(runs)
+    config.resume = True
+    config.set_timestamp()
+    assert config.timestamp == "new"
+    assert config.load_checkpoint == config.get_checkpoint_dir() / "step-000000010.ckpt"
+    assert not config.resume, "it applies once and is not saved"
+    named = deepcopy(runs)
+    named.resume, named.timestamp = True, "old"
+    named.set_timestamp()
+    assert named.load_checkpoint == named.get_checkpoint_dir() / "step-000000008.ckpt"
+
+
+def test_resume_says_what_it_cannot_do(runs: Consistent4DTrainerConfig, tmp_path: Path, capsys):
+    finished = deepcopy(runs)
+    finished.resume, finished.max_num_iterations = True, 11
+    with pytest.raises(InputError, match=r"10.ckpt is complete: 11 of 11 steps are trained; to go on, give a larger"):
+        finished.set_timestamp()
+    for change in ({"load_dir": tmp_path}, {"overwrite": True}):
+        both = deepcopy(runs)
+        vars(both).update(change, resume=True)
+        with pytest.raises(InputError, match="--resume True finds the run by itself: leave out"):
+            both.set_timestamp()
+    damaged = deepcopy(runs)
+    damaged.resume = True
+    file = runs.output_dir / "toy" / "consistent4d-mini" / "new" / FOLDER / "step-000000010.ckpt"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"step-000000010.ckpt damaged"):
+        damaged.set_timestamp()
+
+
+def test_resume_without_anything_to_resume_trains_from_the_start(data: Path, tmp_path: Path, capsys):
+    """So one command line serves for the first start and for all that follow."""
+    config = configured(data, tmp_path, resume=True)
+    config.set_timestamp()
+    assert config.load_checkpoint is None
+    assert "holds no earlier run on these frames: training from the start" in " ".join(capsys.readouterr().out.split())
+    config.save_config()
+    again = configured(data, tmp_path, resume=True)
+    again.set_timestamp()
+    assert "has no checkpoint yet: training from the start in it" in " ".join(capsys.readouterr().out.split())
+    again.save_config()
+    assert again.get_base_dir() == config.get_base_dir()
+    assert not (tmp_path / "toy" / "consistent4d-mini" / "{timestamp}").exists()
+
+
+def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(TrainingReport, "finish", lambda self, step: self.save_history())
+    config = configured(data, tmp_path, timestamp="a", max_num_iterations=2)
+    config.save_config()
+    folder = config.get_base_dir()
+    (folder / ".losses.jsonl-x").mkdir()
+    (folder / ".losses.jsonl-x" / "losses.jsonl").write_text("half")
+    (folder / ".nerfstudio_models-7-aa.partial").write_bytes(b"half")
+    (folder / ".mine").write_text("kept")
+    (folder / FOLDER).mkdir()
+    (folder / FOLDER / "best.ckpt").write_text("kept")
+    config.overwrite = True
+    train(config)
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".mine", ".training"}
+    assert sorted(path.name for path in (folder / FOLDER).iterdir()) == ["best.ckpt", "step-000000001.ckpt"]
