@@ -86,7 +86,7 @@ OPTION_CASES = [
     ),
     Case(
         "a sweep over a seed that is negative",
-        "consistent4d sweep consistent4d-mini --data frames --seeds -1",
+        "consistent4d sweep consistent4d-mini --data frames --seeds 0 -1",
         "-1",
         frames(),
     ),

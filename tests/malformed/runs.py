@@ -114,11 +114,12 @@ RUN_CASES = [
     Case(
         "a field of a billion cells in config.yml",
         RENDER,
-        "grid",
-        config(
-            "grid_resolutions: !!python/tuple\n",
-            "grid_resolutions: !!python/tuple\n    - !!python/tuple [100000, 100000, 100000, 9]\n",
-        ),
+        "grid-resolutions",
+        config("    - !!python/tuple
+      - 6
+", "    - !!python/tuple
+      - 100000
+"),
     ),
     Case("frames that are gone", f"{RENDER} --data nowhere", "nowhere", run),
     Case("frames that are others", f"{RENDER} --data run/config.yml", "config.yml", run),
