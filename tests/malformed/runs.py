@@ -115,11 +115,7 @@ RUN_CASES = [
         "a field of a billion cells in config.yml",
         RENDER,
         "grid-resolutions",
-        config("    - !!python/tuple
-      - 6
-", "    - !!python/tuple
-      - 100000
-"),
+        config("    - !!python/tuple\n      - 6\n", "    - !!python/tuple\n      - 100000\n"),
     ),
     Case("frames that are gone", f"{RENDER} --data nowhere", "nowhere", run),
     Case("frames that are others", f"{RENDER} --data run/config.yml", "config.yml", run),
