@@ -8,6 +8,7 @@ A reader may accept a file or raise `InputError` in one line; whatever else it r
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 import sys
@@ -93,8 +94,7 @@ def tensors_from(content: bytes) -> bytes:
 
     Of bytes as they are, hardly any would get past the length at the beginning.
     """
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     chosen = atheris.FuzzedDataProvider(content)
     kind = chosen.ConsumeIntInRange(0, 3)
     if kind == 0:
@@ -140,8 +140,7 @@ def fuzz(
         executions: How often.
         seed: Of the mutations.
     """
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["consistent4d_ns"]):
         target = target_of(reader)
     started = time.monotonic()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from socket import create_connection
+from typing import Any
 
 import pytest
 import viser
@@ -29,7 +30,8 @@ def server() -> Iterator[viser.ViserServer]:
 
 
 def port(server: viser.ViserServer) -> int:
-    return server._websock_server._ws_server.sockets[0].getsockname()[1]
+    sockets: Any = server._websock_server._ws_server
+    return sockets.sockets[0].getsockname()[1]
 
 
 def opened(server: viser.ViserServer, origin: str | None = None, host: str = "127.0.0.1") -> ClientConnection:
