@@ -3,6 +3,7 @@
 # make pytest     all tests, without the linters
 # make quick      the tests that take no more than a second each
 # make coverage   all tests, and which lines they run (those run in other processes do not count)
+# make lock       renew requirements.lock, after a change of constraints.txt or pyproject.toml
 # make docs       build the documentation into site/, offline
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # train or start.
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test pytest quick coverage lint format docs clean
+.PHONY: lock demo test pytest quick coverage lint format docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/consistent4d demo demo
@@ -56,6 +57,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # Browser, linters and whatever else the demo does without.
 $(VENV)/developing: $(VENV)/installed
 	$(call install,[dev])
+
+# Versions of constraints.txt with the digests of all files.
+lock: $(VENV)/developing
+	head -2 requirements.lock > requirements.new
+	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --universal --python-version 3.10 \
+	  --generate-hashes --no-header --no-annotate --quiet >> requirements.new
+	mv requirements.new requirements.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage

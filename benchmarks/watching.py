@@ -185,6 +185,7 @@ def opened(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[Page | None]:
 def happening(trainer: Consistent4DTrainer, mode: Mode) -> Iterator[None]:
     """Pause training and play the video as the mode requires."""
     player = pipeline_of(trainer).panel.playback
+    assert player is not None  # What is watched has more than one frame.
     if mode.paused:
         trainer.training_state = "paused"
     if mode.playing:

@@ -25,6 +25,8 @@ INTERRUPTED = BY_SIGNAL + signal.SIGINT
 UNREAD = 141
 """Exit code of a command whose output nobody reads any more: 128 plus the number of SIGPIPE, which not all systems
 have."""
+DEBUG = "CONSISTENT4D_DEBUG"
+"""Environment variable that lets tracebacks be printed before the line that stands for them."""
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals besides Ctrl-C that ask a program to end: a scheduler sends one, or a terminal that is closed."""
 REFUSALS = tuple(
@@ -77,6 +79,7 @@ def show_input_errors_in_one_line() -> None:
         if line is None:
             previous(kind, error, trace)
             return
+        show_if_debugging(error)
         close_progress_bars(error)
         print(line, file=sys.stderr)
         if not isinstance(error, KeyboardInterrupt):
@@ -112,16 +115,28 @@ def interrupts_held() -> Iterator[None]:
 def line_of(error: BaseException) -> str | None:
     """What is printed instead of a traceback; None where the traceback is what helps."""
     if isinstance(error, InputError):
-        return f"error: {error}"
+        return f"error: {printable(str(error))}"
     if isinstance(error, Ended):
         return f"Ended by {signal.Signals(error.number).name}."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted."
     if isinstance(error, OSError) and error.errno in REFUSALS and isinstance(error.filename, (str, bytes)):
-        return f"error: {os.fsdecode(error.filename)}: {error.strerror}; give another path, or change what it leads to."
+        file = printable(os.fsdecode(error.filename))
+        return f"error: {file}: {error.strerror}; give another path, or change what it leads to."
     if isinstance(error, AssertionError) and _module_of(error) == EXPORTER:
         return f"error: {EXPORTER_REMEDY}"
     return None
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks and control characters, which names of files may have, become escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def show_if_debugging(error: BaseException) -> None:
+    """Print an exception's traceback, if that was asked for by `DEBUG`."""
+    if os.environ.get(DEBUG):
+        traceback.print_exception(type(error), error, error.__traceback__)
 
 
 def code_of(error: BaseException) -> int:

@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence, expanded
+from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint, step_of
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.media.figures import average, input_view, measure, novel_views
 from consistent4d_ns.messages import warn
 from consistent4d_ns.pipeline import Consistent4DPipeline
@@ -98,7 +99,7 @@ def _place(config: Consistent4DTrainerConfig, folder: Path, out: Path | None) ->
         if name != Path(name).name:
             raise InputError(f"{folder}: its {CONFIG_FILE} names it {name}, which is no name of a folder: correct it.")
     usual = folder.parents[2] if len(folder.parents) > 2 and folder.parts[-3:-1] == names else folder.parent
-    config.output_dir = usual if out is None else out.expanduser()
+    config.output_dir = usual if out is None else expanded(out)
     if config.output_dir.resolve().is_relative_to(folder):
         raise InputError(f"--out {out} is inside of the run, which is left as it is: give another folder.")
     vars(config).pop("opened_in", None)

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -53,6 +54,17 @@ NORMAL_OPACITY = 1.0 / 512.0
 """Rays of a lower opacity have no rendered normal: it would change their colour by less than half a grey level."""
 
 
+LARGEST = {
+    "hidden_width": 4096,
+    "samples_per_ray": 65_536,
+    "occupancy_resolution": 512,
+    "occupancy_times": 1024,
+    "channels": 1024,
+    "grid_resolutions": 2048,
+}
+"""Largest sizes that are tried; far larger ones would take minutes or fill the memory before anything is said."""
+
+
 @dataclass
 class Consistent4DModelConfig(ModelConfig):
     """The field, its rendering, and the weights of its losses."""
@@ -93,7 +105,7 @@ class Consistent4DModelConfig(ModelConfig):
     """Weights of all loss terms."""
 
     def check(self) -> None:
-        """Raises: InputError: Values contradict each other, or are below 1 where they must not be."""
+        """Raises: InputError: Values contradict each other, are below 1, or above `LARGEST`."""
         levels = len(self.grid_resolutions)
         if len(self.channels) not in (1, levels):
             raise InputError(
@@ -101,12 +113,14 @@ class Consistent4DModelConfig(ModelConfig):
                 "give one value for all levels or one per level."
             )
         self.loss_weights.check(levels)
-        sizes = ("hidden_width", "samples_per_ray", "occupancy_resolution", "occupancy_times")
-        counts = {name: (getattr(self, name),) for name in sizes} | {"channels": self.channels}
-        counts["grid_resolutions"] = tuple(side for level in self.grid_resolutions for side in level[:3])
-        for name, values in counts.items():
-            if min(values, default=0) < 1:
-                raise InputError(f"model.{name.replace('_', '-')} is {getattr(self, name)}: give at least 1.")
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            # Along t, 0 cells are none.
+            sides = [side for level in value for side in level[:3]] if name == "grid_resolutions" else np.ravel(value)
+            if min(sides, default=0) < 1:
+                raise InputError(f"model.{name.replace('_', '-')} is {value}: give at least 1.")
+            if np.max(value) > largest:
+                raise InputError(f"model.{name.replace('_', '-')} is {value}: give at most {largest}.")
         if min(level[3] for level in self.grid_resolutions) < 0:
             raise InputError(f"model.grid-resolutions is {self.grid_resolutions}: give 0 or more along t.")
 

@@ -32,9 +32,9 @@ from consistent4d_ns.files.checkpoints import (
 )
 from consistent4d_ns.files.earlier_runs import latest_run
 from consistent4d_ns.files.locks import TrainingLock
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
-from consistent4d_ns.guidance.config import check_noise_levels
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
@@ -178,8 +178,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.pipeline.model.check()
         self.check_frame_count()
         self.pipeline.datamanager.plan.check()
-        if self.pipeline.guidance.kind != "none":
-            check_noise_levels(self.pipeline.guidance)
+        self.pipeline.guidance.check()
         self.pipeline.targets.check(self.pipeline.guidance)
         make_paths_absolute(self)
         if self.resume:
@@ -302,9 +301,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if self.method_name is None:
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
-        self.opened_in = folder = folder.expanduser().absolute()
+        self.opened_in = folder = expanded(folder).absolute()
         if data is not None:
-            self.use_data(data.expanduser())
+            self.use_data(expanded(data))
             return
         data = self.frames_path
         if data is None or data.exists():
@@ -394,9 +393,9 @@ def make_paths_absolute(config: Consistent4DTrainerConfig) -> None:
     """Expand `~`, and make every path absolute that a run needs again, from wherever it is opened."""
     for owner, name, path in _paths(config):
         if not name.startswith("relative_") and path != Path():
-            setattr(owner, name, path.expanduser().absolute())
+            setattr(owner, name, expanded(path).absolute())
     guidance = config.pipeline.guidance
-    prior = Path(guidance.prior).expanduser()
+    prior = expanded(Path(guidance.prior))
     if guidance.prior != BUNDLED and prior.exists():
         guidance.prior = str(prior.absolute())
 

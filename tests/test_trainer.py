@@ -62,7 +62,7 @@ OPTIONS = [
     ("max_skipped_steps", 0, "--max-skipped-steps is 0: give at least 1"),
     ("logging.steps_per_log", 0, "--logging.steps-per-log is 0: give at least 1"),
     ("logging.max_buffer_size", 0, "--logging.max-buffer-size is 0"),
-    ("machine.device_type", "mps", "--machine.device-type mps: PyTorch finds no MPS device"),
+    ("machine.device_type", "mps", "--machine.device-type mps: this method has not been made to run on a Mac's GPU"),
     ("machine.num_devices", 2, "--machine.num-devices is 2: of kind cpu this machine has 1"),
     ("machine.num_devices", 0, "--machine.num-devices is 0"),
     ("machine.machine_rank", 3, "--machine.machine-rank is 3: give 0 to 0"),

@@ -13,6 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from consistent4d_ns.errors import InputError
 
+MAX_VALUES = 10_000
+"""Largest number of values in a configuration; those of the presets have a few hundred."""
+
 
 def check_config(config: Any, name: str = "") -> None:
     """Check every field of a configuration and of those inside of it.
@@ -25,8 +28,10 @@ def check_config(config: Any, name: str = "") -> None:
 
     Raises:
         InputError: a field holds a value of another type than it declares, or a class or function that is neither its
-            default nor a subclass of that; or it is missing and has no default.
+            default nor a subclass of that; or it is missing and has no default; or all of it is far too much.
     """
+    if not name:
+        _check_extent(config)
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         path = f"{name}.{field.name}".lstrip(".")
@@ -41,6 +46,25 @@ def check_config(config: Any, name: str = "") -> None:
         for inner_path, inner in parts_of(value, path):
             if not isinstance(inner, enum.Enum):
                 check_config(inner, inner_path)
+
+
+def _check_extent(config: Any) -> None:
+    """Raises: InputError: it holds far more values than any run's; a few aliases in a file can stand for billions."""
+    waiting, seen = [config], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise InputError(
+                f"the configuration holds more than {MAX_VALUES} values (or itself): give the config.yml that ns-train "
+                "saved."
+            )
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (tuple, list, set, frozenset)):
+            waiting.extend(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            waiting.extend(vars(value).values())
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -52,8 +52,10 @@ def _check_machine(machine: MachineConfig) -> None:
     option = f"--machine.device-type {kind}"
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"{option}: PyTorch finds no CUDA device on this machine; use --machine.device-type cpu.")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"{option}: PyTorch finds no MPS device on this machine; use --machine.device-type cpu.")
+    if kind == "mps":
+        raise InputError(
+            f"{option}: this method has not been made to run on a Mac's GPU; use --machine.device-type cpu."
+        )
     _at_least("machine.num-devices", wanted, 1)
     available = torch.cuda.device_count() if kind == "cuda" else 1
     if wanted > available:

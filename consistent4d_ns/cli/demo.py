@@ -15,6 +15,7 @@ import tyro
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import holds_something, new_file
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Pat
     begin = time.monotonic()
     holds_something(out)  # Raises where it can be no folder.
     if data is not None:
-        data = data.expanduser()
+        data = expanded(data)
         if not data.exists():
             raise InputError(
                 f"{data} does not exist: give --data a folder of RGBA frames, or leave it out for the toy."

@@ -10,7 +10,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from consistent4d_ns.errors import ENDING, FAILED, UNREAD, close_progress_bars, code_of, end_by_signal, line_of
+from consistent4d_ns.errors import (
+    ENDING,
+    FAILED,
+    UNREAD,
+    close_progress_bars,
+    code_of,
+    end_by_signal,
+    line_of,
+    show_if_debugging,
+)
 
 
 class Output(io.TextIOWrapper):
@@ -58,6 +67,7 @@ def one_line_endings() -> Iterator[None]:
             line, code = _ending(error, streams)
             if code is None:
                 raise
+            show_if_debugging(error)
             close_progress_bars(error)
             with suppress(OSError):  # The terminal may be gone.
                 print(line, file=sys.stderr, end="\n" if line else "", flush=True)

@@ -13,6 +13,7 @@ from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.config_files import config_file
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import check_new_folder, new_folder
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def check(options: Options) -> None:
     if not options.metrics:
         raise InputError("--metrics is empty: name at least one of clip, lpips, ssim, psnr, fvd.")
     for folder in filter(None, (options.gt, options.pred)):
-        if not folder.expanduser().is_dir():
+        if not expanded(folder).is_dir():
             raise InputError(f"{folder} is no folder: give one with OBJECT/eval_V/0.png, 1.png, ...")
     if options.out is not None:
         check_new_folder(options.out, COMMAND, options.overwrite)
@@ -159,7 +160,7 @@ def find_renderings(options: Options, notes: Notes) -> Iterator[Subject]:
     from consistent4d_ns.evaluation.layout import find_objects, read_clips
 
     assert options.pred is not None
-    gt, pred = options.gt.expanduser(), options.pred.expanduser()
+    gt, pred = expanded(options.gt), expanded(options.pred)
     truth, predicted = find_objects(gt), find_objects(pred)
     if gt in truth.values() and pred in predicted.values():
         predicted = dict(zip(truth, predicted.values(), strict=True))
@@ -183,9 +184,9 @@ def find_runs(options: Options, device: str, notes: Notes) -> Iterator[Subject]:
     from consistent4d_ns.evaluation.layout import find_objects
     from consistent4d_ns.evaluation.rendering import Cameras
 
-    truth = find_objects(options.gt.expanduser())
-    single = options.gt.expanduser() in truth.values()
-    configs = [config_file(path.expanduser()) for path in options.run]
+    truth = find_objects(expanded(options.gt))
+    single = expanded(options.gt) in truth.values()
+    configs = [config_file(expanded(path)) for path in options.run]
     named = options.objects or tuple(trained_on(config, options.data) for config in configs)
     given = Cameras(options.azimuths, options.elevation)
     for config, name in zip(configs, named, strict=True):
@@ -223,7 +224,7 @@ def trained_on(config: Path, data: Path | None) -> str:
     frames = data or read_config(config).frames_path
     if frames is None:
         raise InputError(f"{config} does not say what the run was trained on: name its object with --objects.")
-    frames = frames.expanduser().resolve()
+    frames = expanded(frames).resolve()
     return frames.parent.name if frames.name == "input" else frames.stem
 
 

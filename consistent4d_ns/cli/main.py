@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 from consistent4d_ns import __version__
 from consistent4d_ns.cli.endings import one_line_endings
-from consistent4d_ns.errors import InputError, hide_nerfstudio_warnings
+from consistent4d_ns.errors import DEBUG, InputError, hide_nerfstudio_warnings
 
 DESCRIPTION = """Everything besides `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
 
-For a command's options, use `consistent4d COMMAND --help`; for the version, `consistent4d --version`."""
+For a command's options, use `consistent4d COMMAND --help`; for the version, `consistent4d --version`. To see where an
+error comes from, use `consistent4d --debug COMMAND`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: the exit code, unless it is 0.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--debug"]:
+        os.environ[DEBUG] = "1"  # Processes that the command starts see it, too.
+        del arguments[0]
     # On a shared machine, threads that spin while waiting for each other make every step many times slower. This must
     # be set before torch starts its threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(gc.freeze)
     hide_nerfstudio_warnings()
     with one_line_endings():
-        if list(arguments) == ["--version"]:
+        if arguments == ["--version"]:
             print(f"consistent4d_ns {__version__}")
             return
         check_folder()

@@ -135,7 +135,7 @@ def checked_path(path: Kind | Path, options: PathOptions, kind: Format, tiles: i
         content = path_from_file(path, options)
     else:
         content = path_json(camera_path(path, options, InputVideo()))
-    fps = options.fps or len(content["camera_path"]) / content["seconds"]
+    fps = options.fps or checked_fps(len(content["camera_path"]) / content["seconds"])
     check_encodable(kind, content["render_width"] * tiles, content["render_height"], fps)
     return content
 

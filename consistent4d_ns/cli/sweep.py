@@ -17,6 +17,7 @@ from consistent4d_ns.cli.compare import write_page
 from consistent4d_ns.cli.progress import PARTS, announce
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
+from consistent4d_ns.files.names import expanded
 
 if TYPE_CHECKING:
     from consistent4d_ns.sweeping.planning import Job
@@ -61,7 +62,7 @@ def sweep(
         devices: Numbers of GPUs that train one run at a time each; default: one run after the other.
         overwrite: Train finished runs again, and those in the way that have other options.
     """
-    data = data.expanduser()
+    data = expanded(data)
     if not data.exists():
         raise InputError(f"{data} does not exist: give --data a folder of RGBA frames or an animated file with alpha.")
     announce("Loading PyTorch and Nerfstudio")
@@ -70,7 +71,7 @@ def sweep(
 
     check_options(options)
     places = places_of(devices)
-    jobs = plan(method, data, out.expanduser(), seeds, [setting for group in settings for setting in group])
+    jobs = plan(method, data, expanded(out), seeds, [setting for group in settings for setting in group])
     page = folder_of(jobs[0]).parent / PAGE
     check_page(page)
     check_data(jobs[0])

@@ -14,6 +14,7 @@ from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.cli.tables import aligned, shown_size
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.disks import check_space
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import ROOM, new_folder
 from consistent4d_ns.setup.presets import presets_with
 from consistent4d_ns.setup.weights import Found, Weights, find_all
@@ -96,7 +97,7 @@ class Convert:
 
     def run(self) -> None:
         """Convert it."""
-        checkpoint, out = self.checkpoint.expanduser(), self.out.expanduser()
+        checkpoint, out = expanded(self.checkpoint), expanded(self.out)
         if not checkpoint.exists():
             raise InputError(f"{checkpoint} does not exist: give a Zero123 checkpoint, such as zero123-xl.ckpt.")
         if not (checkpoint.is_file() or checkpoint.is_dir()):  # Reading a named pipe would wait for ever.

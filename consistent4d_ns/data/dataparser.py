@@ -5,8 +5,8 @@ Only leaf modules are imported here: Nerfstudio loads this module while its own 
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from consistent4d_ns.data.prepared import read_prepared
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
+from consistent4d_ns.files.json_files import number, read_json
+from consistent4d_ns.files.names import expanded, is_plain_name
 from consistent4d_ns.messages import say
 
 CAMERA = ("elevation", "distance", "fovy")
@@ -193,18 +195,6 @@ class FrameSequence(DataParser):
         return frames
 
 
-def expanded(path: Path) -> Path:
-    """The path with a leading `~` replaced; a shell leaves it in `--data=~/frames`.
-
-    Raises:
-        InputError: There is no such user.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise InputError(f"{path} names an unknown user: give the full path with --data") from None
-
-
 def enumeration(names: tuple[str, ...], most: int = 10) -> str:
     """The first few of some names, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
@@ -218,8 +208,8 @@ def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
         InputError: The file is not JSON, or a camera or one of its numbers is missing.
     """
     try:
-        cameras = json.loads(meta.read_text(encoding="utf-8"))["cameras"]
-        read = {view: {name: float(camera[key]) for name, key in META_KEYS.items()} for view, camera in cameras.items()}
+        cameras = read_json(meta)["cameras"]
+        read = {view: _camera(view, camera) for view, camera in cameras.items()}
         origin = read["input"]["azimuth"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -227,6 +217,13 @@ def read_cameras(meta: Path) -> dict[str, dict[str, float]]:
             f"each with the numbers {', '.join(META_KEYS.values())}"
         ) from error
     return {view: {**camera, "azimuth": camera["azimuth"] - origin} for view, camera in read.items()}
+
+
+def _camera(view: str, camera: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of a view's camera; raises what broken data raises."""
+    if not is_plain_name(view):
+        raise ValueError(f"the view {view[:40]!r} is no name of a folder beside it")
+    return {name: number(camera[key], f"{key} of {view}") for name, key in META_KEYS.items()}
 
 
 def nerfstudio_cameras(views: list[View], times: FrameTimes, size: int) -> Cameras:

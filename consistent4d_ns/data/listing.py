@@ -87,8 +87,6 @@ def list_frames(
     elif path.is_file():
         spacing = _file_spacing(path, types)
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
-    elif path.exists():
-        raise InputError(f"{path} is neither a folder nor a file: give a folder of frames or one animated file")
     else:
         fault = "is neither a folder nor a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {fault}: give a folder of RGBA frames or one animated file with --data")

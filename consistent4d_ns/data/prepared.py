@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from consistent4d_ns.data.files import reading
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.json_files import number, read_json
 
 RECORD = "prepare.json"
 """Name of the file."""
@@ -43,14 +41,14 @@ def read_prepared(folder: Path) -> Prepared | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    with reading(path):
-        text = path.read_text(encoding="utf-8")
     try:
-        values = json.loads(text)
+        values = read_json(path)
         if not isinstance(values, dict) or values.get("written_by") != WRITER:
             return None
         return _parsed(values)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; change its permissions, or remove it") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is broken ({type(error).__name__}: {error}): prepare the video again, or remove the file, "
             "with which the frames lose their times"
@@ -59,9 +57,8 @@ def read_prepared(folder: Path) -> Prepared | None:
 
 def _parsed(values: dict[str, Any]) -> Prepared:
     """The values of a file; raises ValueError, KeyError or TypeError where they make no sense."""
-    seconds = {str(frame["name"]): float(frame["seconds"]) for frame in values["frames"]}
-    times = list(seconds.values())
-    if not all(map(math.isfinite, times)) or any(b <= a for a, b in pairwise(times)):
+    seconds = {str(frame["name"]): number(frame["seconds"], "seconds") for frame in values["frames"]}
+    if any(b <= a for a, b in pairwise(seconds.values())):
         raise ValueError("seconds of the frames do not increase")
     elevation = values.get("elevation_deg")
-    return Prepared(seconds, None if elevation is None else float(elevation))
+    return Prepared(seconds, None if elevation is None else number(elevation, "elevation_deg"))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from consistent4d_ns.enhancing.options import PseudoTruthOptions
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.weight_files import damage_of_weights
 from consistent4d_ns.guidance.hub import check_not_address, is_hub_id
 
@@ -68,7 +69,7 @@ def find_model(options: PseudoTruthOptions) -> ModelFolder:
         InputError: It is not on this machine, no model in the layout of diffusers, or, as far as its folder tells, none
             that improves images; or an option does not apply to it.
     """
-    path = Path(options.model).expanduser()
+    path = expanded(Path(options.model))
     if path.is_file():
         raise InputError(f"--model {options.model} is a file: {REMEDY}.")
     folder = _folder(path if path.is_dir() else _cached(options.model))

@@ -9,6 +9,8 @@ from typing import Literal
 
 from consistent4d_ns.errors import InputError
 
+MAX_FRAMES = 100_000
+"""Largest number of exported times."""
 Colouring = Literal["texture", "vertex"]
 Format = Literal["glb", "obj", "ply"]
 Topology = Literal["auto", "shared", "frames"]
@@ -120,8 +122,8 @@ class TimeOptions:
         if self.times is not None and not self.times:
             raise InputError("--times names no time: give at least one, from 0 to 1.")
         check_times(self.times or (), "--times")
-        if self.frames is not None and self.frames < 1:
-            raise InputError(f"--frames {self.frames}: give at least 1.")
+        if self.frames is not None:
+            in_range("--frames", self.frames, 1, MAX_FRAMES)
         if self.fps is not None:
             checked_fps(self.fps)
 

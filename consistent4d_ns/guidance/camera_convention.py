@@ -6,6 +6,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Literal, get_args
 
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.guidance import bundled_prior
 
 CameraConvention = Literal["zero123", "stable-zero123"]
@@ -45,7 +46,7 @@ def _names(prior: str) -> list[str]:
 
     Where a link leads counts too, after the link's own name.
     """
-    path = Path(prior).expanduser()
+    path = expanded(Path(prior))
     parts = list(reversed(PurePath(prior).parts))
     if path.is_symlink():
         parts += reversed(path.resolve().parts)

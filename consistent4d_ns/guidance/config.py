@@ -53,6 +53,14 @@ class GuidanceConfig(PriorConfig):
     max_noise: Anneal = field(default_factory=lambda: Anneal(0.98, 0.25, 5000))
     """Maximum noise level drawn, as a fraction of the noise schedule's length."""
 
+    def check(self) -> None:
+        """Raises: InputError: the scale is not finite, or noise levels cross or leave the schedule."""
+        if self.kind == "none":
+            return
+        if not math.isfinite(self.scale):
+            raise InputError(f"guidance.scale is {self.scale}: give a finite number, such as 5.")
+        check_noise_levels(self)
+
 
 def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tuple[int, int]:
     """Minimum and maximum timestep, both inclusive, of a range of noise levels (method.md section 5.3).

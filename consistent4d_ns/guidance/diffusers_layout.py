@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.json_files import read_json
 from consistent4d_ns.guidance.camera_convention import CONVENTIONS, CameraConvention
 from consistent4d_ns.guidance.checksums import verify_checksums
 from consistent4d_ns.guidance.diffusion import alphas_from_config
 from consistent4d_ns.guidance.networks import CLIP_MEAN, CLIP_STD, Zero123Networks
 from consistent4d_ns.guidance.prior_files import names_in, weight_files
 from consistent4d_ns.guidance.weights import fill, read_tensors, without_weights
+
+LARGEST = {
+    "layers_per_block": 64,
+    "transformer_layers_per_block": 64,
+    "num_hidden_layers": 256,
+    "image_size": 4096,
+    "sample_size": 4096,
+}
+"""Largest values of settings that say how often something is built; Zero123-XL has 2, 24, 224, 32 or 768, and 1."""
+LARGEST_SETTING = 1_000_000
+"""Largest value of any other whole number."""
 
 
 def load_folder(folder: Path) -> Zero123Networks:
@@ -80,7 +92,7 @@ def _stored_convention(projection: Mapping[str, Any], folder: Path) -> CameraCon
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: missing or not valid JSON; download the prior again.") from error
     if not isinstance(content, dict):
@@ -94,6 +106,8 @@ def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, 
     are_numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
     if not are_numbers or len(values) != 3:
         raise InputError(f"{path}: {key} is {values!r}, not three numbers; download the prior again.")
+    if key == "image_std" and not all(0 < value < math.inf for value in values):
+        raise InputError(f"{path}: {key} is {values!r}, not numbers above 0; download the prior again.")
     return tuple(values)
 
 
@@ -113,10 +127,19 @@ def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
     """A diffusers network with the given weights, configured by the `config.json` beside its weight file."""
     config = weights.parent / "config.json"
     settings = _read_json(config)
+    _check_sizes(settings, config)
     with _describes(kind, config), without_weights():
         network = kind.from_config(settings)
     fill(network, tensors, str(weights))
     return network
+
+
+def _check_sizes(settings: Mapping[str, Any], config: Path) -> None:
+    """Raises: InputError: a setting is far larger than any network's; building it would take hours or all memory."""
+    for name, value in settings.items():
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(number, int) and number > LARGEST.get(name, LARGEST_SETTING):
+                raise InputError(f"{config}: {name} is {value}, far too large for a prior; download the prior again.")
 
 
 @contextlib.contextmanager
@@ -139,7 +162,7 @@ def _load_image_encoder(weights: Path) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = weights.parent / "config.json"
-    _read_json(config)
+    _check_sizes(_read_json(config), config)
     with _describes(CLIPVisionModelWithProjection, config), without_weights():
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)

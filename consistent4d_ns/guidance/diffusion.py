@@ -60,7 +60,10 @@ def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, 
             )
     given = {key: config[key] for key in ("beta_start", "beta_end", "beta_schedule") if key in config}
     try:
-        return alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+        alphas = alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+        if not bool(((alphas > 0) & (alphas < 1)).all()):
+            raise ValueError("its shares of the signal are not between 0 and 1")
+        return alphas
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n", 1)[0]
         raise InputError(f"{source}: describes no noise schedule ({reason}); download the prior again.") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from nerfstudio.utils.comms import is_main_process
 
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.compvis_layout import load_checkpoint
 from consistent4d_ns.guidance.config import GuidanceConfig
@@ -26,7 +27,7 @@ def load_networks(prior: str) -> Zero123Networks:
     """
     if prior == bundled_prior.NAME:
         return load_folder(bundled_prior.folder())
-    path = Path(prior).expanduser()
+    path = expanded(Path(prior))
     if path.is_dir():
         check_not_cache(path)
         return load_folder(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -97,6 +98,9 @@ class Zero123Networks:
                 raise InputError(f"{source}: not a Zero123 prior, {what}: {found}, expected {expected}.")
         if not isinstance(unet["sample_size"], int):
             raise InputError(f"{source}: unet/config.json must give sample_size, the side of the latents, as a number.")
+        factor = self.vae.config["scaling_factor"]
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0.0 < factor < math.inf:
+            raise InputError(f"{source}: scaling_factor in vae/config.json is {factor}, not a finite number above 0.")
         if self.image_tokens not in range(1, positions + 1):
             raise InputError(f"{source}: image_tokens is {self.image_tokens}, the encoder yields 1 to {positions}.")
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.files.weight_files import mistaken_for_weights
 from consistent4d_ns.interpolation.cache import cached_weight_file
@@ -42,7 +43,7 @@ def find_weight_file(given: Path | None) -> Path:
     Raises:
         InputError: the file does not exist.
     """
-    path = given.expanduser() if given else cached_weight_file()
+    path = expanded(given) if given else cached_weight_file()
     if os.path.isfile(path):  # False for places that cannot be looked at, too.
         return path
     if given and os.path.isdir(path):

@@ -6,13 +6,13 @@ A path is stored as the viewer and `ns-render camera-path` keep it, a JSON objec
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +21,7 @@ from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle
 from consistent4d_ns.data.images import MAX_SIDE
 from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, even_times
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.json_files import number, read_json
 from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
 
 EVALUATION_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
@@ -34,7 +35,13 @@ MIN_SIDE = 16
 STILL_FRAMES = 64
 """Default frames of an orbit around an object that was filmed in one frame."""
 MAX_FRAMES = 100_000
-"""Largest accepted number of frames of an orbit or a sweep."""
+"""Largest accepted number of frames of an orbit or a sweep, and of a file."""
+FARTHEST = 1e4
+"""Largest accepted coordinate of a camera in a file."""
+FLATTEST = 1e-6
+"""Smallest accepted volume that the axes of a camera in a file span; those of unit length span 1."""
+FOVS = (0.01, 179.0)
+"""Accepted fields of view in a file, in degrees."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +142,11 @@ def read_path(file: Path) -> dict[str, Any]:
         InputError: The file is not a camera path, or has times outside 0..1, or times for some of the frames only.
     """
     remedy = "give a camera path as the viewer or `consistent4d camera-path` writes it"
-    if file.exists() and not file.is_file():  # Reading a named pipe would wait for ever.
-        raise InputError(f"{file} is not a file: {remedy}.")
     try:
-        path = _normalised(json.loads(file.read_text(encoding="utf-8")))
+        path = _normalised(read_json(file))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}; {remedy}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file} is no camera path ({reason}): {remedy}.") from error
     frames = path["camera_path"]
@@ -163,11 +168,13 @@ def _normalised(path: Any) -> dict[str, Any]:
 
     Nerfstudio makes tensors of the numbers as they are, and whole ones would become integer tensors.
     """
+    if len(path["camera_path"]) > MAX_FRAMES:
+        raise ValueError(f"{len(path['camera_path'])} frames, and at most {MAX_FRAMES} are rendered")
     return path | {
         "camera_type": str(path.get("camera_type", CAMERA_TYPES[0])).lower(),
-        "render_width": int(path["render_width"]),
-        "render_height": int(path["render_height"]),
-        "seconds": float(path["seconds"]),
+        "render_width": int(number(path["render_width"], "render_width")),
+        "render_height": int(number(path["render_height"], "render_height")),
+        "seconds": number(path["seconds"], "seconds"),
         "crop": _crop(path.get("crop")),
         "camera_path": [_normalised_frame(frame) for frame in path["camera_path"]],
     }
@@ -175,13 +182,26 @@ def _normalised(path: Any) -> dict[str, Any]:
 
 def _normalised_frame(frame: dict[str, Any]) -> dict[str, Any]:
     pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(16).tolist()
-    numbers = {name: float(frame[name]) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame}
+    numbers = {
+        name: number(frame[name], name) for name in ("fov", "aspect", "render_time") if name == "fov" or name in frame
+    }
     return frame | {"camera_to_world": pose} | numbers
 
 
 def _is_possible(frame: Mapping[str, Any]) -> bool:
-    """Whether a camera can have this pose and field of view."""
-    return all(map(math.isfinite, frame["camera_to_world"])) and 0 < frame["fov"] < 180
+    """Whether a camera can have this pose, field of view and aspect.
+
+    Its axes have to be three directions, as long as any program writes them; the object's box has a side of 2.
+    """
+    pose = frame["camera_to_world"]
+    finite = all(map(math.isfinite, pose)) and max(map(abs, pose)) <= FARTHEST
+    axes = np.reshape(pose, (4, 4))[:3, :3]
+    return (
+        finite
+        and bool(abs(np.linalg.det(axes)) > FLATTEST)
+        and FOVS[0] <= frame["fov"] <= FOVS[1]
+        and 0 < frame.get("aspect", 1.0) < math.inf
+    )
 
 
 def _crop(crop: Any) -> dict[str, Any] | None:
@@ -190,8 +210,8 @@ def _crop(crop: Any) -> dict[str, Any] | None:
         return None
     rotation = crop.get("crop_rot", (0, 0, 0))
     vectors = {"crop_center": crop["crop_center"], "crop_scale": crop["crop_scale"], "crop_rot": rotation}
-    numbers = {name: [float(x), float(y), float(z)] for name, (x, y, z) in vectors.items()}
-    return numbers | {"crop_bg_color": {name: float(crop["crop_bg_color"][name]) for name in "rgb"}}
+    numbers = {name: [number(x, name), number(y, name), number(z, name)] for name, (x, y, z) in vectors.items()}
+    return numbers | {"crop_bg_color": {name: number(crop["crop_bg_color"][name], "crop_bg_color") for name in "rgb"}}
 
 
 def _course(kind: Kind, frames: int, options: PathOptions, passes: bool) -> tuple[list[float], list[float]]:

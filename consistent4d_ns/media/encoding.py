@@ -35,6 +35,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 """H.264 on white; VP9 with alpha; looping GIF on white; a folder of PNG frames with alpha."""
 GIF_FPS = 50.0
 """Highest frame rate of a GIF: browsers slow down frames shorter than two hundredths of a second."""
+MAX_PIXELS = 2**27
+"""Most pixels of a frame: two images of 8192 x 8192 side by side. In memory a frame has 4 bytes for each."""
 PALETTE_SAMPLES = 16
 """Frames from which the palette of a GIF is computed."""
 BT709 = 1
@@ -93,7 +95,12 @@ def needs_even_sides(kind: Format) -> bool:
 
 
 def check_encodable(kind: Format, width: int, height: int, fps: float) -> None:
-    """Raises: InputError: the format does not allow this size in pixels or this frame rate."""
+    """Raises: InputError: the format does not allow this size in pixels or this frame rate, or a frame is too large."""
+    if width * height > MAX_PIXELS:
+        remedy = "give a smaller --size, or fewer --outputs"
+        raise InputError(
+            f"frames of {width} x {height} pixels do not fit into memory, at most {MAX_PIXELS:,}: {remedy}."
+        )
     if needs_even_sides(kind) and (width % 2 or height % 2):
         raise InputError(f"{kind} needs even sides, not {width} x {height}: give --size, or another --format.")
     if kind == "gif" and fps > GIF_FPS:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.evaluation.weights import FILES, Network, weight_file
+from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def collect(name: Network, given: Path | None, announce: Announce) -> dict[str, 
     """
     read = {"clip": read_clip, "lpips": read_vgg16, "i3d": read_i3d}[name]
     if given is not None:
-        file = given.expanduser()
+        file = expanded(given)
         if not file.is_file():
             raise InputError(f"{file} does not exist: give a weight file.")
         return read(file)

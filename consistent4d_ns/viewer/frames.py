@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import viser
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.utils import CameraState
+from nerfstudio.viewer.utils import CameraState, IOChangeException
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 
 from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
@@ -50,6 +50,8 @@ class Frames(RenderStateMachine):
         lock: Any = self.viewer.train_lock
         model: Any = self.viewer.get_model()
         with lock:
+            if not self.running:  # The page has gone while it waited; hundreds of such frames would hold up training.
+                raise IOChangeException
             finish_queued_work(model.device)
             self._begun = time.monotonic()
             offered = model.config.render_normals

@@ -12,6 +12,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 from consistent4d_ns import nerfstudio_internals as internals
 from consistent4d_ns.messages import warn
 from consistent4d_ns.training_state import TrainingState
+from consistent4d_ns.viewer.access import guard
 from consistent4d_ns.viewer.fair_lock import FairLock
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Panel(ViewerControl):
         self._install(viewer)
         internals.replace_render_threads(viewer, self._frames_for)
         viewer.viser_server.on_client_connect(self.scene.go_to_input_view)
+        if not viewer.config.make_share_url:  # Which asks for an address that everybody can reach.
+            guard(viewer.viser_server, viewer.config.websocket_host)
         if viewer.config.websocket_host == "0.0.0.0":
             warn("the whole network can reach the viewer: --viewer.websocket-host 127.0.0.1 limits it to this machine.")
         self._ready = True

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.cli.endings import one_line_endings
-from consistent4d_ns.errors import ENDING
+from consistent4d_ns.cli.main import main
+from consistent4d_ns.errors import DEBUG, ENDING
 from tests.test_errors import ENDINGS, render_half
 
 PROGRAM = (sys.executable, "-m", "consistent4d_ns.cli.main")
@@ -137,3 +138,16 @@ def test_a_signal_ends_what_a_command_has_started(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert list((tmp_path / "temporary").iterdir()) == []
     assert not (tmp_path / "taken").exists()
+
+
+def test_debugging_shows_where_an_error_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DEBUG, "")
+    for options, shown in ([], False), (["--debug"], True):
+        with pytest.raises(SystemExit) as end:
+            main([*options, "camera-path", "orbit", str(tmp_path / "a.json"), "--frames", "0"])
+        printed = capsys.readouterr().err
+        assert end.value.code == 2
+        assert ("Traceback" in printed) is shown
+        assert printed.rstrip().splitlines()[-1].startswith("error: --frames is 0")

@@ -40,7 +40,7 @@ def run_command(
         cwd: Folder in which it runs.
         env: Environment; that of this process by default.
     """
-    return call_forked(_become, [str(executable(command)), *options], cwd, dict(os.environ if env is None else env))
+    return call_forked(become, [str(executable(command)), *options], cwd, dict(os.environ if env is None else env))
 
 
 def run_module(
@@ -49,13 +49,13 @@ def run_module(
     """Stand in for `subprocess.run` where it starts `python -m MODULE OPTIONS`."""
     _, option, module, *options = command
     assert option == "-m"
-    done = call_forked(_become, [module, *options], cwd, dict(env))
+    done = call_forked(become, [module, *options], cwd, dict(env))
     stdout.write(done.stdout)
     stderr.write(done.stderr)
     return done
 
 
-def _become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
+def become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
     """Turn this process into a command: its folder, environment and arguments; a script, or a module by its name."""
     os.chdir(cwd)
     os.environ.clear()
@@ -117,4 +117,4 @@ def _become_session(line: list[str], cwd: Path, env: dict[str, str], output: str
     with Path(output).open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
-    _become(line, cwd, env)
+    become(line, cwd, env)

@@ -21,7 +21,13 @@ from unittest import mock
 
 import torch.multiprocessing as mp
 
-PRELOADED = tuple(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render"))
+NETWORKS = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
+    "transformers.models.clip.modeling_clip",
+)
+"""Modules of a prior's networks, whose imports take as long as those of Nerfstudio."""
+PRELOADED = (*(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")), *NETWORKS)
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
 

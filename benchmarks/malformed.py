@@ -1,0 +1,75 @@
+"""Runs every row of the table of malformed inputs with the real command, and prints time, memory and what was said.
+
+    python -m benchmarks.malformed [WORDS ...]
+
+Each command starts anew, so that times and memory include imports. A row that is not refused in one line with exit
+code 2 within the limits is marked.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tests.malformed.cases import Case
+from tests.malformed.limits import drop_privileges
+from tests.malformed.running import Outcome, listing, make_inputs
+from tests.malformed.table import CASES
+
+PATIENCE = 120.0
+"""Seconds after which a command counts as hanging."""
+
+
+def run(case: Case, place: Path) -> Outcome:
+    """Run the command of a case in an empty folder."""
+    (program, *options), before = make_inputs(case, place)
+    command = [str(Path(sys.executable).with_name(program)), *options]
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    log = place.with_name("log")
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, cwd=place, env=env, stdout=stream, stderr=subprocess.STDOUT, preexec_fn=drop_privileges
+        )
+        end = time.monotonic() + PATIENCE
+        while not (waited := os.wait4(process.pid, os.WNOHANG))[0]:
+            if time.monotonic() > end:
+                process.kill()
+            time.sleep(0.05)
+    usage = waited[2]
+    code = os.waitstatus_to_exitcode(waited[1])
+    written = tuple(sorted(listing(place) ^ before))
+    printed = log.read_text(errors="replace")
+    return Outcome(code, printed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, written)
+
+
+def main(words: Annotated[tuple[str, ...], tyro.conf.Positional] = ()) -> None:
+    """Run all rows, or those whose names hold one of the words; the exit code is 1 where one is not refused."""
+    chosen = [case for case in CASES if not words or any(word in case.name for word in words)]
+    failed = 0
+    print("| input | seconds of CPU | peak MB | said |\n|---|---|---|---|")
+    for case in chosen:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            place = Path(folder) / "place"
+            place.mkdir()
+            outcome = run(case, place)
+            for path in (place, *place.rglob("*")):
+                if path.is_dir() and not path.is_symlink():
+                    path.chmod(0o755)
+        faults = outcome.faults(case)
+        failed += bool(faults)
+        said = next((line for line in outcome.printed.splitlines() if line.startswith("error: ")), "")
+        said = f"NOT REFUSED: {', '.join(faults)}" if faults else said[:200]
+        print(f"| {case.name} | {outcome.seconds:.1f} | {outcome.peak / 1e6:.0f} | {said} |", flush=True)
+    print(f"{len(chosen) - failed} of {len(chosen)} refused")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,88 @@
+"""Growth of a long training's memory while a page is open.
+
+    python -m benchmarks.soak --minutes 120
+
+Trains `consistent4d-mini` on a toy, without an end, with a page attached whose camera moves (see `benchmarks.page`).
+After the time in which all stages begin, memory, file descriptors and threads are recorded, and a line is fitted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from benchmarks.watched_training import Training, training
+
+
+@dataclass
+class Options:
+    """Options of the benchmark."""
+
+    minutes: float = 120.0
+    """Length of the measurement."""
+    warmup: float = 5.0
+    """Minutes of training before it begins."""
+    interval: float = 10.0
+    """Seconds between two looks."""
+    out: Path | None = None
+    """JSON file for all that was recorded."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the training holds at a moment."""
+
+    seconds: float
+    steps: int
+    megabytes: float
+    descriptors: int
+    threads: int
+
+
+def look(watched: Training, begin: float) -> Look:
+    """What it holds now; `begin` is the time from which seconds count."""
+    held = watched.memory(), watched.descriptors(), watched.threads()
+    return Look(time.monotonic() - begin, watched.steps(), *held)
+
+
+def growth(looks: list[Look]) -> float:
+    """Percent of memory per hour, by the slope of a fitted line."""
+    hours = np.array([look.seconds for look in looks]) / 3600.0
+    slope, start = np.polyfit(hours, [look.megabytes for look in looks], 1)
+    return float(100.0 * slope / start)
+
+
+def main(options: Options) -> None:
+    """Train, look, fit."""
+    with training() as watched:
+        page = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.page", str(watched.port), "--moving"], stdout=subprocess.DEVNULL
+        )
+        try:
+            time.sleep(60.0 * options.warmup)
+            begin, looks = time.monotonic(), []
+            while time.monotonic() - begin < 60.0 * options.minutes:
+                looks.append(look(watched, begin))
+                time.sleep(options.interval)
+                if watched.process.poll() is not None or page.poll() is not None:
+                    raise SystemExit("the training or the page has ended")
+        finally:
+            page.terminate()
+            page.wait()
+    first, last = looks[0], looks[-1]
+    print(f"{last.seconds / 60:.0f} minutes, {last.steps - first.steps} steps, {len(looks)} looks")
+    print(f"memory {first.megabytes:.0f} -> {last.megabytes:.0f} MB, growth {growth(looks):+.2f} % per hour")
+    print(f"descriptors {first.descriptors} -> {last.descriptors}, threads {first.threads} -> {last.threads}")
+    if options.out:
+        options.out.write_text(json.dumps([asdict(look) for look in looks]))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

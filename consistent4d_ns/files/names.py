@@ -1,0 +1,29 @@
+"""Names of files, as people and files of others give them."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from consistent4d_ns.errors import InputError
+
+LONGEST = 255
+"""Bytes of a file name that all systems allow."""
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a text is the name of something in a folder, on every system: no path, and nothing unprintable."""
+    if not name.isprintable() or not 0 < len(name.encode("utf-8", "surrogatepass")) <= LONGEST:
+        return False
+    return name not in (".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
+
+
+def expanded(path: Path) -> Path:
+    """The path with a leading `~` replaced; a shell leaves it in `--data=~/frames`.
+
+    Raises:
+        InputError: There is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"{path} names an unknown user: give the full path") from None
