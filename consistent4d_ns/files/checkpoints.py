@@ -49,7 +49,9 @@ def is_whole(path: Path) -> bool:
         if not path.is_file():  # Opening a named pipe would block.
             return False
         with zipfile.ZipFile(path) as archive:
-            return bool(archive.namelist()) and archive.testzip() is None
+            # PyTorch compresses nothing: what is compressed may unpack to any size.
+            plain = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            return plain and bool(archive.namelist()) and archive.testzip() is None
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
         return False
 
