@@ -18,7 +18,7 @@ def test_the_lock_has_the_versions_that_are_known_to_work():
     text = (ROOT / "requirements.lock").read_text()
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE):
         locked.setdefault(canonicalize_name(name), set()).add(version)
-    known = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    known: dict[str, str] = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
     assert len(locked.keys() & known.keys()) > 250
     assert {name: locked[name] for name in locked.keys() & known.keys() if known[name] not in locked[name]} == {}
     assert len(locked.keys() - known.keys()) < 12, "packages that only Python 3.10 needs"
