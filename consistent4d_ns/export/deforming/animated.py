@@ -8,17 +8,25 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
-from consistent4d_ns.export.deforming.painting import spread_moments, texture, vertex_colours
+from consistent4d_ns.export.deforming.painting import (
+    MOST_MOMENTS,
+    RENDERED_MOMENTS,
+    spread_moments,
+    texel_colours,
+    vertex_colours,
+)
 from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import MOST_SHARED_FACES, Colouring, MeshOptions, TimedFrame, Timeline
+from consistent4d_ns.export.refining import Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.surface import Surface, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
@@ -142,17 +150,24 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
 def painted(
     motion: Motion, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
 ) -> MovingMesh:
-    """The mesh with colours that are seen at all frames."""
+    """The mesh with colours that are seen at all frames, corrected by volume renders of some."""
     frames = list(source.timeline)
-    chosen = spread_moments(len(frames))
+    chosen = spread_moments(len(frames), MOST_MOMENTS)
     faces, device = motion.template.faces, source.model.device
 
     def looks() -> Iterator[tuple[Surface, ColourFunction]]:
         for index in progress(chosen, "Painting", len(chosen)):
             yield with_normals(motion.positions[index], faces), source.colours(frames[index])
 
+    def corrected(colours: Float[Tensor, "colours 3"], mix: Mix) -> Float[Tensor, "colours 3"]:
+        few = spread_moments(len(frames), RENDERED_MOMENTS)
+        places = ((frames[index], with_normals(motion.positions[index], faces)) for index in few)
+        return refined(colours, (s for turn, (at, now) in enumerate(places) for s in source.sights(now, at, turn, mix)))
+
     if colouring == "vertex":
-        return MovingMesh(motion.positions, faces, colours=vertex_colours(looks(), device))
+        colours = corrected(vertex_colours(looks(), device), vertex_mix(motion.template, device))
+        return MovingMesh(motion.positions, faces, colours=colours.cpu().numpy())
     atlas = originals_first(unwrap(motion.template, options.texture_size), len(motion.template.vertices))
-    picture = texture(looks(), texels_of(atlas, options.texture_size, device))
+    texels = texels_of(atlas, options.texture_size, device)
+    picture = texels.picture(corrected(texel_colours(looks(), texels), texels.mix))
     return MovingMesh(motion.positions, faces, atlas=atlas, texture=picture)
