@@ -21,7 +21,6 @@ from statistics import mean
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import tyro
 from jaxtyping import Float
 from torch import Tensor
@@ -35,10 +34,11 @@ from consistent4d_ns.export.deforming.animated import Motion, motion_of, painted
 from consistent4d_ns.export.deforming.quality import edge_factors, flipped
 from consistent4d_ns.export.deforming.template import edges_of
 from consistent4d_ns.export.gltf import glb_moving
+from consistent4d_ns.export.looks import picture
 from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
 from consistent4d_ns.export.sequence import Exporter, Mesh, exporter
-from consistent4d_ns.export.shot import Shot, shoot
+from consistent4d_ns.export.shot import shoot
 from consistent4d_ns.export.surface import extract
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run, load_run
@@ -66,19 +66,6 @@ class Options:
     """Which part of the volume counts as the object."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
     """How the object is meshed."""
-
-
-def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
-    """The image of a mesh on white, with its vertex colours or its texture."""
-    faces = torch.from_numpy(mesh.surface.faces).long()
-    if mesh.colours is not None:
-        return shot.on_white(shot.at(torch.from_numpy(mesh.colours)[faces]))
-    assert mesh.uvs is not None
-    assert mesh.texture is not None
-    uv = shot.at(torch.from_numpy(mesh.uvs)[faces]) * 2.0 - 1.0
-    texture = torch.from_numpy(mesh.texture).float().movedim(-1, 0)[None] / 255.0
-    looked_up = F.grid_sample(texture, uv[None], align_corners=False, padding_mode="border")[0]
-    return shot.on_white(looked_up.movedim(0, -1))
 
 
 def measure(run: Run, options: Options) -> dict[str, float]:

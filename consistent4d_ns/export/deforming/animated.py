@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import mean
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,12 +25,18 @@ from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
+from consistent4d_ns.export.looks import loss
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import MOST_SHARED_FACES, Colouring, MeshOptions, TimedFrame, Timeline
 from consistent4d_ns.export.refining import Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
-from consistent4d_ns.export.surface import Surface, with_normals
+from consistent4d_ns.export.surface import Surface, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
+
+COMPARED = 4
+"""Frames of which a mesh of their own is made, to compare what one mesh for all looks like."""
+MOST_LOST = 1.5
+"""Largest mean loss in dB of PSNR against the volume render, compared with a mesh per frame."""
 
 T = TypeVar("T")
 
@@ -90,7 +97,15 @@ def meshes_for(
         return progress(source.meshes(options, single), "Exporting", len(source.timeline))
     motion = motion_of(source, options.faces, progress)
     if motion.fits:
-        return painted(motion, source, options, shared, progress)
+        mesh = painted(motion, source, options, shared, progress)
+        lost = looks_lost(mesh, source, options, shared, progress) if options.topology == "auto" else 0.0
+        if lost <= MOST_LOST:
+            return mesh
+        say(
+            f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
+            "a mesh per frame is written instead (--topology shared insists on one)."
+        )
+        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
     trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
     if options.topology == "shared":
         say(f"{trouble}; it is written all the same, because of --topology shared.")
@@ -145,6 +160,20 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
         steps = max(1, round((time - found[-1]) / spacing))
         found = [*found, *np.linspace(found[-1], time, steps + 1)[1:-1].tolist(), time]
     return found
+
+
+def looks_lost(
+    mesh: MovingMesh, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
+) -> float:
+    """By how many dB it looks worse than a mesh of its own, on average over `COMPARED` frames (see `looks.loss`)."""
+    frames = list(source.timeline)
+    chosen = spread_moments(len(frames), COMPARED)
+    found = []
+    for index in progress(chosen, "Comparing looks", len(chosen)):
+        surface = extract(source.solid, frames[index], options.faces, source.min_part)
+        own = source.coloured(surface, frames[index], colouring, options.texture_size)
+        found.append(loss(source, frames[index], mesh.frame(index), own))
+    return mean(found)
 
 
 def painted(
