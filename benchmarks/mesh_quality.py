@@ -21,25 +21,24 @@ from statistics import mean
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import tyro
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks import measures
 from benchmarks.four_d import Clips, true_clips
 from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import show_input_errors_in_one_line
 from consistent4d_ns.export.deforming.animated import Motion, motion_of, painted
 from consistent4d_ns.export.deforming.quality import edge_factors, flipped
 from consistent4d_ns.export.deforming.template import edges_of
 from consistent4d_ns.export.gltf import glb_moving
+from consistent4d_ns.export.looks import picture
 from consistent4d_ns.export.moving import MovingMesh
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
-from consistent4d_ns.export.raster import cover
-from consistent4d_ns.export.sequence import Exporter, Mesh, exporter, with_colours
+from consistent4d_ns.export.sequence import Exporter, Mesh, exporter
+from consistent4d_ns.export.shot import shoot
 from consistent4d_ns.export.surface import extract
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run, load_run
@@ -69,62 +68,6 @@ class Options:
     """How the object is meshed."""
 
 
-@dataclass(frozen=True)
-class Shot:
-    """The visible point of a mesh at every sample of an image, whose side has `SAMPLES` samples per pixel."""
-
-    triangle: Int64[Tensor, "side side"]
-    """Nearest triangle; -1 for the background."""
-    weights: Float[Tensor, "side side 3"]
-    """Perspective-correct barycentric coordinates in that triangle."""
-
-    def at(self, corners: Float[Tensor, "triangles 3 channels"]) -> Float[Tensor, "side side channels"]:
-        """Interpolate values, given at the corners of all triangles, at the visible points."""
-        return (corners[self.triangle.clamp(min=0)] * self.weights[..., None]).sum(dim=-2)
-
-    def opacity(self) -> Float[Tensor, "size size"]:
-        """Fraction of each pixel that the mesh covers."""
-        return F.avg_pool2d((self.triangle >= 0).float()[None], SAMPLES)[0]
-
-    def on_white(self, colours: Float[Tensor, "side side 3"]) -> Float[Tensor, "3 size size"]:
-        """The image on a white background, given the colours of all samples."""
-        white = torch.where((self.triangle >= 0)[..., None], colours, 1.0)
-        return F.avg_pool2d(white.movedim(-1, 0)[None], SAMPLES)[0]
-
-
-def shoot(mesh: Mesh, view: OrbitViews, size: int) -> Shot:
-    """Rasterise a mesh from a view at `size` x `size` pixels."""
-    side = SAMPLES * size
-    pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
-    faces = torch.from_numpy(mesh.surface.faces).long()
-    in_camera = (torch.from_numpy(mesh.surface.vertices) - pose[:, 3]) @ pose[:, :3]
-    inverse_depth = -1.0 / in_camera[:, 2]
-    on_screen = in_camera[:, :2] * torch.tensor((1.0, -1.0)) * inverse_depth[:, None] * focal + 0.5 * side
-    fragments = cover(on_screen[faces], side, side)
-    # Perspective correction: barycentric coordinates divided by depth are linear in screen space.
-    weights = fragments.weights * inverse_depth[faces][fragments.triangle]
-    nearness = weights.sum(dim=1)
-    nearest = torch.zeros(side * side).scatter_reduce_(0, fragments.pixel, nearness, reduce="amax")
-    front = nearness >= nearest[fragments.pixel]
-    triangle, visible = torch.full((side * side,), -1), torch.zeros(side * side, 3)
-    triangle[fragments.pixel[front]] = fragments.triangle[front]
-    visible[fragments.pixel[front]] = (weights / nearness[:, None])[front]
-    return Shot(triangle.view(side, side), visible.view(side, side, 3))
-
-
-def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
-    """The image of a mesh on white, with its vertex colours or its texture."""
-    faces = torch.from_numpy(mesh.surface.faces).long()
-    if mesh.colours is not None:
-        return shot.on_white(shot.at(torch.from_numpy(mesh.colours)[faces]))
-    assert mesh.uvs is not None
-    assert mesh.texture is not None
-    uv = shot.at(torch.from_numpy(mesh.uvs)[faces]) * 2.0 - 1.0
-    texture = torch.from_numpy(mesh.texture).float().movedim(-1, 0)[None] / 255.0
-    looked_up = F.grid_sample(texture, uv[None], align_corners=False, padding_mode="border")[0]
-    return shot.on_white(looked_up.movedim(0, -1))
-
-
 def measure(run: Run, options: Options) -> dict[str, float]:
     """Means over all evaluation views and the chosen frames."""
     views, truth = true_clips(run.pipeline)
@@ -146,10 +89,10 @@ def measure_frame(
     begin = time.perf_counter()
     surface = extract(source.solid, timed, options.mesh.faces, options.solid.min_part)
     extracted = time.perf_counter()
-    colours, device, size = source.colours(timed), source.model.device, options.mesh.texture_size
-    by_vertex = with_colours(surface, colours, "vertex", size, device)
+    size = options.mesh.texture_size
+    by_vertex = source.coloured(surface, timed, "vertex", size)
     coloured = time.perf_counter()
-    by_texture = with_colours(surface, colours, "texture", size, device)
+    by_texture = source.coloured(surface, timed, "texture", size)
     times = {"extract_s": extracted - begin, "vertex_s": coloured - extracted}
     times["texture_s"] = time.perf_counter() - coloured
     for i, camera in enumerate(cameras):
@@ -163,8 +106,11 @@ def compare(
 ) -> dict[str, float]:
     """Metrics of one view."""
     volume_rgb = volume["rgb"].movedim(-1, 0)
-    shot = shoot(by_vertex, camera, true.shape[-1])
-    vertex, texture = picture(by_vertex, shot), picture(by_texture, shoot(by_texture, camera, true.shape[-1]))
+    shot = shoot(by_vertex.surface, camera, true.shape[-1], SAMPLES)
+    vertex, texture = (
+        picture(by_vertex, shot),
+        picture(by_texture, shoot(by_texture.surface, camera, true.shape[-1], SAMPLES)),
+    )
     solid, opaque = (measures.silhouettes(alpha)[None] for alpha in (shot.opacity(), volume["accumulation"][..., 0]))
     pairs = {
         "volume_psnr": (volume_rgb, true),
@@ -232,7 +178,7 @@ def show(
     figures: dict[str, float] = {}
     for name, shape, at in (("", mesh.frame(frame), frame), ("between_", halfway.frame(0), 0.5 * (frame + other))):
         volume = {k: v.cpu() for k, v in render_image(source.model, camera, at / last, size).items()}
-        rgb, shot = volume["rgb"].movedim(-1, 0), shoot(shape, camera, size)
+        rgb, shot = volume["rgb"].movedim(-1, 0), shoot(shape.surface, camera, size, SAMPLES)
         solid, opaque = (measures.silhouettes(a)[None] for a in (shot.opacity(), volume["accumulation"][..., 0]))
         seen = picture(shape, shot)
         figures[f"{name}iou"] = float(measures.overlap(solid, opaque))

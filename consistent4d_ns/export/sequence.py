@@ -8,13 +8,16 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
+from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.export.colours import seen_colours
 from consistent4d_ns.export.options import Colouring, MeshOptions, SolidOptions, TimedFrame, Timeline, TimeOptions
+from consistent4d_ns.export.refining import Mix, Sight, refined, sights, vertex_mix
 from consistent4d_ns.export.solid import Solid, calibrate, lines_of_sight, occupied_lattice
 from consistent4d_ns.export.surface import Surface, extract, sample_evenly
-from consistent4d_ns.export.texture import ColourFunction, bake, unwrap
+from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.runs import Run
 
@@ -56,6 +59,8 @@ class Exporter:
     """What counts as the object."""
     timeline: Timeline
     """The frames to extract."""
+    view: OrbitViews
+    """The input view."""
     min_part: float
     """Parts smaller than this share of the largest one are left out."""
     spacing: float = 1.0
@@ -74,7 +79,29 @@ class Exporter:
         """
         for frame in self.timeline:
             surface = extract(self.solid, frame, options.faces, self.min_part)
-            yield with_colours(surface, self.colours(frame), colouring, options.texture_size, self.model.device)
+            yield self.coloured(surface, frame, colouring, options.texture_size)
+
+    def coloured(self, surface: Surface, frame: TimedFrame, colouring: Colouring, texture_size: int) -> Mesh:
+        """The surface at a frame with a colour per vertex, or with a texture of `texture_size` texels a side."""
+        colours, device = self.colours(frame), self.model.device
+        if colouring == "vertex":
+            seen = torch.from_numpy(evaluate(colours, surface.vertices, surface.normals, device)).to(device)
+            return Mesh(surface, colours=self.refined(seen, surface, frame, vertex_mix(surface, device)).cpu().numpy())
+        atlas = unwrap(surface, texture_size)
+        texels = texels_of(atlas, texture_size, device)
+        texture = texels.picture(self.refined(texels.seen(surface, colours), surface, frame, texels.mix))
+        cut = Surface(surface.vertices[atlas.vertex], atlas.faces, surface.normals[atlas.vertex])
+        return Mesh(cut, uvs=atlas.uvs, texture=texture)
+
+    def refined(
+        self, colours: Float[Tensor, "colours 3"], surface: Surface, frame: TimedFrame, mix: Mix
+    ) -> Float[Tensor, "colours 3"]:
+        """Colours of one frame's mesh with which it looks more like the volume render."""
+        return refined(colours, self.sights(surface, frame, 0, mix))
+
+    def sights(self, surface: Surface, frame: TimedFrame, turn: int, mix: Mix) -> Iterator[Sight]:
+        """A frame's mesh seen from around the object; see `refining.sights`."""
+        return sights(self.model, self.view, frame.time, turn, surface, mix)
 
     def points(self, count: int) -> Iterator[Points]:
         """`count` points of each frame.
@@ -106,19 +133,7 @@ def exporter(run: Run, options: SolidOptions, times: TimeOptions) -> Exporter:
     chosen = tuple(timeline.times[i] for i in sorted(set(spread.tolist())))
     threshold = calibrate(model, lattice, data.input_view, chosen, options.density, options.opacity)
     solid = Solid(model, lattice, directions, threshold)
-    return Exporter(solid, timeline, options.min_part, 1.0 / max(1, data.num_frames - 1))
-
-
-def with_colours(
-    surface: Surface, colours: ColourFunction, colouring: Colouring, texture_size: int, device: torch.device | str
-) -> Mesh:
-    """A surface with a colour per vertex, or with a texture of `texture_size` texels a side."""
-    if colouring == "vertex":
-        return Mesh(surface, colours=evaluate(colours, surface.vertices, surface.normals, device))
-    atlas = unwrap(surface, texture_size)
-    texture = bake(surface, atlas, texture_size, colours, device)
-    cut = Surface(surface.vertices[atlas.vertex], atlas.faces, surface.normals[atlas.vertex])
-    return Mesh(cut, uvs=atlas.uvs, texture=texture)
+    return Exporter(solid, timeline, data.input_view, options.min_part, 1.0 / max(1, data.num_frames - 1))
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -59,6 +60,30 @@ class Texels:
     """Vertices of the uncut mesh around it."""
     weights: Float[Tensor, "texels 3"]
     """Barycentric coordinates between them."""
+    uvs: Float[Tensor, "triangles 3 2"]
+    """Where the corners of every triangle are in the texture, as fractions of its side."""
+    nearest: Int64[Tensor, " pixels"]
+    """For every pixel of the texture, the covered texel whose colour it has."""
+
+    def mix(
+        self, triangle: Int64[Tensor, " samples"], weights: Float[Tensor, "samples 3"]
+    ) -> tuple[Int64[Tensor, "samples 4"], Float[Tensor, "samples 4"]]:
+        """The four texels between which the texture is looked up at points of triangles, and their weights.
+
+        Args:
+            triangle: Index of each point's triangle.
+            weights: Barycentric coordinates there.
+        """
+        place = (self.uvs[triangle] * weights[..., None]).sum(dim=1) * self.size - 0.5
+        corner = place.floor()
+        ahead = place - corner
+        taps, shares = [], []
+        for right, down in product((0, 1), repeat=2):
+            column, row = (corner + corner.new_tensor((right, down))).clamp(0, self.size - 1).long().unbind(dim=-1)
+            taps.append(self.nearest[row * self.size + column])
+            across = ahead[:, 0] if right else 1.0 - ahead[:, 0]
+            shares.append(across * (ahead[:, 1] if down else 1.0 - ahead[:, 1]))
+        return torch.stack(taps, dim=-1), torch.stack(shares, dim=-1)
 
     def at(self, values: Float32[np.ndarray, "vertices width"]) -> Float[Tensor, "texels width"]:
         """Values of the uncut mesh's vertices, interpolated at the texels."""
@@ -70,37 +95,30 @@ class Texels:
 
     def picture(self, colours: Float[Tensor, "texels 3"]) -> UInt8[np.ndarray, "size size 3"]:
         """The texture: texels that no triangle covers get the colour of the nearest that one does."""
-        picture, empty = np.zeros((self.size**2, 3), np.uint8), np.ones(self.size**2, bool)
-        pixel = self.pixel.cpu().numpy()
-        picture[pixel] = (colours * 255.0).round().byte().cpu().numpy()
-        empty[pixel] = False
-        return spread(picture.reshape(self.size, self.size, 3), empty.reshape(self.size, self.size))
+        whole = (colours * 255.0).round().byte()[self.nearest]
+        return whole.view(self.size, self.size, 3).cpu().numpy()
 
 
 def texels_of(atlas: Atlas, size: int, device: torch.device | str) -> Texels:
     """The texels of a texture of `size` x `size` that an atlas covers."""
-    fragments = cover(torch.from_numpy(atlas.uvs[atlas.faces]).to(device) * size, size, size)
+    uvs = torch.from_numpy(atlas.uvs[atlas.faces]).to(device)
+    fragments = cover(uvs * size, size, size)
     corners = torch.from_numpy(atlas.vertex[atlas.faces]).to(device)[fragments.triangle]
-    return Texels(size, fragments.pixel, corners, fragments.weights)
+    nearest = nearest_texels(fragments.pixel.cpu().numpy(), size)
+    return Texels(size, fragments.pixel, corners, fragments.weights, uvs, torch.from_numpy(nearest).to(device))
 
 
-def bake(
-    surface: Surface, atlas: Atlas, size: int, colours_at: ColourFunction, device: torch.device | str
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The texture: texels covered by a triangle get the field's colour, others that of the nearest such texel."""
-    texels = texels_of(atlas, size, device)
-    return texels.picture(texels.seen(surface, colours_at))
-
-
-def spread(picture: UInt8[np.ndarray, "rows columns 3"], empty: np.ndarray) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The texture with empty texels filled with the nearest colour, so that filtering mixes in nothing else.
+def nearest_texels(pixel: Int64[np.ndarray, " texels"], size: int) -> Int64[np.ndarray, " pixels"]:
+    """For every pixel of a texture, which of the covered ones is nearest, so that filtering mixes in nothing else.
 
     Args:
-        picture: Colours.
-        empty: [rows, columns] bool, texels without a colour; at least one has one.
+        pixel: Flat index (row * size + column) of each covered one; at least one.
+        size: Side of the texture in pixels.
     """
     from scipy.ndimage import distance_transform_edt
 
-    nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    texel = np.full(size**2, -1)
+    texel[pixel] = np.arange(len(pixel))
+    nearest = distance_transform_edt(texel.reshape(size, size) < 0, return_distances=False, return_indices=True)
     assert isinstance(nearest, np.ndarray)
-    return picture[tuple(nearest)]
+    return texel.reshape(size, size)[tuple(nearest)].ravel()

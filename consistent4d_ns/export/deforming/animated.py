@@ -5,23 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import mean
 from typing import Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
-from consistent4d_ns.export.deforming.painting import spread_moments, texture, vertex_colours
+from consistent4d_ns.export.deforming.painting import (
+    MOST_MOMENTS,
+    RENDERED_MOMENTS,
+    spread_moments,
+    texel_colours,
+    vertex_colours,
+)
 from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
+from consistent4d_ns.export.looks import loss
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import MOST_SHARED_FACES, Colouring, MeshOptions, TimedFrame, Timeline
+from consistent4d_ns.export.refining import Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
-from consistent4d_ns.export.surface import Surface, with_normals
+from consistent4d_ns.export.surface import Surface, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
+
+COMPARED = 4
+"""Frames of which a mesh of their own is made, to compare what one mesh for all looks like."""
+MOST_LOST = 1.5
+"""Largest mean loss in dB of PSNR against the volume render, compared with a mesh per frame."""
 
 T = TypeVar("T")
 
@@ -82,7 +97,15 @@ def meshes_for(
         return progress(source.meshes(options, single), "Exporting", len(source.timeline))
     motion = motion_of(source, options.faces, progress)
     if motion.fits:
-        return painted(motion, source, options, shared, progress)
+        mesh = painted(motion, source, options, shared, progress)
+        lost = looks_lost(mesh, source, options, shared, progress) if options.topology == "auto" else 0.0
+        if lost <= MOST_LOST:
+            return mesh
+        say(
+            f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
+            "a mesh per frame is written instead (--topology shared insists on one)."
+        )
+        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
     trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
     if options.topology == "shared":
         say(f"{trouble}; it is written all the same, because of --topology shared.")
@@ -139,20 +162,41 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
     return found
 
 
+def looks_lost(
+    mesh: MovingMesh, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
+) -> float:
+    """By how many dB it looks worse than a mesh of its own, on average over `COMPARED` frames (see `looks.loss`)."""
+    frames = list(source.timeline)
+    chosen = spread_moments(len(frames), COMPARED)
+    found = []
+    for index in progress(chosen, "Comparing looks", len(chosen)):
+        surface = extract(source.solid, frames[index], options.faces, source.min_part)
+        own = source.coloured(surface, frames[index], colouring, options.texture_size)
+        found.append(loss(source, frames[index], mesh.frame(index), own))
+    return mean(found)
+
+
 def painted(
     motion: Motion, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
 ) -> MovingMesh:
-    """The mesh with colours that are seen at all frames."""
+    """The mesh with colours that are seen at all frames, corrected by volume renders of some."""
     frames = list(source.timeline)
-    chosen = spread_moments(len(frames))
+    chosen = spread_moments(len(frames), MOST_MOMENTS)
     faces, device = motion.template.faces, source.model.device
 
     def looks() -> Iterator[tuple[Surface, ColourFunction]]:
         for index in progress(chosen, "Painting", len(chosen)):
             yield with_normals(motion.positions[index], faces), source.colours(frames[index])
 
+    def corrected(colours: Float[Tensor, "colours 3"], mix: Mix) -> Float[Tensor, "colours 3"]:
+        few = spread_moments(len(frames), RENDERED_MOMENTS)
+        places = ((frames[index], with_normals(motion.positions[index], faces)) for index in few)
+        return refined(colours, (s for turn, (at, now) in enumerate(places) for s in source.sights(now, at, turn, mix)))
+
     if colouring == "vertex":
-        return MovingMesh(motion.positions, faces, colours=vertex_colours(looks(), device))
+        colours = corrected(vertex_colours(looks(), device), vertex_mix(motion.template, device))
+        return MovingMesh(motion.positions, faces, colours=colours.cpu().numpy())
     atlas = originals_first(unwrap(motion.template, options.texture_size), len(motion.template.vertices))
-    picture = texture(looks(), texels_of(atlas, options.texture_size, device))
+    texels = texels_of(atlas, options.texture_size, device)
+    picture = texels.picture(corrected(texel_colours(looks(), texels), texels.mix))
     return MovingMesh(motion.positions, faces, atlas=atlas, texture=picture)

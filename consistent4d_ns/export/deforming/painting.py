@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from consistent4d_ns.export.surface import Surface
@@ -14,6 +14,8 @@ from consistent4d_ns.export.texture import ColourFunction, Texels
 
 MOST_MOMENTS = 32
 """Moments that are looked at, evenly spread; more hardly change a mean, and all have to be held in memory."""
+RENDERED_MOMENTS = 16
+"""Moments of which volume renders correct the colours."""
 USUAL = 0.08
 """Distance of a colour from the usual one, in [0, 1], at which it counts a quarter."""
 ROUNDS = 3
@@ -22,9 +24,9 @@ CHUNK = 1 << 15
 """Points whose mean is found at a time."""
 
 
-def spread_moments(count: int) -> list[int]:
-    """Indices of the moments that are looked at, out of `count`."""
-    return sorted(set(np.linspace(0, count - 1, min(count, MOST_MOMENTS)).round().astype(int).tolist()))
+def spread_moments(count: int, most: int) -> list[int]:
+    """Indices of the moments that are looked at, at most so many out of `count`."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 def robust_mean(seen: UInt8[Tensor, "moments points 3"]) -> Float[Tensor, "points 3"]:
@@ -48,18 +50,18 @@ Looks = Iterable[tuple[Surface, ColourFunction]]
 """The mesh at each moment, and the colours of its surroundings then."""
 
 
-def vertex_colours(looks: Looks, device: torch.device | str) -> Float32[np.ndarray, "vertices 3"]:
+def vertex_colours(looks: Looks, device: torch.device | str) -> Float[Tensor, "vertices 3"]:
     """Colours in [0, 1] of the vertices."""
 
     def look(surface: Surface, colours_at: ColourFunction) -> Float[Tensor, "vertices 3"]:
         return colours_at(*(torch.from_numpy(v).to(device) for v in (surface.vertices, surface.normals)))
 
-    return robust_mean(_stack(looks, look)).cpu().numpy()
+    return robust_mean(_stack(looks, look))
 
 
-def texture(looks: Looks, texels: Texels) -> UInt8[np.ndarray, "size size 3"]:
-    """The texture of the mesh."""
-    return texels.picture(robust_mean(_stack(looks, texels.seen)))
+def texel_colours(looks: Looks, texels: Texels) -> Float[Tensor, "texels 3"]:
+    """Colours in [0, 1] of the texture's texels."""
+    return robust_mean(_stack(looks, texels.seen))
 
 
 def _stack(

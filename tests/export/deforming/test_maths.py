@@ -130,9 +130,9 @@ def test_a_limb_in_front_at_some_moments_leaves_no_trace():
     mean = robust_mean(seen)
     torch.testing.assert_close(mean[0], torch.full((3,), 200 / 255), atol=0.01, rtol=0)
     torch.testing.assert_close(mean[1], torch.full((3,), 203 / 255), atol=0.01, rtol=0)
-    assert spread_moments(3) == [0, 1, 2]
-    assert len(spread_moments(300)) == 32
-    assert spread_moments(300)[-1] == 299
+    assert spread_moments(3, 32) == [0, 1, 2]
+    assert len(spread_moments(300, 32)) == 32
+    assert spread_moments(300, 32)[-1] == 299
 
 
 def test_steps_between_moments_are_short():
