@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import viser
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.utils import CameraState, IOChangeException
+from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
 from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
 
