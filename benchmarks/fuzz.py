@@ -167,4 +167,4 @@ def fuzz(
 
 
 if __name__ == "__main__":
-    tyro.cli(fuzz)
+    tyro.cli(fuzz, description=__doc__)

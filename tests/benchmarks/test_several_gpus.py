@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_of_one_and_of_several(data: Path, tmp_path: Path):
     options = Options((data,), tmp_path / "out.json", length=2.0, shorter=(0.5,), device="cpu")
     runs = list(several_gpus.plan_runs(options, tmp_path))
-    labels = ["speed, 1 GPU", "speed, 2 GPUs", "1 GPU, 5000 steps", "2 GPUs, 5000 steps", "2 GPUs, 2500 steps"]
+    labels = ["speed, 1 GPU", "speed, 2 GPUs", "1 GPU, 5500 steps", "2 GPUs, 5500 steps", "2 GPUs, 2750 steps"]
     assert [run.label for run in runs] == labels
     long, short = (run.config.pipeline for run in runs[-2:])
     assert long.datamanager.plan.stage_steps == (0, 1000)
@@ -62,7 +62,7 @@ def test_quality_on_two_processes(data: Path, tmp_path: Path, capsys: pytest.Cap
         overrides=(SMALL_MODEL,),
     )  # fmt: skip
     several_gpus.main(options)
-    assert "| PSNR (dB) | 2 GPUs, 5 steps |" in capsys.readouterr().out
+    assert "| PSNR (dB) | 2 GPUs, 6 steps |" in capsys.readouterr().out
     (run,) = json.loads(options.out.read_text())["runs"]
     first, second = (rank["scores"] for rank in run["ranks"])
     assert first["psnr"] > 5.0
