@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,6 +229,8 @@ def main(options: Options) -> None:
         try:
             figures = list(watch(trainer, training, options))
         finally:
+            trainer.stop_training = True
+            wait((training,))  # before the viewer, to which its last step writes, is gone
             trainer.shutdown()
         training.result()
     prior = "full-size random prior" if options.random_prior else "no prior"

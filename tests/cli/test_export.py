@@ -330,7 +330,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--times", "0", "1.5"), ("time 1.5 of --times", "outside 0..1")),
         ("mesh", ("--times", "-0.1"), ("time -0.1 of --times",)),
         ("mesh", ("--times", "nan"), ("time nan of --times",)),
-        ("mesh", ("--frames", "0"), ("--frames 0", "at least 1")),
+        ("mesh", ("--frames", "0"), ("--frames 0", "from 1")),
         ("mesh", ("--frames", "2", "--times", "0"), ("--times and --frames",)),
         ("mesh", ("--fps", "0"), ("--fps is 0",)),
         ("mesh", ("--resolution", "8"), ("--resolution 8", "16 to 512")),

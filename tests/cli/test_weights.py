@@ -253,7 +253,8 @@ def test_the_table(
     printed = capsys.readouterr().out
     table, *blocks = printed.split("\n\n")
     rows = {line.split()[0]: line for line in table.splitlines()[1:]}
-    assert rows["bundled"].split()[1:] == ["consistent4d-mini", "39", "MB", "Apache-2.0", "present"]
+    presets = "consistent4d-mini, consistent4d-image-mini"
+    assert rows["bundled"].split()[1:] == [*presets.split(), "39", "MB", "Apache-2.0", "present"]
     for name, parts in {
         "rife": ("consistent4d, consistent4d-big", "21 MB", "MIT", "missing"),
         "zero123-xl": ("consistent4d, consistent4d-big", "5 GB", "missing"),
