@@ -245,14 +245,7 @@ def run_one(folder: Path) -> None:
     show_input_errors_in_one_line()
     job = Job(**json.loads((folder / "job.json").read_text()))
     config = configure(job, folder / "run")
-    torch.manual_seed(config.machine.seed)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    pipeline = cast(Consistent4DPipeline, trainer.pipeline)
-    views, truth = true_clips(pipeline)
-    times = train(trainer)
-    pipeline.eval()
-    rendered = render_clips(pipeline, [view.camera for view in views])
+    pipeline, views, truth, rendered, times = trained(config)
     perceptual = None if job.perceptual is None else load_perceptual(Path(job.perceptual)).to(pipeline.device)
     views_scores = measure(rendered, truth, perceptual)
     scores = overall(views_scores) | {"input_psnr": input_psnr(pipeline)} | times
@@ -260,6 +253,24 @@ def run_one(folder: Path) -> None:
     strip = strip_view([view.camera for view in views], pipeline.datamanager.input_view)
     np.savez(folder / "pictures.npz", truth=pictures(truth.rgb, strip), rendered=pictures(rendered.rgb, strip))
     (folder / "result.json").write_text(json.dumps({"scores": scores, "views": names, "by_view": views_scores}))
+
+
+def trained(
+    config: Consistent4DTrainerConfig,
+) -> tuple[Consistent4DPipeline, list[View], Clips, Clips, dict[str, float]]:
+    """Train: the pipeline, its evaluation views, their truth, their renderings, and times as by `train`.
+
+    Raises:
+        InputError: the sequence has no evaluation views.
+    """
+    torch.manual_seed(config.machine.seed)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    pipeline = cast(Consistent4DPipeline, trainer.pipeline)
+    views, truth = true_clips(pipeline)
+    times = train(trainer)
+    pipeline.eval()
+    return pipeline, views, truth, render_clips(pipeline, [view.camera for view in views]), times
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -324,6 +335,19 @@ def measure(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None
 
     Temporal changes are mean squared differences of consecutive frames, in thousandths.
     """
+    values = measure_images(rendered, truth, perceptual)
+    inside = measures.silhouettes(truth.alpha.flatten(0, 1))
+    values["haze"] = 100 * measures.opacity_outside(rendered.alpha.flatten(0, 1), inside, HAZE_MARGIN)
+    means = {name: value.unflatten(0, (len(rendered.rgb), -1)).mean(dim=1) for name, value in values.items()}
+    means["change"] = 1e3 * measures.temporal_change(rendered.rgb)
+    means["true_change"] = 1e3 * measures.temporal_change(truth.rgb)
+    return {name: value.tolist() for name, value in means.items()}
+
+
+def measure_images(
+    rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None
+) -> dict[str, Float[Tensor, " images"]]:
+    """Scores of each image; pixels more than half opaque in truth or rendering are foreground."""
     images, true_images = rendered.rgb.flatten(0, 1), truth.rgb.flatten(0, 1)
     solid, inside = (measures.silhouettes(clips.alpha.flatten(0, 1)) for clips in (rendered, truth))
     values = {
@@ -331,14 +355,8 @@ def measure(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None
         "ssim": measures.ssim(images, true_images),
         "foreground_psnr": measures.foreground_psnr(images, true_images, solid | inside),
         "iou": measures.overlap(solid, inside),
-        "haze": 100 * measures.opacity_outside(rendered.alpha.flatten(0, 1), inside, HAZE_MARGIN),
     }
-    if perceptual is not None:
-        values["st_lpips"] = perceptual(images, true_images)
-    means = {name: value.unflatten(0, (len(rendered.rgb), -1)).mean(dim=1) for name, value in values.items()}
-    means["change"] = 1e3 * measures.temporal_change(rendered.rgb)
-    means["true_change"] = 1e3 * measures.temporal_change(truth.rgb)
-    return {name: value.tolist() for name, value in means.items()}
+    return values if perceptual is None else values | {"st_lpips": perceptual(images, true_images)}
 
 
 def overall(by_view: dict[str, list[float]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,15 +27,13 @@ from nerfstudio.plugins.types import MethodSpecification
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import measures
 from benchmarks.elevation import clips_of
-from benchmarks.four_d import Clips, input_psnr, render_clips, tables, train, true_clips, written
+from benchmarks.four_d import input_psnr, measure_images, tables, trained, written
 from benchmarks.perceptual import PerceptualDistance, load_perceptual
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.media.pictures import contact_sheet, to_bytes
 from consistent4d_ns.method_configs import consistent4d_image_mini, consistent4d_mini, preset
-from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.sweeping.assignments import assign
 from consistent4d_ns.toy.sequence import straight_bytes
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
@@ -164,31 +162,10 @@ def configure(variant: Variant, data: Path, out: Path, options: Options) -> Cons
 
 def run(config: Consistent4DTrainerConfig, perceptual: PerceptualDistance | None) -> tuple[dict[str, float], list[Any]]:
     """Train and judge: scores, and pictures of all views at the first frame, the truth and what was made."""
-    torch.manual_seed(config.machine.seed)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    pipeline = cast(Consistent4DPipeline, trainer.pipeline)
-    views, truth = true_clips(pipeline)
-    times = train(trainer)
-    pipeline.eval()
-    rendered = render_clips(pipeline, [view.camera for view in views])
-    scores = judge(rendered, truth, perceptual) | {"input_psnr": input_psnr(pipeline)} | times
+    pipeline, _, truth, rendered, times = trained(config)
+    images = {name: float(value.mean()) for name, value in measure_images(rendered, truth, perceptual).items()}
+    scores = images | {"input_psnr": input_psnr(pipeline)} | times
     return scores, [[to_bytes(image) for image in clips.rgb[:, 0].movedim(1, -1)] for clips in (truth, rendered)]
-
-
-def judge(rendered: Clips, truth: Clips, perceptual: PerceptualDistance | None) -> dict[str, float]:
-    """Means over views and times."""
-    images, true_images = rendered.rgb.flatten(0, 1), truth.rgb.flatten(0, 1)
-    solid, inside = (measures.silhouettes(clips.alpha.flatten(0, 1)) for clips in (rendered, truth))
-    values = {
-        "psnr": measures.psnr(images, true_images),
-        "foreground_psnr": measures.foreground_psnr(images, true_images, solid | inside),
-        "ssim": measures.ssim(images, true_images),
-        "iou": measures.overlap(solid, inside),
-    }
-    if perceptual is not None:
-        values["st_lpips"] = perceptual(images, true_images)
-    return {name: float(value.mean()) for name, value in values.items()}
 
 
 def all_runs(options: Options, library: MeshLibrary, work: Path) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tyro.extras import SubcommandApp
 
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, TimeOptions, in_range
+from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, Timeline, TimeOptions, in_range
 from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.files.outputs import check_new_file, new_file, new_folder
 
@@ -41,6 +41,19 @@ class RunOptions:
     """Where the run's frames are now, if they were moved."""
     device: Literal["cuda", "cpu"] | None = None
     """Where to compute; default: CUDA if available."""
+
+    def load(self, config: Path) -> Run:
+        """Load a run.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        config = config_file(config)
+        announce(f"Loading {config}")
+        # Imported only now, because it takes seconds: options and the output path have been checked.
+        from consistent4d_ns.runs import load_run
+
+        return load_run(config, self.step, self.data, self.device)
 
 
 @dataclass(frozen=True)
@@ -71,20 +84,7 @@ class Common:
         Raises:
             InputError: the run cannot be used, or the object is transparent.
         """
-        return self.exporter(self.load(config))
-
-    def load(self, config: Path) -> Run:
-        """Load a run.
-
-        Raises:
-            InputError: it cannot be used.
-        """
-        config = config_file(config)
-        announce(f"Loading {config}")
-        # Imported only now, because it takes seconds: options and the output path have been checked.
-        from consistent4d_ns.runs import load_run
-
-        return load_run(config, self.run.step, self.run.data, self.run.device)
+        return self.exporter(self.run.load(config))
 
     def exporter(self, run: Run) -> Exporter:
         """Calibrate the density threshold of a run's object.
@@ -142,7 +142,7 @@ def mesh(
             source = common.open(config)
             found = meshes_of(source, options, colouring or "texture")
             path.write_bytes(animated(found, source.timeline.fps, lit, compress))
-        report(out, source, found)
+        report(out, source.timeline, found)
         return
     format = numbered_format(out, format)
     if format == "ply" and colouring == "texture":
@@ -154,7 +154,7 @@ def mesh(
 
         found = meshes_of(source, options, colouring)
         write_meshes(folder, found, format, source.timeline, lit, compress)
-    report(out, source, found)
+    report(out, source.timeline, found)
 
 
 def animated(found: MovingMesh | Iterator[Mesh], fps: float, lit: bool, compress: bool = True) -> bytes:
@@ -193,7 +193,7 @@ def points(
         from consistent4d_ns.export.files import write_points
 
         write_points(folder, progress(source.points(count), "Exporting", len(source.timeline)), source.timeline)
-    report(out, source)
+    report(out, source.timeline)
 
 
 @export.command
@@ -242,7 +242,7 @@ def usd(
             write_moving_usd(path, beside, found, fps, lit)
         else:
             write_usd(path, found, fps, lit)
-    report(out, source, found)
+    report(out, source.timeline, found)
 
 
 def meshes_of(
@@ -285,12 +285,12 @@ def numbered_format(out: Path, format: Format | None) -> Format:
     return format or "glb"
 
 
-def report(out: Path, source: Exporter, found: object = None) -> None:
+def report(out: Path, timeline: Timeline, found: object = None) -> None:
     """Print what was written: `found`, a mesh that moves, or one thing after the other."""
     from consistent4d_ns.export.moving import MovingMesh
 
-    if len(source.timeline) == 1:
+    if len(timeline) == 1:
         print(f"{out}: 1 frame.")
         return
-    frames = f"{len(source.timeline)} frames, {source.timeline.fps:g} per second"
+    frames = f"{len(timeline)} frames, {timeline.fps:g} per second"
     print(f"{out}: {frames}{', one mesh that moves' if isinstance(found, MovingMesh) else ''}.")

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from consistent4d_ns.cli.export import Flat, PositionalPath, RunOptions
-from consistent4d_ns.cli.progress import announce, progress
+from consistent4d_ns.cli.export import Flat, PositionalPath, RunOptions, report
+from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import TimeOptions
 from consistent4d_ns.export.splats.options import SplatFormat, SplatOptions
@@ -45,20 +45,17 @@ def splats(
     check_format(out, format)
     config = config_file(config)
     with new_folder(out, "export splats", overwrite) as folder:
-        announce(f"Loading {config}")
-        # Imported only now, because it takes seconds: options and the output path have been checked.
+        opened = run.load(config)
         from consistent4d_ns.export.splats.files import write_splats
         from consistent4d_ns.export.splats.sequence import splatter
-        from consistent4d_ns.runs import load_run
 
-        source = splatter(load_run(config, run.step, run.data, run.device), options, times)
+        source = splatter(opened, options, times)
         print(f"Gaussians: {source.way}.")
         frames = progress(source.frames(), "Exporting", len(source.timeline))
         begins = write_splats(folder, frames, format, source.timeline, stem(out))
     if source.steps and source.shared:
         print(sets_line(begins))
-    frames = f"{len(source.timeline)} frames, {source.timeline.fps:g} per second"
-    print(f"{out}: {frames if len(source.timeline) > 1 else '1 frame'}.")
+    report(out, source.timeline)
 
 
 def check_format(out: Path, format: SplatFormat) -> None:

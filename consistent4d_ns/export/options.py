@@ -73,6 +73,13 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{name} {value:g}: give a value from {low:g} to {high:g}.")
 
 
+def spread_moments(count: int, most: int) -> list[int]:
+    """Indices of at most `most` moments out of `count`, evenly spread from the first to the last."""
+    import numpy as np
+
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
 @dataclass(frozen=True)
 class TimedFrame:
     """One frame of the output."""

@@ -58,6 +58,22 @@ def cover(corners: Float[Tensor, "triangles 3 2"], width: int, height: int) -> F
     )
 
 
+def pixels_of(
+    low: Int64[Tensor, "rectangles 2"], columns: Int64[Tensor, " rectangles"], rows: Int64[Tensor, " rectangles"]
+) -> tuple[Int64[Tensor, " pixels"], Int64[Tensor, " pixels"], Int64[Tensor, " pixels"]]:
+    """All pixels of rectangles, one rectangle after the other: index of the rectangle, column, row.
+
+    Args:
+        low: First (column, row) of each.
+        columns: Pixels in a row.
+        rows: Rows.
+    """
+    counts = columns * rows
+    index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    place = torch.arange(len(index), device=counts.device) - (counts.cumsum(0) - counts)[index]
+    return index, low[index, 0] + place % columns[index], low[index, 1] + place // columns[index]
+
+
 def _cover_some(
     corners: Float[Tensor, "triangles 3 2"],
     low: Int64[Tensor, "triangles 2"],
@@ -67,11 +83,7 @@ def _cover_some(
     width: int,
 ) -> Fragments:
     """Test every pixel of every triangle's bounding box."""
-    counts = columns * rows
-    triangle = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    place = torch.arange(len(triangle), device=counts.device) - (counts.cumsum(0) - counts)[triangle]
-    column = low[triangle, 0] + place % columns[triangle]
-    row = low[triangle, 1] + place // columns[triangle]
+    triangle, column, row = pixels_of(low, columns, rows)
     a, b, c = corners[triangle].unbind(dim=1)
     p = torch.stack((column, row), dim=-1) + 0.5
     area = _cross(b - a, c - a)

@@ -7,17 +7,24 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.export.colours import seen_colours
-from consistent4d_ns.export.options import Colouring, MeshOptions, SolidOptions, TimedFrame, Timeline, TimeOptions
+from consistent4d_ns.export.options import (
+    Colouring,
+    MeshOptions,
+    SolidOptions,
+    TimedFrame,
+    Timeline,
+    TimeOptions,
+    spread_moments,
+)
 from consistent4d_ns.export.refining import Mix, Sight, refined, sights, vertex_mix
 from consistent4d_ns.export.solid import Solid, calibrate, lines_of_sight, occupied_lattice
 from consistent4d_ns.export.surface import Surface, extract, sample_evenly
-from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
+from consistent4d_ns.export.texture import ColourFunction, evaluate, texels_of, unwrap
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.runs import Run
 
@@ -85,7 +92,7 @@ class Exporter:
         """The surface at a frame with a colour per vertex, or with a texture of `texture_size` texels a side."""
         colours, device = self.colours(frame), self.model.device
         if colouring == "vertex":
-            seen = torch.from_numpy(evaluate(colours, surface.vertices, surface.normals, device)).to(device)
+            seen = evaluate(colours, surface.vertices, surface.normals, device)
             return Mesh(surface, colours=self.refined(seen, surface, frame, vertex_mix(surface, device)).cpu().numpy())
         atlas = unwrap(surface, texture_size)
         texels = texels_of(atlas, texture_size, device)
@@ -112,7 +119,8 @@ class Exporter:
         for frame in self.timeline:
             surface = extract(self.solid, frame, None, self.min_part)
             positions, normals = sample_evenly(surface, count)
-            yield Points(positions, normals, evaluate(self.colours(frame), positions, normals, self.model.device))
+            colours = evaluate(self.colours(frame), positions, normals, self.model.device)
+            yield Points(positions, normals, colours.cpu().numpy())
 
     def colours(self, frame: TimedFrame) -> ColourFunction:
         """Colours of the surface at a frame's time."""
@@ -129,18 +137,7 @@ def exporter(run: Run, options: SolidOptions, times: TimeOptions) -> Exporter:
     timeline = times.choose(data.num_frames, data.fps)
     lattice = occupied_lattice(model.occupancy, options.resolution)
     directions = lines_of_sight(data.input_view).to(model.device)
-    spread = np.linspace(0, len(timeline) - 1, CALIBRATION_TIMES).round().astype(int)
-    chosen = tuple(timeline.times[i] for i in sorted(set(spread.tolist())))
+    chosen = tuple(timeline.times[i] for i in spread_moments(len(timeline), CALIBRATION_TIMES))
     threshold = calibrate(model, lattice, data.input_view, chosen, options.density, options.opacity)
     solid = Solid(model, lattice, directions, threshold)
     return Exporter(solid, timeline, data.input_view, options.min_part, 1.0 / max(1, data.num_frames - 1))
-
-
-def evaluate(
-    colours: ColourFunction,
-    points: Float32[np.ndarray, "points 3"],
-    normals: Float32[np.ndarray, "points 3"],
-    device: torch.device | str,
-) -> Float32[np.ndarray, "points 3"]:
-    """Colours in [0, 1] at points with normals."""
-    return colours(torch.from_numpy(points).to(device), torch.from_numpy(normals).to(device)).cpu().numpy()

@@ -21,6 +21,16 @@ ColourFunction = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]]
 """Colours in [0, 1] at points with unit normals."""
 
 
+def evaluate(
+    colours: ColourFunction,
+    points: Float32[np.ndarray, "points 3"],
+    normals: Float32[np.ndarray, "points 3"],
+    device: torch.device | str,
+) -> Float[Tensor, "points 3"]:
+    """Colours in [0, 1] at points with normals, on a device."""
+    return colours(torch.from_numpy(points).to(device), torch.from_numpy(normals).to(device))
+
+
 @dataclass(frozen=True)
 class Atlas:
     """A mesh cut along seams, and where its charts lie in a square texture."""

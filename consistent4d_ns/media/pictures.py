@@ -192,15 +192,23 @@ def render_image(
     return model.get_outputs_for_camera_ray_bundle(rays.reshape((image_size, image_size)))
 
 
-@torch.no_grad()
 def render_colour(
     model: Consistent4DModel, view: OrbitViews, time: float, image_size: int
 ) -> Float[Tensor, "size size 3"]:
     """Only the colour of one view at one time; several times faster than all outputs, of which normals cost most."""
+    return render_colour_and_opacity(model, view, time, image_size)[0]
+
+
+@torch.no_grad()
+def render_colour_and_opacity(
+    model: Consistent4DModel, view: OrbitViews, time: float, image_size: int
+) -> tuple[Float[Tensor, "size size 3"], Float[Tensor, "size size"]]:
+    """The colour on white of one view at one time in [0, 1], and its opacity."""
     rays = view_rays(view.to(model.device), torch.tensor([time], device=model.device), image_size)
     chunk = model.rays_at_once
-    parts = [model.render(rays[i : i + chunk], None, with_normals=False).rgb[-1] for i in range(0, len(rays), chunk)]
-    return torch.cat(parts).view(image_size, image_size, 3)
+    parts = [model.render(rays[i : i + chunk], None, with_normals=False) for i in range(0, len(rays), chunk)]
+    rgb, opacity = (torch.cat(values) for values in zip(*((p.rgb[-1], p.accumulation[-1]) for p in parts), strict=True))
+    return rgb.view(image_size, image_size, 3), opacity.view(image_size, image_size)
 
 
 def to_bytes(image: Float[Tensor, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:

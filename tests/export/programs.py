@@ -7,12 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader"),
+)
+HOST = "http://export.test"
+"""Never asked: every request is answered from files."""
+KINDS = {".html": "text/html", ".js": "text/javascript"}
+"""Media types of files by their suffix."""
 
 
 def node_modules(package: str) -> Path:
@@ -51,3 +62,31 @@ def blender_python() -> str:
     if importlib.util.find_spec("bpy"):
         return sys.executable
     pytest.skip("needs Blender: name a Python that imports bpy in CONSISTENT4D_BLENDER_PYTHON")
+
+
+@contextmanager
+def served_page(pages: Mapping[str, Path], modules: Path) -> Iterator[Any]:
+    """The page of the path `/` in Chromium, once its scripts say in `window.state` that they are ready.
+
+    Args:
+        pages: Files by the path of their request.
+        modules: The folder `node_modules` for all other paths.
+    """
+    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
+
+    def answer(route) -> None:
+        path = route.request.url.removeprefix(HOST)
+        source = pages[path] if path in pages else modules / path.lstrip("/")
+        if not source.is_file():
+            return route.fulfill(status=404)
+        route.fulfill(body=source.read_bytes(), content_type=KINDS.get(source.suffix, "application/octet-stream"))
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
+        page = browser.new_page()
+        page.route("**/*", answer)
+        page.goto(HOST + "/")
+        page.wait_for_function("window.state !== undefined", timeout=120_000)
+        assert page.evaluate("window.state") == "ready"
+        yield page
+        browser.close()

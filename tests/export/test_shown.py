@@ -6,10 +6,7 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +25,7 @@ from consistent4d_ns.export.usd import write_moving_usd, write_usd, write_usdz
 from consistent4d_ns.media.pictures import render_image
 from consistent4d_ns.runs import Run
 from tests.export.objects import RADIUS, STRETCH
-from tests.export.programs import blender_python, chromium, node_modules
+from tests.export.programs import blender_python, node_modules, served_page
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +33,6 @@ FPS, FRAMES, SIZE, FOVY = 10, 4, 96, 49.1
 SHOWN = (0, 3)
 """Frames that are compared."""
 VIEW = orbit_views(25.0, 35.0, 2.0, FOVY)
-CHROMIUM = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader"),
-)
-HOST = "http://export.test"
-"""Never asked: every request is answered from files."""
 
 Picture = Float[np.ndarray, "size size 4"]
 
@@ -157,7 +148,7 @@ def test_three_js_moves_one_mesh_straight_from_frame_to_frame(
     check(ball, screenshots(file, VIEW, [frame / FPS + 1e-4 for frame in SHOWN], modules))
     vertex, last = 17, moving.positions[-1][[17]]
     ends = [y_up(moving.positions[frame][[vertex]])[0] for frame in (1, 2)]
-    with page_of(file, modules) as page:
+    with served_page({"/": Path(__file__).with_name("three.html"), "/model.glb": file}, modules) as page:
         places = [page.evaluate("([t, v]) => place(t, v)", [at / FPS, vertex]) for at in (1.0, 1.25, 1.5, FRAMES - 0.5)]
     np.testing.assert_allclose(places[0], ends[0], atol=2e-4)
     np.testing.assert_allclose(places[1], 0.75 * ends[0] + 0.25 * ends[1], atol=2e-4)
@@ -168,7 +159,7 @@ def test_three_js_moves_one_mesh_straight_from_frame_to_frame(
 def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Path) -> dict[int, Picture]:
     """What three.js draws at some times, by frame."""
     x, y, z = view.poses()[0, :, 3].tolist()
-    with page_of(file, modules) as page:
+    with served_page({"/": Path(__file__).with_name("three.html"), "/model.glb": file}, modules) as page:
         assert page.evaluate("window.duration") == pytest.approx(FRAMES / FPS)
         found = {}
         for time in seconds:
@@ -176,28 +167,3 @@ def screenshots(file: Path, view: OrbitViews, seconds: list[float], modules: Pat
             url = page.evaluate("([seconds, place, fovy, size]) => show(seconds, place, fovy, size)", arguments)
             found[int(time * FPS)] = decoded(base64.b64decode(url.split(",")[1]))
     return found
-
-
-@contextmanager
-def page_of(file: Path, modules: Path) -> Iterator[Any]:
-    """The page in which three.js shows a file."""
-    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
-    pages = {"/": Path(__file__).with_name("three.html"), "/model.glb": file}
-    kinds = {".html": "text/html", ".js": "text/javascript"}
-
-    def answer(route) -> None:
-        path = route.request.url.removeprefix(HOST)
-        source = pages[path] if path in pages else modules / path.lstrip("/")
-        if not source.is_file():
-            return route.fulfill(status=404)
-        route.fulfill(body=source.read_bytes(), content_type=kinds.get(source.suffix, "application/octet-stream"))
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
-        page = browser.new_page()
-        page.route("**/*", answer)
-        page.goto(HOST + "/")
-        page.wait_for_function("window.state !== undefined", timeout=120_000)
-        assert page.evaluate("window.state") == "ready"
-        yield page
-        browser.close()

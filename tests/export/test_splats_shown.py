@@ -12,8 +12,8 @@ from consistent4d_ns.export.splats.files import encode
 from consistent4d_ns.export.splats.options import SplatFormat
 from consistent4d_ns.export.splats.seeding import seed, views_around
 from consistent4d_ns.runs import Run
-from tests.export.programs import chromium, node_modules
-from tests.export.test_shown import CHROMIUM, FOVY, FRAMES, HOST, SIZE, VIEW, Picture, agreement, decoded
+from tests.export.programs import node_modules, served_page
+from tests.export.test_shown import FOVY, FRAMES, SIZE, VIEW, Picture, agreement, decoded
 
 pytestmark = pytest.mark.slow
 
@@ -38,27 +38,10 @@ def test_spark_shows_them(ball: Run, tmp_path: Path):
 
 def shown(files: list[Path], modules: Path) -> list[Picture]:
     """What Spark draws of each file from `VIEW`."""
-    sync_playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright").sync_playwright
     pages = {"/": Path(__file__).with_name("splats.html")} | {f"/{file.name}": file for file in files}
-    kinds = {".html": "text/html", ".js": "text/javascript"}
     x, y, z = VIEW.poses()[0, :, 3].tolist()
     cameras = {".spz": ([y, z, x], [0, 1, 0]), ".ply": ([y, -z, -x], [0, -1, 0])}
-
-    def answer(route) -> None:
-        path = route.request.url.removeprefix(HOST)
-        source = pages[path] if path in pages else modules / path.lstrip("/")
-        if not source.is_file():
-            return route.fulfill(status=404)
-        route.fulfill(body=source.read_bytes(), content_type=kinds.get(source.suffix, "application/octet-stream"))
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
-        page = browser.new_page()
-        page.route("**/*", answer)
-        page.goto(HOST + "/")
-        page.wait_for_function("window.state !== undefined", timeout=120_000)
-        assert page.evaluate("window.state") == "ready"
+    with served_page(pages, modules) as page:
         show = "([name, place, up, fovy, size]) => show(name, place, up, fovy, size)"
         urls = [page.evaluate(show, [f"/{file.name}", *cameras[file.suffix], FOVY, SIZE]) for file in files]
-        browser.close()
     return [decoded(base64.b64decode(url.split(",")[1])) for url in urls]

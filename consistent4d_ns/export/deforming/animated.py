@@ -14,20 +14,21 @@ from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
-from consistent4d_ns.export.deforming.painting import (
-    MOST_MOMENTS,
-    RENDERED_MOMENTS,
-    spread_moments,
-    texel_colours,
-    vertex_colours,
-)
+from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
 from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
 from consistent4d_ns.export.looks import loss
 from consistent4d_ns.export.moving import MovingMesh, originals_first
-from consistent4d_ns.export.options import MOST_SHARED_FACES, Colouring, MeshOptions, TimedFrame, Timeline
+from consistent4d_ns.export.options import (
+    MOST_SHARED_FACES,
+    Colouring,
+    MeshOptions,
+    TimedFrame,
+    Timeline,
+    spread_moments,
+)
 from consistent4d_ns.export.refining import Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.surface import Surface, extract, with_normals
@@ -92,26 +93,29 @@ def meshes_for(
         InputError: nothing is visible at a time.
     """
     shared, single = colourings
+
+    def one_per_frame() -> Iterator[Mesh]:
+        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+
     useless = len(set(source.timeline.times)) == 1 or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
-        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+        return one_per_frame()
     motion = motion_of(source, options.faces, progress)
-    if motion.fits:
-        mesh = painted(motion, source, options, shared, progress)
-        lost = looks_lost(mesh, source, options, shared, progress) if options.topology == "auto" else 0.0
-        if lost <= MOST_LOST:
-            return mesh
-        say(
-            f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
-            "a mesh per frame is written instead (--topology shared insists on one)."
-        )
-        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
-    trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
-    if options.topology == "shared":
+    if not motion.fits:
+        trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
+        if options.topology == "auto":
+            say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
+            return one_per_frame()
         say(f"{trouble}; it is written all the same, because of --topology shared.")
-        return painted(motion, source, options, shared, progress)
-    say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
-    return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+    mesh = painted(motion, source, options, shared, progress)
+    lost = looks_lost(mesh, source, options, shared, progress) if options.topology == "auto" else 0.0
+    if lost <= MOST_LOST:
+        return mesh
+    say(
+        f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
+        "a mesh per frame is written instead (--topology shared insists on one)."
+    )
+    return one_per_frame()
 
 
 def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:

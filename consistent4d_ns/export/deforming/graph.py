@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from consistent4d_ns.export.deforming.template import edges_of
+from consistent4d_ns.export.rotations import rotation_matrices
 from consistent4d_ns.export.surface import Surface
 
 NODES = 250
@@ -56,21 +56,10 @@ def at_rest(graph: Graph) -> Pose:
     return Pose(turns, torch.zeros_like(graph.nodes))
 
 
-def rotations(turns: Float[Tensor, "nodes 4"]) -> Float[Tensor, "nodes 3 3"]:
-    """Rotation matrices of quaternions."""
-    w, x, y, z = F.normalize(turns, dim=-1).unbind(dim=-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-
-
 def carried(graph: Graph, pose: Pose) -> Float[Tensor, "vertices 3"]:
     """Positions of the vertices in a pose."""
     # Each node moves the whole of space: x goes to R x + (node + shift - R node). These maps are mixed.
-    turned = rotations(pose.turns)
+    turned = rotation_matrices(pose.turns)
     offset = graph.nodes + pose.shifts - (turned @ graph.nodes[..., None])[..., 0]
     maps = torch.cat((turned, offset[..., None]), dim=-1).flatten(1)
     mixed = (maps[graph.carriers] * graph.weights[..., None]).sum(dim=1).unflatten(1, (3, 4))
@@ -81,7 +70,7 @@ def strain(graph: Graph, pose: Pose) -> Float[Tensor, ""]:
     """How far linked nodes are from where their partners carry them: the mean square, relative to their distance."""
     start, end = graph.links.unbind(dim=-1)
     apart = graph.nodes[end] - graph.nodes[start]
-    carried_to = (rotations(pose.turns)[start] @ apart[..., None])[..., 0]
+    carried_to = (rotation_matrices(pose.turns)[start] @ apart[..., None])[..., 0]
     moved = apart + pose.shifts[end] - pose.shifts[start]
     return ((carried_to - moved).square().sum(dim=-1) / apart.square().sum(dim=-1)).mean()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from consistent4d_ns.export.surface import Surface
-from consistent4d_ns.export.texture import ColourFunction, Texels
+from consistent4d_ns.export.texture import ColourFunction, Texels, evaluate
 
 MOST_MOMENTS = 32
 """Moments that are looked at, evenly spread; more hardly change a mean, and all have to be held in memory."""
@@ -22,11 +21,6 @@ ROUNDS = 3
 """Rounds in which the mean is found."""
 CHUNK = 1 << 15
 """Points whose mean is found at a time."""
-
-
-def spread_moments(count: int, most: int) -> list[int]:
-    """Indices of the moments that are looked at, at most so many out of `count`."""
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 def robust_mean(seen: UInt8[Tensor, "moments points 3"]) -> Float[Tensor, "points 3"]:
@@ -54,7 +48,7 @@ def vertex_colours(looks: Looks, device: torch.device | str) -> Float[Tensor, "v
     """Colours in [0, 1] of the vertices."""
 
     def look(surface: Surface, colours_at: ColourFunction) -> Float[Tensor, "vertices 3"]:
-        return colours_at(*(torch.from_numpy(v).to(device) for v in (surface.vertices, surface.normals)))
+        return evaluate(colours_at, surface.vertices, surface.normals, device)
 
     return robust_mean(_stack(looks, look))
 

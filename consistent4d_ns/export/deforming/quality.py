@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64
 
-from consistent4d_ns.export.deforming.template import edges_of
+from consistent4d_ns.export.deforming.template import both_ways, edges_of, sums_at
 
 MOST_STRETCHED = 3.0
 """Factor by which an edge may become longer or shorter than in the template."""
@@ -53,9 +53,7 @@ def _spread(vertices: Vertices, rest: Vertices, edges: Edges) -> Float[np.ndarra
     """The sum, over the edges around each vertex, of the products of the edge now and at rest."""
     now, then = (v[edges[:, 1]] - v[edges[:, 0]] for v in (vertices, rest))
     products = (now[:, :, None] * then[:, None, :]).reshape(-1, 9)
-    ends = edges.T.ravel()
-    columns = [np.bincount(ends, np.tile(column, 2), minlength=len(vertices)) for column in products.T]
-    return np.stack(columns, axis=1).reshape(-1, 3, 3)
+    return sums_at(edges.T.ravel(), np.tile(products, (2, 1)), len(vertices)).reshape(-1, 3, 3)
 
 
 def _rotations(spread: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 3"]:
@@ -91,9 +89,9 @@ def repaired(
 
 def _expected(vertices: Vertices, rest: Vertices, edges: Edges, spread: np.ndarray) -> Vertices:
     """Where the neighbours of each vertex expect it, on average."""
-    starts, ends = np.concatenate((edges, edges[:, ::-1])).T
+    starts, ends = both_ways(edges)
     turns = _rotations(spread)
     apart = (0.5 * (turns[starts] + turns[ends]) @ (rest[ends] - rest[starts])[..., None])[..., 0]
     places = vertices[starts] + apart
     count = np.maximum(np.bincount(ends, minlength=len(vertices)), 1)
-    return np.stack([np.bincount(ends, p, minlength=len(vertices)) for p in places.T], axis=1) / count[:, None]
+    return sums_at(ends, places, len(vertices)) / count[:, None]

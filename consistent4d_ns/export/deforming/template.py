@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int32, Int64
 
 from consistent4d_ns.export.surface import Surface, decimate, with_normals
 
@@ -56,7 +56,7 @@ def _collapsible(edges: Int64[np.ndarray, "edges 2"], count: int) -> Bool[np.nda
     """Whether a collapse leaves the surface a surface: the ends of an edge have exactly two neighbours in common."""
     from scipy.sparse import coo_matrix
 
-    both = np.concatenate((edges, edges[:, ::-1])).T
+    both = both_ways(edges)
     near = coo_matrix((np.ones(both.shape[1], np.int32), tuple(both)), shape=(count, count)).tocsr()
     return np.asarray(near[edges[:, 0]].multiply(near[edges[:, 1]]).sum(axis=1)).ravel() == 2
 
@@ -72,10 +72,22 @@ def neighbour_means(
     values: Float32[np.ndarray, "vertices width"], edges: Int64[np.ndarray, "edges 2"]
 ) -> Float32[np.ndarray, "vertices width"]:
     """The mean of the values at the neighbours of every vertex; its own where it has none."""
-    ends, starts = np.concatenate((edges, edges[:, ::-1])).T
+    ends, starts = both_ways(edges)
     count = np.bincount(ends, minlength=len(values)).astype(np.float32)[:, None]
-    sums = np.stack([np.bincount(ends, column[starts], minlength=len(values)) for column in values.T], axis=1)
+    sums = sums_at(ends, values[starts], len(values))
     return np.where(count > 0, sums / np.maximum(count, 1), values).astype(np.float32)
+
+
+def both_ways(edges: Int64[np.ndarray, "edges 2"]) -> Int64[np.ndarray, "2 directed"]:
+    """First and last vertex of every edge, and then of every edge the other way round."""
+    return np.concatenate((edges, edges[:, ::-1])).T
+
+
+def sums_at(
+    vertex: Int64[np.ndarray, " items"], values: Float[np.ndarray, "items width"], count: int
+) -> Float[np.ndarray, "vertices width"]:
+    """Sums of the values that belong to each of `count` vertices."""
+    return np.stack([np.bincount(vertex, column, minlength=count) for column in values.T], axis=1)
 
 
 def edges_of(faces: Int32[np.ndarray, "faces 3"]) -> Int64[np.ndarray, "edges 2"]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from consistent4d_ns.export.files import write_index
 from consistent4d_ns.export.options import Timeline
-from consistent4d_ns.export.splats.gaussians import Gaussians, rotation_matrices
+from consistent4d_ns.export.rotations import rotation_matrices
+from consistent4d_ns.export.splats.gaussians import Gaussians
 from consistent4d_ns.export.splats.options import SplatFormat
 from consistent4d_ns.export.splats.sequence import SplatFrame
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.data.rays import view_rays
 from consistent4d_ns.export.splats.gaussians import Gaussians
+from consistent4d_ns.media.pictures import render_colour_and_opacity
 from consistent4d_ns.model import Consistent4DModel
 
 LEAP = 7
@@ -38,15 +38,9 @@ class Target:
     """In [0, 1]."""
 
 
-@torch.no_grad()
 def target(model: Consistent4DModel, view: OrbitViews, time: float, size: int) -> Target:
     """The volume render of one view at a time in [0, 1], at `size` x `size` pixels."""
-    view = view.to(model.device)
-    rays = view_rays(view, torch.tensor([time], device=model.device), size)
-    chunk = model.rays_at_once
-    parts = [model.render(rays[i : i + chunk], None, with_normals=False) for i in range(0, len(rays), chunk)]
-    rgb = torch.cat([part.rgb[-1] for part in parts]).view(size, size, 3)
-    return Target(view, rgb, torch.cat([part.accumulation[-1] for part in parts]).view(size, size))
+    return Target(view.to(model.device), *render_colour_and_opacity(model, view, time, size))
 
 
 def fitted(gaussians: Gaussians, targets: list[Target], steps: int, draw: Draw) -> Gaussians:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from consistent4d_ns.export.rotations import rotation_matrices
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,3 @@ class Gaussians:
         """Covariance matrices in squared world units."""
         axes = rotation_matrices(self.quaternions) * self.log_scales.exp()[:, None, :]
         return axes @ axes.mT
-
-
-def rotation_matrices(quaternions: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions w, x, y, z, which need not be normalised."""
-    w, x, y, z = F.normalize(quaternions, dim=-1).unbind(dim=-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
+from consistent4d_ns.export.raster import pixels_of
 from consistent4d_ns.export.splats.gaussians import Gaussians
 from consistent4d_ns.rendering.compositing import composite, render_weights
 from consistent4d_ns.rendering.sampling import PackedSamples, ray_offsets
@@ -156,12 +157,8 @@ def covered(projected: Projected, opacities: Float[Tensor, " gaussians"], size: 
     # Pixel i is centred at i + 0.5.
     low = (projected.centres - half - 0.5).ceil().clamp(0, size).long()
     high = (projected.centres + half - 0.5).floor().clamp(-1, size - 1).long() + 1
-    width, height = (high - low).clamp(min=0).unbind(dim=-1)
-    counts = width * height
-    place = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    within = torch.arange(len(place), device=counts.device) - (counts.cumsum(0) - counts)[place]
-    column, row = within % width[place], within // width[place]
-    return Parts(place, (low[place, 1] + row) * size + low[place, 0] + column)
+    place, column, row = pixels_of(low, *(high - low).clamp(min=0).unbind(dim=-1))
+    return Parts(place, row * size + column)
 
 
 def alphas(gaussians: Gaussians, projected: Projected, parts: Parts, size: int) -> Float[Tensor, " parts"]:

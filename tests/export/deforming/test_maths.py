@@ -10,13 +10,15 @@ import torch
 import trimesh
 
 from consistent4d_ns.export.deforming.animated import stepping_stones
-from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, rotations, strain
+from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology
-from consistent4d_ns.export.deforming.painting import robust_mean, spread_moments
+from consistent4d_ns.export.deforming.painting import robust_mean
 from consistent4d_ns.export.deforming.quality import edge_factors, flipped, repaired
 from consistent4d_ns.export.deforming.residual import residual
 from consistent4d_ns.export.deforming.template import edges_of, template_of
 from consistent4d_ns.export.deforming.tracking import outward, smooth_in_time
+from consistent4d_ns.export.options import spread_moments
+from consistent4d_ns.export.rotations import rotation_matrices
 from consistent4d_ns.export.surface import Surface, with_normals
 
 
@@ -34,7 +36,7 @@ def test_a_graph_at_rest_changes_nothing_and_rigid_motion_is_free():
     graph = graph_of(template, "cpu")
     torch.testing.assert_close(carried(graph, at_rest(graph)), graph.rest, atol=1e-5, rtol=0)
     turn = torch.tensor([0.8, 0.2, -0.5, 0.3]).expand(len(graph.nodes), 4)
-    matrix = rotations(turn)[0]
+    matrix = rotation_matrices(turn)[0]
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), atol=1e-5, rtol=0)
     shift = torch.tensor([0.1, 0.2, 0.3])
     rigid = Pose(turn, graph.nodes @ matrix.T + shift - graph.nodes)

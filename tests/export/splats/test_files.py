@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.splats import AXES, read_back
+from consistent4d_ns.export.rotations import rotation_matrices
 from consistent4d_ns.export.splats.files import PROPERTIES, Y_DOWN, Y_UP, encode, ply
-from consistent4d_ns.export.splats.gaussians import rotation_matrices
 from consistent4d_ns.export.splats.options import SplatFormat
 from tests.export.splats.objects import some_gaussians
 
