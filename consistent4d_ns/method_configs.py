@@ -121,7 +121,7 @@ def mini_plan(**shares: float) -> PlanConfig:
 
 def mini_targets(hold: HoldConfig) -> TargetsConfig:
     """The imagined views of the mini presets, and the given held ones."""
-    imagine = ImagineConfig(steps=250, strengths=(1.0, 0.8, 0.6), views=128, sampling_steps=4, scale=1.0)
+    imagine = ImagineConfig(steps=375, views=128, sampling_steps=4, scale=1.0)
     return TargetsConfig(imagine=imagine, hold=hold)
 
 
