@@ -112,7 +112,7 @@ def mini_plan(**shares: float) -> PlanConfig:
         stage_steps=(0, 500),
         image_sizes=(32, 64),
         reference_sizes=(128,),
-        reference_rays=4096,
+        reference_rays=3072,
         views=(4, 2),
         clip_views=(4, 4),
         **shares,  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def mini_plan(**shares: float) -> PlanConfig:
 
 def mini_targets(hold: HoldConfig) -> TargetsConfig:
     """The imagined views of the mini presets, and the given held ones."""
-    imagine = ImagineConfig(steps=375, views=128, sampling_steps=4, scale=1.0)
+    imagine = ImagineConfig(steps=375, views=128, sampling_steps=3, scale=1.0, rays=3072)
     return TargetsConfig(imagine=imagine, hold=hold)
 
 
@@ -141,7 +141,7 @@ consistent4d_mini = method(
     "A small Consistent4D with the prior that comes with this package: trains on two CPU cores in minutes, offline.",
     model=mini_model((16, 32)),
     plan=mini_plan(),
-    targets=mini_targets(HoldConfig(steps=1500, begin_step=1250, views=384, rgb_factor=4.0)),
+    targets=mini_targets(HoldConfig(steps=1500, begin_step=1250, views=384, rays=3072, rgb_factor=4.0)),
     steps=2_750,
     image_size=128,
     guidance=mini_guidance(),
@@ -168,7 +168,7 @@ consistent4d_image_mini = method(
     "A small consistent4d-image with the prior that comes with this package: trains on two CPU cores, offline.",
     model=mini_model((0, 0), occupancy_times=1),
     plan=mini_plan(azimuths=0.25, times=0.0),
-    targets=mini_targets(HoldConfig(steps=1250, begin_step=1250, views=128, rgb_factor=4.0)),
+    targets=mini_targets(HoldConfig(steps=1250, begin_step=1250, views=128, rays=3072, rgb_factor=4.0)),
     steps=2_500,
     image_size=128,
     frame_count=1,

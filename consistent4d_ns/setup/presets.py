@@ -32,8 +32,7 @@ NEEDS = (
     Needs("consistent4d", ("zero123-xl", "rife"), (6, 8), (4, 5), "one H200"),
     Needs("consistent4d-big", ("zero123-xl", "rife"), (11, 11), (7, 7), "one H100"),
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
-    # Memory: that of consistent4d, whose prior it has, with a larger field.
-    Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), None, ""),
+    Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), (1, 2), "one H200"),
     Needs("consistent4d-image-mini", ("bundled",), None, (1, 2), "two CPU cores"),
 )
 """The needs of all presets."""
