@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 """The address that stands for a cluster on this machine alone, which ends with the command."""
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable with which, at 0, Ray takes 127.0.0.1 for this machine's address on Linux, too, as it does on
+other systems; `_node_ip_address` would be replaced by the address in the network."""
 NODE_DEATHS = 3
 """How often a job is begun again because its node has died; Ray's own default."""
 
@@ -42,13 +45,15 @@ def connected(address: str) -> Iterator[None]:
         InputError: there is no such cluster.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address == LOCAL:
+        os.environ[LOOPBACK] = "0"  # Read when Ray is imported.
     import ray
 
-    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     with _handlers_kept():
         try:
             ray.init(address, log_to_driver=False, logging_level="error", **own)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
             reason = " ".join(str(error).split())[:200].rstrip(".")
             raise InputError(
                 f"--address {address}: no Ray cluster answers there ({reason}): start one with `ray start --head`, or "
