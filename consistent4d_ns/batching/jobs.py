@@ -124,7 +124,9 @@ def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any], where: str) -> 
     for key in MERGED:
         both = [values[key] for values in (defaults, own) if key in values]
         if len(both) == 2 and all(isinstance(values, dict) for values in both):
-            merged[key] = {**both[0], **both[1]}
+            own_names = {_option_name(name) for name in both[1]}
+            general = {name: value for name, value in both[0].items() if _option_name(name) not in own_names}
+            merged[key] = {**general, **both[1]}
     for key in ("name", "data", "method"):
         if not isinstance(merged.get(key), str) or not merged[key]:
             raise InputError(f"{where}: {key} is missing: give it as `{key}: VALUE`.")
@@ -176,7 +178,7 @@ def _options(value: Any, where: str) -> dict[str, str | tuple[str, ...]]:
         raise InputError(f"{where}: give options as `option: value`.")
     found: dict[str, str | tuple[str, ...]] = {}
     for key, given in value.items():
-        name = key.removeprefix("--").replace("_", "-")
+        name = _option_name(key)
         if name in found:
             raise InputError(f"{where}: {name} is given twice: leave out one of them.")
         if isinstance(given, list) and all(isinstance(one, str) for one in given):
@@ -186,6 +188,11 @@ def _options(value: Any, where: str) -> dict[str, str | tuple[str, ...]]:
         else:
             raise InputError(f"{where}: {key} is not a value or a list of values.")
     return found
+
+
+def _option_name(key: str) -> str:
+    """The name of an option as it is written on a command line, without leading dashes."""
+    return key.removeprefix("--").replace("_", "-")
 
 
 def _exports(value: Any, where: str) -> dict[Export, Options]:

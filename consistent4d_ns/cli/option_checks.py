@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable
 from functools import cache
@@ -70,9 +71,17 @@ def _refusal(step: str, words: tuple[str, ...]) -> str:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             _parse(step, words)
     except SystemExit:
-        lines = [line.strip("│ ") for line in said.getvalue().splitlines()]
-        return next((line for line in lines if line and line[0] not in "╭╰─"), "its parser refuses it.")
+        return _reason(said.getvalue())
     return ""
+
+
+def _reason(said: str) -> str:
+    """The reason in a parser's message: what stands between its title and a rule, without the box around it."""
+    lines = [line.strip(" │╭╮╰╯─") for line in said.splitlines()]
+    lines = ["" if not line.strip("-") else line for line in lines]
+    title = next((place for place, line in enumerate(lines) if line), 0)
+    texts = itertools.dropwhile(lambda line: not line, lines[title + 1 :])
+    return " ".join(itertools.takewhile(bool, texts)) or "its parser refuses it."
 
 
 def _parse(step: str, words: tuple[str, ...]) -> None:

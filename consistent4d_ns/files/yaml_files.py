@@ -12,6 +12,9 @@ from consistent4d_ns.errors import InputError
 MAX_BYTES = 2**20
 """Largest file that is read: a thousand jobs of a batch have about a tenth of it."""
 
+DEPTH = 20
+"""Lists and mappings in one another."""
+
 
 class _PlainLoader(yaml.BaseLoader):
     """Reads every value as the text that it is, so that `no`, `007` and `1e-3` stay what was written.
@@ -19,13 +22,22 @@ class _PlainLoader(yaml.BaseLoader):
     Without aliases a file cannot be small and its content large.
     """
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refusal("it has an anchor or an alias (& or *): write the value where it is meant", event)
         if event.tag is not None:
             raise _refusal(f"it has a tag ({event.tag}): leave it out", event)
-        return super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]
+        if self._depth > DEPTH:
+            raise _refusal("it is nested too deeply", event)
+        self._depth += 1
+        node = super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -56,10 +68,10 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), _PlainLoader)
     except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        mark = getattr(error, "problem_mark", None)
+        said = [getattr(error, part, None) for part in ("context", "problem")]
+        problem = ", ".join(filter(None, said)) or str(error)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: {' '.join(problem.split())}.") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply: write its values with less indentation.") from error
     except ValueError as error:
         raise InputError(f"{path} cannot be read as text ({error}): save it in UTF-8.") from error
