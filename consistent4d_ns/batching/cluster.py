@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -52,7 +53,7 @@ def connected(address: str) -> Iterator[None]:
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     with _handlers_kept():
         try:
-            ray.init(address, log_to_driver=False, logging_level="error", **own)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
             reason = " ".join(str(error).split())[:200].rstrip(".")
             raise InputError(
@@ -145,19 +146,21 @@ def perform(task: Task) -> int:
 def _code(reference: Any) -> int:
     """The exit code of a task; `FAILED` where Ray could not run it to its end."""
     import ray
+    from ray.exceptions import RayError
 
     try:
         return ray.get(reference)
-    except ray.exceptions.RayError:
+    except RayError:
         return FAILED
 
 
 def _cancel(references: Sequence[Any]) -> None:
     """End tasks as Ctrl-C does, and wait until they have."""
     import ray
+    from ray.exceptions import RayError
 
     for reference in references:
-        with suppress(ray.exceptions.RayError, ValueError):
+        with suppress(RayError, ValueError):
             ray.cancel(reference)
     if references:
         ray.wait(list(references), num_returns=len(references), timeout=PATIENCE + 5)

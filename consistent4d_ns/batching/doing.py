@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
+import signal
 import socket
 import sys
 import time
@@ -20,6 +22,8 @@ LOCK = ".lock"
 """File in a job's folder that whoever does the job holds locked, and all processes that it starts."""
 WAIT = 1.0
 """Seconds between two looks whether the job is free."""
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: which signal comes when the parent dies."""
 GRACE = PATIENCE - 5.0
 """Seconds that a step has to end itself; fewer than the process of its job has."""
 
@@ -109,22 +113,24 @@ class Doing:
                 step.identity(self._work.place), done=False, begun=1 if earlier is None else earlier.begun + 1
             )
             self._note("running", step=step.name, steps={**self._record.steps, step.name: begun})
-            code, reason = self._process(step, words)
+            code, reason, interrupted = self._process(step, words)
             seconds = round(time.monotonic() - began, 1)
             ended = dataclasses.replace(begun, done=code == 0, seconds=seconds)
             self._note("running", steps={**self._record.steps, step.name: ended})
+            if interrupted is not None:
+                raise interrupted
             if code in (0, REFUSED):  # What the user gave is refused a second time, too.
                 break
             words = step.again
         return reason
 
-    def _process(self, step: Step, words: tuple[str, ...]) -> tuple[int, str | None]:
-        """Run the process of a step: its exit code, and why it failed, if it did."""
+    def _process(self, step: Step, words: tuple[str, ...]) -> tuple[int, str | None, KeyboardInterrupt | None]:
+        """Run the process of a step: its exit code, why it failed, and what asked for its end, if it did and was."""
         say(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {self._work.name}: {step.name} on {here()}")
         log = self._work.place / LOG
         begin = log.stat().st_size if log.exists() else 0
         passed = () if self._lock.handle is None else (self._lock.handle,)
-        # In this process's group: where that is killed, the step is, too. As long as the step lives, the job is locked.
+        # Where this process is killed, its step ends, too; until it has ended, the job is locked.
         process = Popen(
             [sys.executable, *step.arguments, *words],
             stdin=DEVNULL,
@@ -132,20 +138,22 @@ class Doing:
             cwd=self._work.base,
             env={**os.environ, **ENVIRONMENT},
             pass_fds=passed,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # There is no other thread here.
         )
+        interrupted = None
         try:
             while process.poll() is None:
                 time.sleep(POLL)
                 end_if_orphan(self._parent)
+        except KeyboardInterrupt as error:
+            interrupted = error
         finally:
             end(process)
         output = self._work.place / step.output
         if process.returncode == 0 and not output.exists():
-            return FAILED, f"{step.name} has written no {output}"
-        return (
-            process.returncode,
-            f"{step.name}: {failure(log, process.returncode, begin)}" if process.returncode else None,
-        )
+            return FAILED, f"{step.name} has written no {output}", interrupted
+        reason = f"{step.name}: {failure(log, process.returncode, begin)}" if process.returncode else None
+        return process.returncode, reason, interrupted
 
     def _note(self, state: State, **changes: object) -> None:
         """Change the record, here and in its file."""
@@ -166,6 +174,20 @@ def end(process: Popen[bytes]) -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def heed_interrupts() -> None:
+    """Let this process and those that it starts end by SIGINT, also where whoever started it had blocked or ignored it,
+    as workers of Ray do, and scripts that start it in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def end_with_parent() -> None:
+    """Let this process get SIGTERM when the one that started it dies, however that happens; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def here() -> str:

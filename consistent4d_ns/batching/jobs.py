@@ -203,10 +203,8 @@ def _exports(value: Any, where: str) -> dict[Export, Options]:
         value = {one: {} for one in value}
     if not isinstance(value, dict):
         raise InputError(f"{where}: give a list of {', '.join(get_args(Export))}, or one with options for each.")
-    return {
-        name: _options(given or {}, f"{where}, {name}")
-        for name, given in _mapping(value, where, get_args(Export)).items()
-    }
+    _mapping(value, where, get_args(Export))
+    return {name: _options(value[name] or {}, f"{where}, {name}") for name in get_args(Export) if name in value}
 
 
 @dataclass(frozen=True)

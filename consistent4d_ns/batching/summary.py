@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from consistent4d_ns.batching.records import Record, read_record
 from consistent4d_ns.batching.steps import LOG, Work, check_unchanged, rest_of
@@ -79,7 +80,7 @@ def write_status(out: Path, works: Sequence[Work], records: Mapping[str, Record]
     """
     titles, *rows = table(works, records, reasons)
     titles[-2:] = ["minutes", "reason"]
-    described = [dict(zip(titles, row, strict=True)) for row in rows]
+    described: list[dict[str, Any]] = [dict(zip(titles, row, strict=True)) for row in rows]
     for entry, work in zip(described, works, strict=True):
         record = records[work.name]
         entry |= {"minutes": round(record.seconds / 60, 2), "where": record.where, "log": str(work.place / LOG)}

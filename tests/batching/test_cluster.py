@@ -47,7 +47,8 @@ def node_options() -> dict[str, Any]:
     ports = {name: one.getsockname()[1] for name, one in zip(PORTS, sockets, strict=True)}
     for one in sockets:
         one.close()
-    return {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False, **ports}
+    less = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    return {"num_cpus": 1, "node_ip_address": "127.0.0.1", **less, **ports}
 
 
 @pytest.fixture(scope="module")

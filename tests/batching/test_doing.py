@@ -6,17 +6,21 @@ import dataclasses
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from consistent4d_ns.batching.doing import LOCK
 from consistent4d_ns.batching.records import Record, StepRecord, read_record
 from consistent4d_ns.batching.steps import LOG, Step, Work, rest_of
 from consistent4d_ns.batching.summary import records_of
 from consistent4d_ns.errors import InputError
-from tests.batching.works import notes, step, task, work
+from consistent4d_ns.files.locks import FileLock
+from tests.batching.works import PROGRAM, notes, step, task, work
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and signals of a POSIX system")
 
@@ -47,6 +51,13 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def is_free(job: Work) -> bool:
+    with suppress(InputError):
+        FileLock(job.place / LOCK, "held").release()
+        return True
+    return False
 
 
 def record(job: Work) -> Record:
@@ -125,9 +136,10 @@ def test_after_ctrl_c_it_goes_on(tmp_path: Path, started: Callable[..., subproce
 def test_while_a_step_lives_its_job_is_not_done_by_another(
     tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
 ):
-    """The process of the job is killed, but not its step."""
+    """The process of the job is killed, but its step will not end."""
     folder = tmp_path / "job"
-    job = work(folder, step("train", folder, 3.0))
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PROGRAM}"
+    job = work(folder, step("train", folder, 3.0, program=deaf))
     process = started(job)
     eventually(lambda: len(notes(job)) > 2)
     os.kill(process.pid, signal.SIGKILL)
@@ -136,6 +148,18 @@ def test_while_a_step_lives_its_job_is_not_done_by_another(
     began = [index for index, note in enumerate(notes(job)) if note.startswith("train begins")]
     assert len(began) == 2
     assert notes(job)[began[1] - 1] == "train ends", "the second begins after the first has ended"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells processes that their parent has died")
+def test_a_step_ends_where_its_job_is_killed(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder, 60.0))
+    process = started(job)
+    eventually(lambda: len(notes(job)) > 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    eventually(lambda: is_free(job))
+    assert len(notes(job)) == 2
 
 
 def test_it_ends_when_whoever_began_it_dies(tmp_path: Path):
