@@ -56,14 +56,21 @@ def connected(address: str) -> Iterator[None]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
             reason = " ".join(str(error).split())[:200].rstrip(".")
-            raise InputError(
-                f"--address {address}: no Ray cluster answers there ({reason}): start one with `ray start --head`, or "
-                f"give --address {LOCAL}."
-            ) from error
+            raise InputError(f"--address {address}: {_remedy(address, reason)}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _remedy(address: str, reason: str) -> str:
+    """What to say where there is no connection."""
+    if address == LOCAL:
+        return f"Ray does not start ({reason}): try again where less is running, or leave out --address."
+    return (
+        f"no Ray cluster answers there ({reason}): start one with `ray start --head`, or give --address {LOCAL}, or "
+        "leave it out."
+    )
 
 
 @contextmanager

@@ -120,9 +120,12 @@ def test_a_node_dies_and_nothing_is_lost_or_done_twice(nodes: Any, tmp_path: Pat
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("ray", reason="needs Ray (extra ray)")
+    monkeypatch.setenv(cluster.LOOPBACK, "0")  # Which the connection sets.
     monkeypatch.setattr("ray.init", lambda *_, **__: open_nothing())
     words = r"--address 127\.0\.0\.1:1: no Ray cluster answers there .*it is not there"
     with pytest.raises(InputError, match=words), connected("127.0.0.1:1"):
+        pass
+    with pytest.raises(InputError, match=r"--address local: Ray does not start"), connected("local"):
         pass
 
 
