@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.names import expanded, is_plain_name
@@ -203,8 +203,8 @@ def _exports(value: Any, where: str) -> dict[Export, Options]:
         value = {one: {} for one in value}
     if not isinstance(value, dict):
         raise InputError(f"{where}: give a list of {', '.join(get_args(Export))}, or one with options for each.")
-    _mapping(value, where, get_args(Export))
-    return {name: _options(value[name] or {}, f"{where}, {name}") for name in get_args(Export) if name in value}
+    known = cast("dict[Export, Any]", _mapping(value, where, get_args(Export)))
+    return {name: _options(given or {}, f"{where}, {name}") for name, given in known.items()}
 
 
 @dataclass(frozen=True)
