@@ -9,6 +9,7 @@ from typing import Any
 
 from tyro.extras import SubcommandApp
 
+from consistent4d_ns.cli.batch import batch
 from consistent4d_ns.cli.camera_path import camera_path_command
 from consistent4d_ns.cli.compare import compare
 from consistent4d_ns.cli.demo import demo
@@ -30,6 +31,7 @@ export.command(splats)
 export.command(web)
 
 COMMANDS: dict[str, Any] = {
+    "batch": batch,
     "camera-path": camera_path_command,
     "compare": compare,
     "demo": demo,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 PARTS = 5
 """Number of progress lines after the first, if no bar can be drawn: one for every fifth of the work."""
+
+
+def say(line: str) -> None:
+    """Print a line about the work."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def announce(what: str) -> None:
@@ -17,7 +24,7 @@ def announce(what: str) -> None:
     Args:
         what: Description, such as "Loading run/config.yml".
     """
-    print(f"{what} ...", file=sys.stderr, flush=True)
+    say(f"{what} ...")
 
 
 def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
@@ -44,3 +51,30 @@ def _plain_progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         yield item
         if done * PARTS // total > (done - 1) * PARTS // total:
             print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+
+
+class Fifths:
+    """How far a training in another process is, in the `PARTS` of its steps."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        """
+        Args:
+            folder: The run's folder.
+            total: Its number of training steps.
+        """
+        self._folder, self._total = folder, total
+        self._told = 0
+
+    def news(self) -> str | None:
+        """What there is to tell, if another part is done since the last call, but not all."""
+        from consistent4d_ns.record.history import last_step
+        from consistent4d_ns.record.report import HISTORY
+
+        done = 0
+        with suppress(OSError):  # It is told of later, then.
+            done = (last_step(self._folder / HISTORY) or 0) + 1
+        part = done * PARTS // self._total
+        if not self._told < part < PARTS:
+            return None
+        self._told = part
+        return f"step {done} of {self._total}"

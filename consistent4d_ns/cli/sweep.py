@@ -7,17 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from consistent4d_ns.cli import train_job
 from consistent4d_ns.cli.compare import write_page
-from consistent4d_ns.cli.progress import PARTS, announce
+from consistent4d_ns.cli.progress import Fifths, announce, say
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
 from consistent4d_ns.files.names import expanded
+from consistent4d_ns.sweeping.methods import Method
 
 if TYPE_CHECKING:
     from consistent4d_ns.sweeping.planning import Job
@@ -25,11 +27,6 @@ if TYPE_CHECKING:
 
 PAGE = "sweep.html"
 """The page beside the runs' folders."""
-PROCESS = "consistent4d_ns.cli.sweep_run"
-"""Module of the process that trains a run."""
-Method = Literal[
-    "consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini"
-]
 AUTHOR = "sweep"
 """Which subcommand has written a page; others are not replaced."""
 
@@ -73,7 +70,7 @@ def sweep(
     places = places_of(devices)
     jobs = plan(method, data, expanded(out), seeds, [setting for group in settings for setting in group])
     page = folder_of(jobs[0]).parent / PAGE
-    check_page(page)
+    check_page(page, AUTHOR)
     check_data(jobs[0])
     due = [job for job in jobs if not is_finished(job.config(), overwrite)]
     announce(f"{len(jobs)} runs in {page.parent}, {len(jobs) - len(due)} of them finished; training {len(due)}")
@@ -111,15 +108,15 @@ def folder_of(job: Job) -> Path:
     return job.config().get_base_dir()
 
 
-def check_page(page: Path) -> None:
-    """Raises: InputError: something is in the place of the page that no sweep has written."""
+def check_page(page: Path, author: str) -> None:
+    """Raises: InputError: something is in the place of a page that this subcommand has not written."""
     from consistent4d_ns.comparing.page import is_page
 
     if not page.exists():
         return
-    if page.is_file() and is_page(page.read_text(encoding="utf-8", errors="replace"), AUTHOR):
+    if page.is_file() and is_page(page.read_text(encoding="utf-8", errors="replace"), author):
         return
-    raise InputError(f"{page} is not a page of an earlier sweep: move it away, or give another --out.")
+    raise InputError(f"{page} is not a page of an earlier {author}: move it away, or give another --out.")
 
 
 def check_data(job: Job) -> None:
@@ -152,10 +149,12 @@ def train_all(jobs: Sequence[Job], places: Sequence[Place]) -> dict[str, str]:
 
 def _note(done: Done, progress: Progress, failures: dict[str, str]) -> None:
     """Tell that a training has ended, and keep why it failed, if it did."""
+    from consistent4d_ns.sweeping.processes import failure
+
     name = done.task.name
     progress.ended(name)
     if done.code:
-        failures[name] = failure(done)
+        failures[name] = failure(done.task.log, done.code)
         say(f"{name}: failed, {failures[name]}; all it said is in {done.task.log}")
     else:
         say(f"{name}: finished in {done.seconds / 60:.1f} min")
@@ -168,23 +167,8 @@ def task_of(job: Job) -> Task:
     folder = folder_of(job)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Whatever is in its folder is a run of this sweep, or may be overwritten: that has been checked.
-    command = [
-        sys.executable,
-        "-m",
-        "consistent4d_ns.cli.sweep_run",
-        json.dumps(dataclasses.asdict(job)),
-        "--overwrite",
-    ]
+    command = [sys.executable, "-m", train_job.__name__, json.dumps(dataclasses.asdict(job)), "--overwrite"]
     return Task(job.name, command, folder.with_name(f"{job.name}.log"))
-
-
-def failure(done: Done) -> str:
-    """Why a training failed, in a line."""
-    from consistent4d_ns.sweeping.processes import last_line
-
-    ending = f"signal {-done.code}" if done.code < 0 else f"exit code {done.code}"
-    reason = last_line(done.task.log).removeprefix("error: ")[:300].rstrip(".")
-    return f"{reason or 'without a word'} ({ending})"
 
 
 class Progress:
@@ -196,35 +180,26 @@ class Progress:
             folders: Folders of runs by name.
             totals: Their numbers of training steps.
         """
-        self._folders, self._totals = folders, totals
-        self._told: dict[str, int] = {}
-        """Fifths of a training that were told, of those that run."""
-        self._steps: dict[str, int] = {}
-        """The latest step of those that run, and ran."""
+        self._folders = folders
+        self._fifths = {name: Fifths(folders[name], total) for name, total in totals.items()}
+        self._running: set[str] = set()
 
     def began(self, task: Task, place: Place) -> None:
         """A training begins."""
         number = list(self._folders).index(task.name) + 1
         where = f" on {place.name}" if place.name else ""
         say(f"{task.name}: training{where}, {number} of {len(self._folders)}")
-        self._told[task.name] = self._steps[task.name] = 0
+        self._running.add(task.name)
 
     def ended(self, name: str) -> None:
         """A training has ended."""
-        del self._told[name]
+        self._running.discard(name)
 
     def look(self) -> None:
         """Tell of every fifth that is done."""
-        from consistent4d_ns.record.history import last_step
-        from consistent4d_ns.record.report import HISTORY
-
-        for name, told in self._told.items():
-            with suppress(OSError):  # It is told of later, then.
-                self._steps[name] = last_step(self._folders[name] / HISTORY) or 0
-            done, total = self._steps[name] + 1, self._totals[name]
-            if told < done * PARTS // total < PARTS:
-                self._told[name] = done * PARTS // total
-                say(f"{name}: step {done} of {total}")
+        for name in self._running:
+            if step := self._fifths[name].news():
+                say(f"{name}: {step}")
 
 
 def report(page: Path, jobs: Sequence[Job], failures: dict[str, str], options: CompareOptions) -> None:
@@ -244,8 +219,3 @@ def report(page: Path, jobs: Sequence[Job], failures: dict[str, str], options: C
     title = f"{jobs[0].method} on {Path(jobs[0].data).name}: {count}"
     write_page(page, title, finished, options, notices, AUTHOR, overwrite=True)
     print(page)
-
-
-def say(line: str) -> None:
-    """Print a line about the work; standard output is for results only."""
-    print(line, file=sys.stderr, flush=True)

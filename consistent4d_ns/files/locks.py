@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder."""
+"""One process at a time where two would destroy each other's work: in a run's folder, in a job of a batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,47 @@ LOCK = ".training"
 """File in a run's folder that the process that trains there holds locked."""
 
 
-class TrainingLock:
-    """An advisory lock on a run's folder; the system releases it when the process ends, however it ends.
+class FileLock:
+    """An advisory lock; the system releases it when the process ends, and all to which it has passed the file.
 
     Where the system or the file system has no such locks, nothing is locked.
     """
+
+    def __init__(self, file: Path, refusal: str) -> None:
+        """Take the lock.
+
+        Args:
+            file: The file that is locked; made if it does not exist, and never removed.
+            refusal: What to say where another process holds the lock.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        self.handle: int | None = None
+        """The open file, to be passed to processes that are to hold the lock, too; None where nothing is locked."""
+        if fcntl is None:
+            return
+        try:
+            self.handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise InputError(refusal) from error
+        except OSError:  # No locks on this file system, or no permission to write.
+            self.release()
+
+    def release(self) -> None:
+        """Let others have it; a second call does nothing."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class TrainingLock(FileLock):
+    """The lock on a run's folder."""
 
     def __init__(self, folder: Path) -> None:
         """Take the lock.
@@ -28,26 +64,8 @@ class TrainingLock:
         Raises:
             InputError: another training holds it.
         """
-        self._handle: int | None = None
-        if fcntl is None:
-            return
-        try:
-            self._handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.release()
-            raise InputError(
-                f"another process is training in {folder}, or still shows the result: end it first, or train in a new "
-                f"folder (another --timestamp)."
-            ) from error
-        except OSError:  # No locks on this file system, or no permission to write.
-            self.release()
-
-    def release(self) -> None:
-        """Let others train in the folder; a second call does nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
-
-    def __del__(self) -> None:
-        self.release()
+        super().__init__(
+            folder / LOCK,
+            f"another process is training in {folder}, or still shows the result: end it first, or train in a new "
+            f"folder (another --timestamp).",
+        )

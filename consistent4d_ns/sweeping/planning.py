@@ -21,7 +21,7 @@ from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 SEED = "machine.seed"
 """The option that `--seeds` sets."""
 OWN = ("data", "output_dir", "experiment_name", "method_name", "timestamp", "vis", "resume", "machine.num_devices")
-"""Options that a sweep sets itself."""
+"""Options that a sweep sets itself, as a batch does."""
 LONGEST_NAME = 150
 """Characters that a run's name may have: names of files end at 255 bytes, and something is appended to this one."""
 
@@ -40,6 +40,8 @@ class Job:
     """What stands in the place of a time stamp: the name of the run's folder."""
     assignments: tuple[str, ...]
     """PATH=VALUE of every option that is set, in order."""
+    experiment: str | None = None
+    """Name of the folder in `out`, as `ns-train --experiment-name` takes it; default: that of the frames."""
 
     def config(self) -> Consistent4DTrainerConfig:
         """The preset with these options, checked; trained without a viewer.
@@ -51,6 +53,7 @@ class Job:
         config = preset(specification)
         config.data = config.pipeline.datamanager.data = Path(self.data)
         config.output_dir, config.timestamp, config.vis = Path(self.out), self.name, "tensorboard"
+        config.experiment_name = self.experiment
         for assignment in self.assignments:
             assign(config, assignment)
         config.prepare()
@@ -99,7 +102,7 @@ def _check_axes(axes: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Raises: InputError: nothing is varied, an option is the sweep's own, or something is given twice."""
     for path, values in axes:
         option = "--seeds" if path == SEED else f"--set {path}"
-        if path in OWN or path.startswith("load_"):
+        if is_own(path):
             raise InputError(f"{option}: a sweep sets this itself; leave it out.")
         if Counter(other for other, _ in axes)[path] > 1:
             raise InputError(f"{path} is given twice: list all of its values in one place.")
@@ -109,6 +112,11 @@ def _check_axes(axes: Sequence[tuple[str, Sequence[str]]]) -> None:
         raise InputError(
             "there is nothing to vary: give several --seeds, or several values with --set PATH=VALUE,VALUE."
         )
+
+
+def is_own(path: str) -> bool:
+    """Whether an option says where a run lies and what it goes on with, which is no choice where many are trained."""
+    return path in OWN or path.startswith("load_")
 
 
 def _check_names(jobs: Sequence[Job]) -> None:

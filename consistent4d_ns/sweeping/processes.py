@@ -37,7 +37,9 @@ class Task:
     command: Sequence[str]
     """Program and arguments."""
     log: Path
-    """File for its output; replaced if it exists."""
+    """File for its output."""
+    append: bool = False
+    """Write after what is in that file, in place of replacing it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def start(task: Task, place: Place) -> Running:
     It is in a group of its own: Ctrl-C in the terminal reaches this program alone, which passes it on once.
     """
     env = {**os.environ, **place.env, "PYTHONUNBUFFERED": "1"}
-    with task.log.open("wb") as log:
+    with task.log.open("ab" if task.append else "wb") as log:
         process = Popen(
             task.command,
             env=env,
@@ -144,7 +146,22 @@ def kill(process: Popen[bytes]) -> None:
         process.kill()
 
 
-def last_line(log: Path) -> str:
-    """The last line of a process's output that says something; empty if there is none."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def failure(log: Path, code: int, begin: int = 0) -> str:
+    """Why a process failed, in a line: what it said last, and how it ended.
+
+    Args:
+        log: File with its output.
+        code: Its exit code; negative: the number of the signal that ended it.
+        begin: Byte of the file at which its output begins.
+    """
+    ending = f"signal {-code}" if code < 0 else f"exit code {code}"
+    reason = last_line(log, begin).removeprefix("error: ")[:300].rstrip(".")
+    return f"{reason or 'without a word'} ({ending})"
+
+
+def last_line(log: Path, begin: int = 0) -> str:
+    """The last line of a process's output that says something, from a byte on; empty if there is none."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

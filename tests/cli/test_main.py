@@ -16,7 +16,20 @@ from consistent4d_ns.cli.main import main
 from consistent4d_ns.media.camera_paths import read_path
 
 COMMANDS = (
-    *("camera-path", "compare", "demo", "doctor", "enhance", "eval", "finetune", "render", "sweep", "toy", "view"),
+    *(
+        "batch",
+        "camera-path",
+        "compare",
+        "demo",
+        "doctor",
+        "enhance",
+        "eval",
+        "finetune",
+        "render",
+        "sweep",
+        "toy",
+        "view",
+    ),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
     *("weights metrics", "weights convert"),
     *("export", "export mesh", "export points", "export splats", "export usd", "export web"),

@@ -15,6 +15,7 @@ import tyro
 
 from consistent4d_ns import method_configs
 from consistent4d_ns.cli import (
+    batch,
     camera_path,
     compare,
     demo,
@@ -40,6 +41,7 @@ PRESETS: dict[str, Consistent4DTrainerConfig] = {
     for specification in method_configs.PRESETS
 }
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "batch": batch.batch,
     "camera-path": camera_path.camera_path_command,
     "compare": compare.compare,
     "demo": demo.demo,

@@ -28,7 +28,7 @@ def test_one_holder_at_a_time(tmp_path: Path):
 
 def _die_holding(folder: Path) -> None:
     held = TrainingLock(folder)
-    os._exit(3 if held._handle is not None else 4)
+    os._exit(3 if held.handle is not None else 4)
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path):
@@ -46,6 +46,6 @@ def test_without_locks_training_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     TrainingLock(tmp_path / "missing")
     monkeypatch.setattr(locks.fcntl, "flock", unsupported)
     both = TrainingLock(tmp_path), TrainingLock(tmp_path)
-    assert all(lock._handle is None for lock in both)
+    assert all(lock.handle is None for lock in both)
     monkeypatch.setattr(locks, "fcntl", None)
     TrainingLock(tmp_path)

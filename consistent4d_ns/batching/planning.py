@@ -1,0 +1,131 @@
+"""From jobs to the processes that do them: the project's own commands, with their arguments and outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from consistent4d_ns.batching.jobs import Export, Job, Options
+from consistent4d_ns.batching.steps import Step, Work
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.sweeping import planning
+
+COMMAND = "consistent4d_ns.cli.main"
+"""Module of the command `consistent4d`."""
+TRAINING = "consistent4d_ns.cli.train_job"
+"""Module of the process of one training."""
+FRAMES = "frames"
+"""Folder of prepared frames in a job's folder."""
+RUN = "run"
+"""Name of the run: METHOD/run is its folder in a job's folder."""
+METRICS = "metrics"
+"""Folder of what `consistent4d eval` writes."""
+TAKEN = ("gt", "pred", "run", "objects", "out", "overwrite", "review", "port")
+"""Options of commands that the batch sets itself, or with which a command would wait for somebody."""
+REPLACE = ("--overwrite",)
+"""How all commands are told to replace what they wrote."""
+EXPORTS: dict[Export, tuple[tuple[str, ...], str]] = {
+    "web": (("export", "web"), "page.html"),
+    "mesh": (("export", "mesh"), "mesh.glb"),
+    "points": (("export", "points"), "points"),
+    "splats": (("export", "splats"), "splats"),
+    "usd": (("export", "usd"), "object.usdc"),
+    "usdz": (("export", "usd"), "object.usdz"),
+    "video": (("render",), "video.mp4"),
+}
+"""The command of each export, and what it writes into the job's folder."""
+
+
+def training_of(job: Job, folder: Path) -> planning.Job:
+    """The training of a job whose folder this is."""
+    assignments = tuple(f"{path}={_text(value)}" for path, value in job.options.items())
+    frames = job.data if job.prepare is None else folder / FRAMES
+    for assignment in assignments:
+        if planning.is_own(planning.field_path(assignment.partition("=")[0])):
+            raise InputError(f"{job.name}: options: {assignment} is set by the batch itself; leave it out.")
+    return planning.Job(job.method, str(frames), str(folder.parent), RUN, assignments, folder.name)
+
+
+def work_of(job: Job, out: Path, base: Path, attempts: int) -> Work:
+    """What there is to do for a job.
+
+    Args:
+        job: The job.
+        out: Folder of all jobs; absolute.
+        base: Folder from which relative paths in options lead on; absolute.
+        attempts: How often a step is tried that dies.
+
+    Raises:
+        InputError: an option of its training is unknown or cannot have its value.
+    """
+    folder = out / job.name
+    training = training_of(job, folder)
+    try:
+        total = training.config().max_num_iterations
+    except InputError as error:
+        raise InputError(f"{job.name}: options: {error}") from error
+    return Work(job.name, str(folder), str(base), tuple(_steps(job, folder, training)), total, attempts)
+
+
+def run_of(job: Job, out: Path) -> Path:
+    """Folder of a job's run."""
+    return out / job.name / job.method / RUN
+
+
+def _steps(job: Job, folder: Path, training: planning.Job) -> Iterator[Step]:
+    """The steps of a job, in order."""
+    run = run_of(job, folder.parent)
+    if job.prepare is not None:
+        frames = str(folder / FRAMES)
+        yield _command("prepare", ("prepare", str(job.data), frames), job.prepare, FRAMES, feeds=True)
+    yield Step(
+        "train",
+        ("-m", TRAINING, json.dumps(dataclasses.asdict(training), ensure_ascii=False)),
+        str(run.relative_to(folder)),
+        feeds=True,
+        again=("--resume",),
+        anew=REPLACE,
+    )
+    if job.truth is not None:
+        words = ("--gt", str(job.truth), "--run", str(run), "--objects", job.name, "--out", str(folder / METRICS))
+        yield _command("evaluate", ("eval", *words), job.evaluate, METRICS)
+    for export, options in job.exports.items():
+        command, output = EXPORTS[export]
+        if "format" in options:
+            output = _output_of(export, options["format"])
+        yield _command(export, (*command, str(run), str(folder / output)), options, output)
+
+
+def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
+    """What an export writes whose format is given: a folder of numbered files, or a video of that format."""
+    return f"{export}.{format}" if export == "video" and format != "png" else export
+
+
+def _command(name: str, words: tuple[str, ...], options: Options, output: str, feeds: bool = False) -> Step:
+    """A step that is a `consistent4d` command.
+
+    Raises:
+        InputError: an option is not for a job to be set.
+    """
+    if taken := [option for option in options if option in TAKEN]:
+        raise InputError(f"{name}: {taken[0]} is set by the batch itself; leave it out.")
+    return Step(name, ("-m", COMMAND, *words, *option_words(options)), output, feeds, REPLACE, REPLACE)
+
+
+def option_words(options: Options) -> list[str]:
+    """Options as a command line has them: `lit: true` is --lit, `lit: false` is --no-lit."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            words.append(f"--{name}" if value.lower() == "true" else f"--no-{name}")
+        else:
+            words += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    return words
+
+
+def _text(value: str | tuple[str, ...]) -> str:
+    """A value as it follows an option of `ns-train`."""
+    text = value if isinstance(value, str) else " ".join(value)
+    return text.capitalize() if text.lower() in ("true", "false") else text

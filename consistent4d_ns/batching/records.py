@@ -1,0 +1,95 @@
+"""What is known about a job, in one file of its folder: which steps are done, and how far it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.json_files import number, read_json
+from consistent4d_ns.files.outputs import new_file
+
+RECORD = "job.json"
+"""The file in a job's folder."""
+State = Literal["waiting", "running", "done", "failed", "stopped"]
+"""Of a job: `stopped` was asked to end before it was done. What runs when its machine dies stays `running`."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step that was begun."""
+
+    arguments: tuple[str, ...]
+    """What it was done with (see `steps.Step.identity`)."""
+    done: bool
+    """Whether it is done: its output is complete."""
+    seconds: float = 0.0
+    """How long it took, from its latest beginning."""
+    begun: int = 1
+    """How often it was begun."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job so far."""
+
+    state: State = "waiting"
+    """How it is."""
+    step: str = ""
+    """The step that runs, or ran last."""
+    where: str = ""
+    """The machine, and its GPU, that it runs or ran on."""
+    reason: str = ""
+    """Why it failed."""
+    steps: Mapping[str, StepRecord] = field(default_factory=dict)
+    """Steps that were begun, by name."""
+
+    @property
+    def seconds(self) -> float:
+        """What all steps took together."""
+        return sum(step.seconds for step in self.steps.values())
+
+
+def read_record(folder: Path) -> Record | None:
+    """What is known about the job in a folder; None if no job has been there.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        return None
+    try:
+        return _parsed(read_json(file))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} is damaged ({type(error).__name__}: {error}): remove {folder}, with which this job begins anew."
+        ) from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with new_file(folder / RECORD, overwrite=True) as file:
+        file.write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
+
+
+def _parsed(values: Any) -> Record:
+    """The values of a file; raises ValueError, LookupError, TypeError or AttributeError where they make no sense."""
+    texts = {name: values[name] for name in ("state", "step", "where", "reason")}
+    if values["state"] not in get_args(State) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("no state of a job")
+    steps = {}
+    for name, step in values["steps"].items():
+        if not (type(step["done"]) is bool and all(isinstance(word, str) for word in step["arguments"])):
+            raise ValueError(f"step {name}")
+        seconds, begun = number(step["seconds"], "seconds"), int(number(step["begun"], "begun"))
+        steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, begun)
+    return Record(**texts, steps=steps)

@@ -1,0 +1,78 @@
+"""The script with which Slurm runs a batch: an array with one task for every job."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from consistent4d_ns.errors import InputError
+
+OWN = ("array", "job-name", "output", "error", "signal", "requeue", "no-requeue", "open-mode", "wrap", "chdir")
+"""Options of sbatch that the script sets itself, or that would contradict it."""
+GPUS = ("gpus", "gres", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
+"""Options of sbatch that say how many GPUs a task gets."""
+NOTICE = 120
+"""Seconds before the end of its time at which a job is told to save a checkpoint and to end."""
+
+
+def script(names: Sequence[str], command: Sequence[str], out: Path, options: Sequence[str], at_once: int | None) -> str:
+    """The script.
+
+    Args:
+        names: Names of the jobs.
+        command: The command that does all of them; `--only NAME` is added to it.
+        out: Folder of all jobs; absolute.
+        options: Further options of sbatch, as NAME=VALUE or NAME.
+        at_once: The most tasks at once; None: as many as Slurm likes.
+
+    Raises:
+        InputError: an option cannot be written, or is the script's own.
+    """
+    given = [_option(option) for option in options]
+    set_here = [name for name, _ in given]
+    if not any(name in GPUS for name in set_here):
+        given.append(("gpus", "1"))
+    limit = "" if at_once is None else f"%{at_once}"
+    lines = [
+        ("array", f"0-{len(names) - 1}{limit}"),
+        ("job-name", "consistent4d"),
+        ("output", f"{str(out).replace('%', '%%')}/slurm-%a.txt"),
+        ("open-mode", "append"),
+        ("requeue", ""),
+        ("signal", f"B:TERM@{NOTICE}"),
+        *given,
+    ]
+    array = "\n".join(f"  {shlex.quote(name)}" for name in names)
+    return f"""#!/bin/bash
+{chr(10).join(_line(name, value) for name, value in lines)}
+# Written by `consistent4d batch --slurm`; start it with sbatch. A task whose job is done ends at once, and one whose
+# job was interrupted goes on, so that the script can be started again.
+jobs=(
+{array}
+)
+exec {shlex.join(command)} --only "${{jobs[$SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def _option(option: str) -> tuple[str, str]:
+    """Name and value of an option of sbatch."""
+    name, _, value = option.removeprefix("--").partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise InputError(f"--sbatch {option}: give NAME=VALUE or NAME, as in partition=gpu or exclusive.")
+    if name in OWN:
+        raise InputError(f"--sbatch {option}: the script sets {name} itself; change it there.")
+    return name, value
+
+
+def _line(name: str, value: str) -> str:
+    """A line for sbatch, which takes a value in double quotes where it has spaces.
+
+    Raises:
+        InputError: the value cannot be written.
+    """
+    if not value.isprintable() or '"' in value:
+        raise InputError(f"{value!r} cannot be written into a script for sbatch: it has quotes or control characters.")
+    quoted = f'"{value}"' if re.search(r"[^\w.,:=@%+/-]", value) else value
+    return f"#SBATCH --{name}" + (f"={quoted}" if value else "")

@@ -1,0 +1,51 @@
+"""What the data of jobs are: videos and folders of frames, with the object cut out already or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from natsort import natsorted
+
+from consistent4d_ns.data.prepared import RECORD
+from consistent4d_ns.data.stills import ANIMATION_TYPES, PLAIN_TYPES
+from consistent4d_ns.data.videos import VIDEO_TYPES
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.preparing.clip import open_clip
+from consistent4d_ns.preparing.layouts import FRAME_FOLDERS
+from consistent4d_ns.preparing.options import SelectionOptions
+
+SUFFIXES = (*VIDEO_TYPES, *(kind for kind in ANIMATION_TYPES if kind != ".png"))
+"""Files that are jobs of a folder; a PNG among videos is more likely a picture about them than one to be trained on."""
+INPUT = "input"
+"""Folder of the input view, where other views lie beside it."""
+
+
+def needs_preparing(path: Path) -> bool:
+    """Whether the object of a video, an animation or a folder is still to be cut out.
+
+    It is not where `consistent4d prepare` wrote the frames, where other views lie beside them, and where the first
+    frame has transparent pixels. What cannot be read is left to `consistent4d prepare`, which says why.
+    """
+    if (path / RECORD).is_file() or (path / INPUT).is_dir():
+        return False
+    try:
+        return not open_clip(path, SelectionOptions(frames=1)).alpha
+    except InputError:
+        return True
+
+
+def sequences_in(folder: Path) -> list[Path]:
+    """The videos, animations and folders of frames in a folder; what is hidden is left out."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return natsorted(entry for entry in entries if (is_sequence(entry) if entry.is_dir() else is_video(entry)))
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is that of a video or an animation, by its name."""
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+def is_sequence(folder: Path) -> bool:
+    """Whether a folder holds pictures, or a folder of them as segmentation tools and data sets have it."""
+    pictures = (entry.name.lower().endswith(PLAIN_TYPES) for entry in folder.iterdir())
+    return any(pictures) or any((folder / name).is_dir() for name in (INPUT, *FRAME_FOLDERS))

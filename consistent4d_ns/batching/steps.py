@@ -1,0 +1,121 @@
+"""A job as steps, each a process that completes one output; and which of them are left to do. Imports nothing slow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from consistent4d_ns.batching.records import Record, StepRecord
+from consistent4d_ns.errors import InputError
+
+LOG = "log.txt"
+"""File in a job's folder with all that its processes said."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A process that completes one output."""
+
+    name: str
+    """What to call it."""
+    arguments: tuple[str, ...]
+    """What follows the name of the Python interpreter."""
+    output: str
+    """What it writes, relative to the job's folder: there either whole or not at all, or by a run that can go on."""
+    feeds: bool = False
+    """Whether all later steps are made of its output."""
+    again: tuple[str, ...] = ()
+    """Further arguments where it was begun before, with the same arguments, and not completed."""
+    anew: tuple[str, ...] = ()
+    """Further arguments where its output is to be replaced."""
+
+    def identity(self, folder: Path) -> tuple[str, ...]:
+        """What it is done with: its arguments, whichever folder the job is in."""
+        return tuple(word.replace(str(folder), ".") for word in self.arguments)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job that can be handed to a process, on this machine or on another one; plain values only."""
+
+    name: str
+    """The job's name."""
+    folder: str
+    """Folder of all that it writes; an absolute path, the same on all machines."""
+    base: str
+    """Folder in which its processes run, so that relative paths in options lead on from it; likewise."""
+    steps: tuple[Step, ...]
+    """What there is to do, in order."""
+    total: int = 0
+    """Training steps."""
+    attempts: int = 2
+    """How often a step is tried that dies."""
+
+    @property
+    def place(self) -> Path:
+        """Its folder."""
+        return Path(self.folder)
+
+    def to_json(self) -> str:
+        """All of it as text."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Work:
+        """The job that `to_json` wrote."""
+        values = json.loads(text)
+        words = ("arguments", "again", "anew")
+        steps = tuple(Step(**{**step, **{name: tuple(step[name]) for name in words}}) for step in values["steps"])
+        return cls(**{**values, "steps": steps})
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of a job."""
+
+    left: tuple[Step, ...]
+    """Steps that are still to be done, in order."""
+    kept: dict[str, StepRecord]
+    """What stays valid of those that were begun: they are done, or can go on."""
+
+    def words(self, step: Step) -> tuple[str, ...]:
+        """The further arguments of a step that is to be done."""
+        earlier = self.kept.get(step.name)
+        return step.anew if earlier is None or earlier.done else step.again
+
+
+def rest_of(work: Work, record: Record) -> Rest:
+    """What is left of a job.
+
+    A step is left whose output is not complete or was made with other arguments, and so is what is made of its output.
+    """
+    left, kept, remade = list[Step](), dict[str, StepRecord](), False
+    for step in work.steps:
+        earlier = None if remade else record.steps.get(step.name)
+        if earlier is not None and earlier.arguments == step.identity(work.place):
+            kept[step.name] = earlier
+            if earlier.done and (work.place / step.output).exists():
+                continue
+        left.append(step)
+        remade = remade or step.feeds
+    return Rest(tuple(left), kept)
+
+
+def changed(work: Work, record: Record) -> Iterator[str]:
+    """Names of the steps that were begun with other arguments."""
+    for step in work.steps:
+        earlier = record.steps.get(step.name)
+        if earlier is not None and earlier.arguments != step.identity(work.place):
+            yield step.name
+
+
+def check_unchanged(work: Work, record: Record) -> None:
+    """Raises: InputError: a step was begun with other arguments, so that its output would be replaced."""
+    if names := list(changed(work, record)):
+        raise InputError(
+            f"{work.folder} holds {', '.join(names)} of {work.name} with other options or data: give another --out, or "
+            "--overwrite to do again what changes."
+        )

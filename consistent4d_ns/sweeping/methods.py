@@ -1,0 +1,9 @@
+"""Names of the presets, for command lines and files; imports nothing slow."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Method = Literal[
+    "consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini"
+]

@@ -1,0 +1,233 @@
+"""One job: each step once, failures, a second process at the same time, Ctrl-C, and what is done again and what not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from consistent4d_ns.batching.doing import LOCK
+from consistent4d_ns.batching.records import Record, StepRecord, read_record
+from consistent4d_ns.batching.steps import LOG, Step, Work, rest_of
+from consistent4d_ns.batching.summary import records_of
+from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.locks import FileLock
+from tests.batching.works import PROGRAM, notes, step, task, work
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and signals of a POSIX system")
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[[Work], subprocess.Popen[bytes]]]:
+    """Starts the process of a job; whatever is left at the end is killed."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(job: Work) -> subprocess.Popen[bytes]:
+        with (job.place / LOG).open("ab") as log:
+            processes.append(subprocess.Popen(task(job).command, stdout=log, stderr=log, start_new_session=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def finished(process: subprocess.Popen[bytes]) -> int:
+    return process.wait(timeout=60)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_free(job: Work) -> bool:
+    with suppress(InputError):
+        FileLock(job.place / LOCK, "held").release()
+        return True
+    return False
+
+
+def record(job: Work) -> Record:
+    found = read_record(job.place)
+    assert found is not None
+    return found
+
+
+def test_steps_are_done_once_and_in_order(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
+    folder = tmp_path / "a job"
+    job = work(folder, step("train", folder, feeds=True), step("web", folder))
+    assert finished(started(job)) == 0
+    began = ["train begins anew", "train ends", "web begins anew", "web ends"]
+    assert [note for note in notes(job) if "unit" not in note] == began
+    assert (record(job).state, record(job).step) == ("done", "web")
+    assert {name: entry.done for name, entry in record(job).steps.items()} == {"train": True, "web": True}
+    assert finished(started(job)) == 0
+    more = dataclasses.replace(job, steps=(*job.steps, step("mesh", folder)))
+    assert finished(started(more)) == 0
+    assert [note for note in notes(job) if "unit" not in note] == [*began, "mesh begins anew", "mesh ends"]
+    (folder / "web.done").unlink()
+    assert finished(started(more)) == 0
+    assert [note for note in notes(job) if note.endswith("ends")] == ["train ends", "web ends", "mesh ends", "web ends"]
+
+
+def test_a_step_that_dies_is_tried_again_and_one_that_is_refused_is_not(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    dying = "import os, sys; print(sys.argv[4:]); sys.stdout.flush(); os.kill(os.getpid(), 9)"
+    refused = "import sys; print('error: no such video.'); sys.exit(2)"
+    silent = "pass"
+    for name, program, begun, reason in (
+        ("dying", dying, 3, "['again'] (signal 9)"),
+        ("refused", refused, 1, "no such video (exit code 2)"),
+        ("silent", silent, 3, "has written no"),
+    ):
+        folder = tmp_path / name
+        job = work(folder, step("train", folder, program=program, feeds=True), step("web", folder), attempts=3)
+        assert finished(started(job)) == 1
+        assert record(job).state == "failed"
+        assert record(job).steps["train"].begun == begun
+        assert not record(job).steps["train"].done
+        assert reason in record(job).reason
+        assert notes(job) == [], "nothing is made of what is not there"
+
+
+def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder, 1.0))
+    both = started(job), started(job)
+    assert [finished(process) for process in both] == [0, 0]
+    assert [note for note in notes(job) if "unit" not in note] == ["train begins anew", "train ends"]
+    assert "Waiting for it" in (folder / LOG).read_text()
+
+
+def test_after_ctrl_c_it_goes_on(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder, 2.0))
+    process = started(job)
+    eventually(lambda: len(notes(job)) > 3)
+    process.send_signal(signal.SIGTERM)
+    assert finished(process) == 128 + signal.SIGTERM
+    assert record(job).state == "stopped"
+    quick = work(folder, dataclasses.replace(job.steps[0]))
+    assert finished(started(quick)) == 0
+    assert [note for note in notes(job) if note.startswith("train begins")] == [
+        "train begins anew",
+        "train begins again",
+    ]
+    assert "train unit 0" in notes(job)[1]
+    assert notes(job).count("train unit 0") == 1, "what was done before is not done again"
+
+
+def test_while_a_step_lives_its_job_is_not_done_by_another(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    """The process of the job is killed, but its step will not end."""
+    folder = tmp_path / "job"
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PROGRAM}"
+    job = work(folder, step("train", folder, 3.0, program=deaf))
+    process = started(job)
+    eventually(lambda: len(notes(job)) > 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert finished(started(job)) == 0
+    began = [index for index, note in enumerate(notes(job)) if note.startswith("train begins")]
+    assert len(began) == 2
+    assert notes(job)[began[1] - 1] == "train ends", "the second begins after the first has ended"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells processes that their parent has died")
+def test_a_step_ends_where_its_job_is_killed(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder, 60.0))
+    process = started(job)
+    eventually(lambda: len(notes(job)) > 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    eventually(lambda: is_free(job))
+    assert len(notes(job)) == 2
+
+
+def test_it_ends_when_whoever_began_it_dies(tmp_path: Path):
+    """As when a node leaves a cluster: the step ends in its own way, and its job is free."""
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder, 30.0))
+    program = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:], start_new_session=True); time.sleep(60)"
+    with (folder / LOG).open("ab") as log:
+        command = task(job).command
+        parent = subprocess.Popen([command[0], "-c", program, *command], stdout=log, stderr=log)
+    try:
+        eventually(lambda: len(notes(job)) > 1)
+    finally:
+        parent.kill()
+        parent.wait()
+    eventually(lambda: record(job).state == "stopped")
+    assert "has died" in (folder / LOG).read_text()
+
+
+def words(job: Work, *steps: StepRecord | None) -> list[str]:
+    """What would be done, and how, after steps that were begun so."""
+    known = {one.name: was for one, was in zip(job.steps, steps, strict=True) if was is not None}
+    rest = rest_of(job, Record(steps=known))
+    return [f"{one.name} {' '.join(rest.words(one))}" for one in rest.left]
+
+
+def test_what_is_left(tmp_path: Path):
+    folder = tmp_path / "job"
+    names = ("prepare", "train", "web")
+    job = work(folder, *(step(name, folder, feeds=name != "web") for name in names))
+    done = [StepRecord(one.identity(folder), done=True) for one in job.steps]
+    begun = [dataclasses.replace(one, done=False) for one in done]
+    other = dataclasses.replace(done[0], arguments=("other",))
+    for one in job.steps:
+        (folder / one.output).write_text("")
+    everything = ["prepare anew", "train anew", "web anew"]
+    assert words(job, None, None, None) == everything
+    assert words(job, *done) == []
+    assert words(job, done[0], begun[1], None) == ["train again", "web anew"]
+    assert words(job, other, done[1], done[2]) == everything
+    assert words(job, begun[0], done[1], None) == ["prepare again", "train anew", "web anew"]
+    (folder / "web.done").unlink()
+    assert words(job, *done) == ["web anew"]
+    (folder / "prepare.done").unlink()
+    assert words(job, *done) == everything
+
+
+def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder))
+    moved = tmp_path / "elsewhere" / "job"
+    assert step("train", moved).identity(moved) == job.steps[0].identity(folder)
+    (folder / "job.json").write_text(
+        '{"state": "done", "step": "", "where": "", "reason": "", "steps": {"train": '
+        '{"arguments": ["other"], "done": true, "seconds": 1.0, "begun": 1}}}'
+    )
+    with pytest.raises(InputError, match="holds train of job with other options"):
+        records_of([job], overwrite=False)
+    assert records_of([job], overwrite=True)["job"].steps["train"].done
+    (folder / "job.json").write_text('{"state": "asleep"')
+    with pytest.raises(InputError, match=r"job\.json is damaged .* remove"):
+        records_of([job], overwrite=True)
+    (folder / "job.json").unlink()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds mine\.txt, which no job has written"):
+        records_of([job], overwrite=True)
+
+
+def test_a_job_survives_its_way_to_another_machine(tmp_path: Path):
+    job = work(tmp_path / "naïve 'job'", Step("train", ("-c", "é\n"), "out"))
+    assert Work.from_json(job.to_json()) == job

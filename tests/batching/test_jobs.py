@@ -1,0 +1,188 @@
+"""Which jobs a file or a folder describes, what is refused, and which commands they become."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from PIL import Image
+
+from consistent4d_ns.batching.jobs import Common, Export, Job, jobs_in, read_jobs
+from consistent4d_ns.batching.planning import EXPORTS, work_of
+from consistent4d_ns.batching.slurm import script
+from consistent4d_ns.batching.sources import needs_preparing, sequences_in
+from consistent4d_ns.cli.batch import check_job
+from consistent4d_ns.cli.option_checks import COMMANDS
+from consistent4d_ns.errors import InputError
+
+TWO = "jobs: [{name: a, data: a.mp4, method: consistent4d-mini}, {name: b, data: b.mp4, method: consistent4d-mini}]"
+
+
+def read(folder: Path, text: str) -> list[Job]:
+    """The jobs of a file in a folder with two videos."""
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).touch()
+    (folder / "jobs.yaml").write_text(text)
+    jobs = read_jobs(folder / "jobs.yaml", lambda path: path.name == "a.mp4")
+    for job in jobs:
+        check_job(job)
+        work_of(job, folder / "out", folder, 2)
+    return jobs
+
+
+def test_defaults_and_what_jobs_say(tmp_path: Path):
+    a, b = read(
+        tmp_path,
+        """
+defaults:
+  method: consistent4d-mini
+  options: {max_num_iterations: 100, machine.seed: 1}
+  exports: [web]
+jobs:
+  - {name: a, data: a.mp4}
+  - name: b
+    data: b.mp4
+    method: consistent4d
+    prepare: {frames: 16, box: [0, 0, 9, 9]}
+    options: {--machine.seed: 7}
+    truth: .
+    evaluate: {metrics: [psnr, ssim]}
+    exports: {mesh: {faces: 5000, lit: true}, video: {format: webm}, web:}
+""",
+    )
+    assert (a.data, a.prepare, a.exports) == (tmp_path / "a.mp4", {}, {"web": {}})
+    assert b.options == {"max-num-iterations": "100", "machine.seed": "7"}
+    assert (b.method, b.truth) == ("consistent4d", tmp_path)
+    work = work_of(b, tmp_path / "out", tmp_path, 2)
+    prepare, train, evaluate, mesh, video, web = work.steps
+    place = tmp_path / "out" / "b"
+    run = str(place / "consistent4d" / "run")
+    assert prepare.arguments[2:5] == ("prepare", str(tmp_path / "b.mp4"), str(place / "frames"))
+    assert prepare.arguments[5:] == ("--frames", "16", "--box", "0", "0", "9", "9")
+    training = json.loads(train.arguments[-1])
+    assert training["data"] == str(place / "frames")
+    assert training["assignments"] == ["max-num-iterations=100", "machine.seed=7"]
+    assert str(place / train.output) == run
+    assert evaluate.arguments[2:] == (
+        *("eval", "--gt", str(tmp_path), "--run", run, "--objects", "b"),
+        *("--out", str(place / "metrics"), "--metrics", "psnr", "ssim"),
+    )
+    assert mesh.arguments[2:] == ("export", "mesh", run, str(place / "mesh.glb"), "--faces", "5000", "--lit")
+    assert video.output == "video.webm"
+    assert web.arguments[2:] == ("export", "web", run, str(place / "page.html"))
+    assert work.total == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "give defaults, jobs"),
+        ("- a", "give defaults, jobs"),
+        ("jobs: []", "lists no jobs"),
+        ("job: []", "job is unknown; did you mean jobs?"),
+        ("jobs: [{name: a, data: a.mp4}]", "job a: method is missing"),
+        ("jobs: [{name: a, method: consistent4d-mini}]", "job a: data is missing"),
+        ("jobs: [{data: a.mp4}]", "job 1: name is missing"),
+        ("jobs: [{name: a, data: a.mp4, methode: x}]", "job 1: methode is unknown; did you mean method?"),
+        ("defaults: {name: a}\njobs: [{}]", "defaults: name is unknown"),
+        ("jobs: [{name: a, data: a.mp4, method: consistent4d-min}]", "did you mean consistent4d-mini"),
+        ("jobs: [{name: a, data: gone.mp4, method: consistent4d-mini}]", "gone.mp4 does not exist"),
+        ("jobs: [{name: a, data: [a.mp4], method: consistent4d-mini}]", "data is missing"),
+        (TWO.replace("name: b", "name: A"), "a and A would share a folder"),
+        (TWO.replace("name: b", "name: ../b"), "'../b' is no name for a job's folder"),
+        (TWO.replace("name: b", "name: -b"), "'-b' is no name for a job's folder"),
+        (TWO.replace("name: b", "name: .."), "'..' is no name for a job's folder"),
+        (TWO.replace("name: b", f"name: {'b' * 151}"), "is no name for a job's folder"),
+        (TWO.replace("name: b", "name: status.json"), "ends as a file of the batch does"),
+        (TWO.replace("}]", ", truth: gone}]"), "truth: "),
+        (TWO.replace("}]", ", prepare: maybe}]"), "give true, false, or options"),
+        (TWO.replace("}]", ", prepare: {framez: 3}}]"), "b: prepare: framez is unknown; did you mean frames"),
+        (TWO.replace("}]", ", prepare: {frames: many}}]"), "b: prepare: --frames many cannot be used: Error parsing"),
+        (TWO.replace("}]", ", prepare: {review: true}}]"), "review is set by the batch itself"),
+        (TWO.replace("}]", ", exports: [wob]}]"), "wob is unknown; did you mean web"),
+        (TWO.replace("}]", ", exports: {web: {out: x}}}]"), "b: web: out is unknown"),
+        (TWO.replace("}]", ", exports: {mesh: {faces: [[1]]}}}]"), "faces is not a value"),
+        (TWO.replace("}]", ", evaluate: {metrics: [psmr]}}]"), "psmr"),
+        (TWO.replace("}]", ", options: {machine.sed: 1}}]"), "b: options: machine.sed=1: consistent4d-mini has no"),
+        (TWO.replace("}]", ", options: {machine.seed: x}}]"), "b: options: machine.seed=x: 'x' is not of type int"),
+        (TWO.replace("}]", ", options: {output-dir: x}}]"), "output-dir=x is set by the batch itself"),
+        (TWO.replace("}]", ", options: {a_b: 1, a-b: 2}}]"), "a-b is given twice"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, words: str):
+    with pytest.raises(InputError) as raised:
+        read(tmp_path, text)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_export_is_known_to_all():
+    assert set(EXPORTS) == set(get_args(Export)) == set(COMMANDS) - {"prepare", "evaluate"}
+
+
+def picture(path: Path, alpha: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", (16, 16), (9, 9, 9, alpha)).save(path)
+
+
+def test_a_folder_of_sequences(tmp_path: Path):
+    """What has alpha is trained on as it is; the others are prepared."""
+    picture(tmp_path / "cut" / "0.png", 0)
+    picture(tmp_path / "whole" / "0.png", 255)
+    picture(tmp_path / "views" / "input" / "0.png", 255)
+    picture(tmp_path / "tool" / "JPEGImages" / "0.png", 255)
+    picture(tmp_path / "moving.gif", 255)
+    (tmp_path / "broken.mp4").write_bytes(b"none")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".hidden.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    common = Common("consistent4d-mini", {"machine.seed": "3"}, ("web",))
+    jobs = jobs_in(tmp_path, sequences_in(tmp_path), common, needs_preparing)
+    prepared = {job.name: job.prepare is not None for job in jobs}
+    assert prepared == {"broken": True, "cut": False, "moving": True, "tool": True, "views": False, "whole": True}
+    assert all(job.options == {"machine.seed": "3"} and job.exports == {"web": {}} for job in jobs)
+    (tmp_path / "cut.mov").touch()
+    with pytest.raises(InputError, match="cut and cut would share a folder"):
+        jobs_in(tmp_path, sequences_in(tmp_path), common, needs_preparing)
+    with pytest.raises(InputError, match="holds no videos and no folders of frames"):
+        jobs_in(tmp_path / "empty", sequences_in(tmp_path / "empty"), common, needs_preparing)
+
+
+NAMES = ("a", "b c", "d'e", "$(touch f)", 'gé"h')
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs bash")
+def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
+    """Each task is given its own job, whatever it is called."""
+    echo = tmp_path / "e cho"
+    echo.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    echo.chmod(0o755)
+    out = tmp_path / "o 100% ut"
+    text = script(NAMES, [str(echo), "batch", "a b.yaml"], out, ["partition=gpu", "--time=2:00:00", "exclusive"], 4)
+    file = tmp_path / "jobs.sh"
+    file.write_text(text)
+    assert subprocess.run(["bash", "-n", file], check=True, capture_output=True).stderr == b""
+    for index, name in enumerate(NAMES):
+        env = {"SLURM_ARRAY_TASK_ID": str(index), "PATH": os.environ["PATH"]}
+        said = subprocess.run(["bash", file], env=env, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+        assert said == f"batch|a b.yaml|--only|{name}|"
+    lines = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert "#SBATCH --array=0-4%4" in lines
+    assert f'#SBATCH --output="{str(out).replace("%", "%%")}/slurm-%a.txt"' in lines
+    assert {"#SBATCH --partition=gpu", "#SBATCH --time=2:00:00", "#SBATCH --exclusive", "#SBATCH --gpus=1"} <= set(
+        lines
+    )
+    assert not (tmp_path / "f").exists()
+    assert "--gpus=1" not in script(NAMES, ["x"], out, ["gres=gpu:2"], None)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("array=0-3", "sets array itself"), ("a b=c", "NAME=VALUE"), ('comment=a"b', "quotes")]
+)
+def test_options_that_cannot_be_in_the_script(option: str, words: str):
+    with pytest.raises(InputError, match=words):
+        script(NAMES, ["x"], Path("/out"), [option], None)
