@@ -9,16 +9,17 @@ from statistics import mean
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.deforming.following import Follower
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
-from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
-from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
+from consistent4d_ns.export.deforming.tracking import finished, smooth_in_time, track
 from consistent4d_ns.export.looks import loss
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import (
@@ -128,15 +129,23 @@ def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
     start = best_moment(moments)
     template = template_of(surface_at(source.solid, TimedFrame(start, times[start]), source.min_part), faces)
     found = np.empty((len(times), *template.vertices.shape), np.float32)
-    tracked = track(template, moments, start, source.model.device)
+    tracked = track(template, moments, times, start, follower_of(template, source, times[start]))
     for index, vertices in progress(tracked, "Fitting one mesh", len(times)):
         found[index] = vertices
-    found = smooth_in_time(found, template)
-    for index, vertices in enumerate(found):
-        found[index] = repaired(vertices, template.vertices, template.faces)
+    closest = finished(smooth_in_time(found, template), template, moments, source.model.device)
+    found = np.stack(list(progress(closest, "Fitting it closer", len(times))))
     chosen = [times.index(time) for time in source.timeline.times]
     left = tuple(residual(found[index], template.faces, moments[index]) for index in chosen)
     return Motion(template, found[chosen], left)
+
+
+def follower_of(template: Surface, source: Exporter, time: float) -> Follower:
+    """Follows a mesh that looks as it does at the time of the template, in [0, 1]."""
+    device = source.model.device
+    colours = source.coloured(template, TimedFrame(-1, time), "vertex", 0).colours
+    assert colours is not None
+    faces = torch.from_numpy(template.faces).long().to(device)
+    return Follower(source.model, source.view, faces, torch.from_numpy(colours).to(device))
 
 
 def moments_of(source: Exporter, progress: Progress) -> tuple[list[float], list[Moment]]:

@@ -14,7 +14,7 @@ from consistent4d_ns.export.surface import Surface, extract
 
 POINTS = 16_000
 """Points of a surface: about 0.012 world units apart on a ball that fills half of the box."""
-SPECK = 0.01
+SPECK = 0.002
 """Parts below this share of the largest part's volume are left out: they come and go, and no template follows them."""
 NEAR_LARGEST = 0.97
 """Share of the largest area from which on a surface counts as spread out."""
