@@ -69,6 +69,32 @@ def no_lines(device: torch.device | str) -> Sightlines:
     return Sightlines(none.long(), none.view(0, 3), none.view(0, 3), none)
 
 
+class Flow:
+    """Optical flow there and back by dense inverse search (Kroeger et al., ECCV 2016)."""
+
+    def __init__(self) -> None:
+        import cv2
+
+        opencv: Any = cv2  # Its type stubs lack what is used here.
+        self._search = opencv.DISOpticalFlow_create(opencv.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        # Pictures are small: flow is found up to their full resolution.
+        self._search.setFinestScale(0)
+
+    def __call__(
+        self, before: UInt8[np.ndarray, "size size"], after: UInt8[np.ndarray, "size size"]
+    ) -> tuple[Float32[np.ndarray, "size size 2"], Float32[np.ndarray, "size size"]]:
+        """Where pixels went, as (columns, rows), and in [0, 1] how sure that is."""
+        import cv2
+
+        there, back = self._search.calc(before, after, None), self._search.calc(after, before, None)
+        rows, columns = np.mgrid[: before.shape[0], : before.shape[1]].astype(np.float32)
+        returned = cv2.remap(
+            back, columns + there[..., 0], rows + there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        missed = np.square(there + returned).sum(axis=-1)
+        return there, np.square(RETURN**2 / (RETURN**2 + missed))
+
+
 @dataclass(frozen=True)
 class Follower:
     """Looks from around the object where a mesh went."""
@@ -81,7 +107,7 @@ class Follower:
     """The mesh's triangles."""
     colours: Float[Tensor, "vertices 3"]
     """The colours of its vertices in [0, 1]."""
-    flow: Flow = field(default_factory=lambda: Flow())
+    flow: Flow = field(default_factory=Flow)
     """How pictures are compared."""
 
     @cached_property
@@ -109,31 +135,6 @@ class Follower:
         found = F.grid_sample(seen[None], grid, align_corners=False, padding_mode="border")[0, :, 0].T
         camera = view.poses()[0, :, 3].expand(len(vertex), 3)
         return Sightlines(vertex, camera, through(place + found[:, :2], view, SIZE), facing[vertex] * found[:, 2])
-
-
-class Flow:
-    """Optical flow there and back by dense inverse search (Kroeger et al., ECCV 2016)."""
-
-    def __init__(self) -> None:
-        import cv2
-
-        self._search: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        # Pictures are small: flow is found up to their full resolution.
-        self._search.setFinestScale(0)
-
-    def __call__(
-        self, before: UInt8[np.ndarray, "size size"], after: UInt8[np.ndarray, "size size"]
-    ) -> tuple[Float32[np.ndarray, "size size 2"], Float32[np.ndarray, "size size"]]:
-        """Where pixels went, as (columns, rows), and in [0, 1] how sure that is."""
-        import cv2
-
-        there, back = self._search.calc(before, after, None), self._search.calc(after, before, None)
-        rows, columns = np.mgrid[: before.shape[0], : before.shape[1]].astype(np.float32)
-        returned = cv2.remap(
-            back, columns + there[..., 0], rows + there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        missed = np.square(there + returned).sum(axis=-1)
-        return there, np.square(RETURN**2 / (RETURN**2 + missed))
 
 
 def visible(surface: Surface, shot: Shot, view: OrbitViews) -> Float[Tensor, " vertices"]:
