@@ -31,7 +31,7 @@ def ball(subdivisions: int = 3) -> Surface:
 
 
 def turned(surface: Surface, degrees: float) -> Surface:
-    turn = trimesh.transformations.rotation_matrix(np.radians(degrees), (0.0, 0.0, 1.0))[:3, :3]
+    turn = np.asarray(trimesh.transformations.rotation_matrix(np.radians(degrees), (0.0, 0.0, 1.0)))[:3, :3]
     return with_normals((surface.vertices @ turn.T).astype(np.float32), surface.faces)
 
 
