@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,15 +78,30 @@ class Exporter:
         """The trained field."""
         return self.solid.model
 
-    def meshes(self, options: MeshOptions, colouring: Colouring) -> Iterator[Mesh]:
+    def meshes(
+        self, options: MeshOptions, colouring: Colouring, surfaces: Iterable[Surface] | None = None
+    ) -> Iterator[Mesh]:
         """The mesh of each frame.
+
+        Args:
+            options: How it is meshed.
+            colouring: A texture or a colour per vertex.
+            surfaces: What `surfaces` yields, if it has been found before.
 
         Raises:
             InputError: nothing is visible at a time.
         """
-        for frame in self.timeline:
-            surface = extract(self.solid, frame, options.faces, self.min_part)
+        found = self.surfaces(options.faces) if surfaces is None else surfaces
+        for frame, surface in zip(self.timeline, found, strict=True):
             yield self.coloured(surface, frame, colouring, options.texture_size)
+
+    def surfaces(self, faces: int) -> Iterator[Surface]:
+        """The surface of each frame as about `faces` triangles.
+
+        Raises:
+            InputError: nothing is visible at a time.
+        """
+        return (extract(self.solid, frame, faces, self.min_part) for frame in self.timeline)
 
     def coloured(self, surface: Surface, frame: TimedFrame, colouring: Colouring, texture_size: int) -> Mesh:
         """The surface at a frame with a colour per vertex, or with a texture of `texture_size` texels a side."""

@@ -44,12 +44,8 @@ def shoot(surface: Surface, view: OrbitViews, size: int, samples: int) -> Shot:
     """Rasterise a mesh from a view (of length 1) at `size` x `size` pixels of `samples` x `samples` samples each."""
     side = samples * size
     device = view.azimuth.device
-    pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
     faces = torch.from_numpy(surface.faces).long().to(device)
-    in_camera = (torch.from_numpy(surface.vertices).to(device) - pose[:, 3]) @ pose[:, :3]
-    inverse_depth = -1.0 / in_camera[:, 2]
-    upright = torch.tensor((1.0, -1.0), device=device)
-    on_screen = in_camera[:, :2] * upright * inverse_depth[:, None] * focal + 0.5 * side
+    on_screen, inverse_depth = project(torch.from_numpy(surface.vertices).to(device), view, side)
     fragments = cover(on_screen[faces], side, side)
     # Perspective correction: barycentric coordinates divided by depth are linear in screen space.
     weights = fragments.weights * inverse_depth[faces][fragments.triangle]
@@ -61,3 +57,15 @@ def shoot(surface: Surface, view: OrbitViews, size: int, samples: int) -> Shot:
     triangle[fragments.pixel[front]] = fragments.triangle[front]
     visible[fragments.pixel[front]] = (weights / nearness[:, None])[front]
     return Shot(samples, triangle.view(side, side), visible.view(side, side, 3))
+
+
+def project(
+    points: Float[Tensor, "points 3"], view: OrbitViews, side: int
+) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:
+    """Where points in world units are in a picture of `side` x `side` pixels, as (column, row) from its top left
+    corner, and the inverse of their depth."""
+    pose, focal = view.poses()[0], focal_length(view.fovy, side)[0]
+    in_camera = (points - pose[:, 3]) @ pose[:, :3]
+    inverse_depth = -1.0 / in_camera[:, 2]
+    upright = torch.tensor((1.0, -1.0), device=points.device)
+    return in_camera[:, :2] * upright * inverse_depth[:, None] * focal + 0.5 * side, inverse_depth

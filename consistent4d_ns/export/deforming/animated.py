@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at
+from consistent4d_ns.export.deforming.following import Follower
+from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at, without_specks
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
-from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
-from consistent4d_ns.export.deforming.tracking import smooth_in_time, track
+from consistent4d_ns.export.deforming.tracking import finished, smooth_in_time, track
 from consistent4d_ns.export.looks import loss
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import (
@@ -31,7 +32,7 @@ from consistent4d_ns.export.options import (
 )
 from consistent4d_ns.export.refining import Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
-from consistent4d_ns.export.surface import Surface, extract, with_normals
+from consistent4d_ns.export.surface import Surface, decimate, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
 
 COMPARED = 4
@@ -58,6 +59,8 @@ class Motion:
     """In world units."""
     residuals: tuple[Residual, ...]
     """How it differs from the surface of each frame."""
+    surfaces: tuple[Surface, ...]
+    """The surface of each frame as a mesh of its own (see `Exporter.surfaces`)."""
 
     @property
     def fits(self) -> bool:
@@ -94,8 +97,8 @@ def meshes_for(
     """
     shared, single = colourings
 
-    def one_per_frame() -> Iterator[Mesh]:
-        return progress(source.meshes(options, single), "Exporting", len(source.timeline))
+    def one_per_frame(surfaces: Iterable[Surface] | None = None) -> Iterator[Mesh]:
+        return progress(source.meshes(options, single, surfaces), "Exporting", len(source.timeline))
 
     useless = len(set(source.timeline.times)) == 1 or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
@@ -105,17 +108,19 @@ def meshes_for(
         trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
         if options.topology == "auto":
             say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
-            return one_per_frame()
+            return one_per_frame(motion.surfaces)
         say(f"{trouble}; it is written all the same, because of --topology shared.")
     mesh = painted(motion, source, options, shared, progress)
-    lost = looks_lost(mesh, source, options, shared, progress) if options.topology == "auto" else 0.0
+    if options.topology == "shared":
+        return mesh
+    lost = looks_lost(mesh, motion.surfaces, source, options, shared, progress)
     if lost <= MOST_LOST:
         return mesh
     say(
         f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
         "a mesh per frame is written instead (--topology shared insists on one)."
     )
-    return one_per_frame()
+    return one_per_frame(motion.surfaces)
 
 
 def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
@@ -124,37 +129,50 @@ def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
     Raises:
         InputError: nothing is visible at a time.
     """
-    times, moments = moments_of(source, progress)
+    times, moments, own = moments_of(source, faces, progress)
     start = best_moment(moments)
     template = template_of(surface_at(source.solid, TimedFrame(start, times[start]), source.min_part), faces)
     found = np.empty((len(times), *template.vertices.shape), np.float32)
-    tracked = track(template, moments, start, source.model.device)
+    tracked = track(template, moments, times, start, follower_of(template, source, times[start]))
     for index, vertices in progress(tracked, "Fitting one mesh", len(times)):
         found[index] = vertices
-    found = smooth_in_time(found, template)
-    for index, vertices in enumerate(found):
-        found[index] = repaired(vertices, template.vertices, template.faces)
+    closest = finished(smooth_in_time(found, template), template, moments, source.model.device)
+    found = np.stack(list(progress(closest, "Fitting it closer", len(times))))
     chosen = [times.index(time) for time in source.timeline.times]
     left = tuple(residual(found[index], template.faces, moments[index]) for index in chosen)
-    return Motion(template, found[chosen], left)
+    return Motion(template, found[chosen], left, tuple(own[time] for time in source.timeline.times))
 
 
-def moments_of(source: Exporter, progress: Progress) -> tuple[list[float], list[Moment]]:
-    """Times of the exported frames, and between them, in order; and the surface at each.
+def follower_of(template: Surface, source: Exporter, time: float) -> Follower:
+    """Follows a mesh that looks as it does at the time of the template, in [0, 1]."""
+    device = source.model.device
+    colours = source.coloured(template, TimedFrame(-1, time), "vertex", 0).colours
+    assert colours is not None
+    faces = torch.from_numpy(template.faces).long().to(device)
+    return Follower(source.model, source.view, faces, torch.from_numpy(colours).to(device))
+
+
+def moments_of(
+    source: Exporter, faces: int, progress: Progress
+) -> tuple[list[float], list[Moment], dict[float, Surface]]:
+    """Times of the exported frames, and between them, in order; the surface at each; and that of exported ones as about
+    `faces` triangles.
 
     Raises:
         InputError: nothing is visible at an exported time.
     """
     exported = {frame.time: frame for frame in source.timeline}
     every = stepping_stones(sorted(exported), source.spacing)
-    times, moments = [], []
+    times, moments, own = [], [], {}
     for time in progress(every, "Finding surfaces", len(every)):
         # A moment between exported ones, which only makes the way shorter, may be empty.
         with suppress(*(() if time in exported else (InputError,))):
-            surface = surface_at(source.solid, exported.get(time, TimedFrame(-1, time)), source.min_part)
-            moments.append(moment_of(surface))
+            surface = extract(source.solid, exported.get(time, TimedFrame(-1, time)), None, source.min_part)
+            moments.append(moment_of(without_specks(surface)))
             times.append(time)
-    return times, moments
+            if time in exported:
+                own[time] = decimate(surface.vertices, surface.faces, faces)
+    return times, moments, own
 
 
 def stepping_stones(times: list[float], spacing: float) -> list[float]:
@@ -167,15 +185,28 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
 
 
 def looks_lost(
-    mesh: MovingMesh, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
+    mesh: MovingMesh,
+    surfaces: Sequence[Surface],
+    source: Exporter,
+    options: MeshOptions,
+    colouring: Colouring,
+    progress: Progress,
 ) -> float:
-    """By how many dB it looks worse than a mesh of its own, on average over `COMPARED` frames (see `looks.loss`)."""
+    """By how many dB it looks worse than a mesh of its own, on average over `COMPARED` frames (see `looks.loss`).
+
+    Args:
+        mesh: One mesh for all frames.
+        surfaces: The surface of each frame.
+        source: The trained object.
+        options: How it is meshed.
+        colouring: A texture or a colour per vertex, of all meshes.
+        progress: Shows what is done.
+    """
     frames = list(source.timeline)
     chosen = spread_moments(len(frames), COMPARED)
     found = []
     for index in progress(chosen, "Comparing looks", len(chosen)):
-        surface = extract(source.solid, frames[index], options.faces, source.min_part)
-        own = source.coloured(surface, frames[index], colouring, options.texture_size)
+        own = source.coloured(surfaces[index], frames[index], colouring, options.texture_size)
         found.append(loss(source, frames[index], mesh.frame(index), own))
     return mean(found)
 

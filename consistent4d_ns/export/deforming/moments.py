@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from consistent4d_ns.export.options import TimedFrame
 from consistent4d_ns.export.solid import Solid
@@ -14,7 +14,7 @@ from consistent4d_ns.export.surface import Surface, extract
 
 POINTS = 16_000
 """Points of a surface: about 0.012 world units apart on a ball that fills half of the box."""
-SPECK = 0.01
+SPECK = 0.002
 """Parts below this share of the largest part's volume are left out: they come and go, and no template follows them."""
 NEAR_LARGEST = 0.97
 """Share of the largest area from which on a surface counts as spread out."""
@@ -42,7 +42,31 @@ def surface_at(solid: Solid, frame: TimedFrame, min_part: float) -> Surface:
     Raises:
         InputError: there is nothing inside.
     """
-    return extract(solid, frame, None, max(min_part, SPECK))
+    return without_specks(extract(solid, frame, None, min_part))
+
+
+def without_specks(surface: Surface) -> Surface:
+    """A closed surface without parts whose volume is below `SPECK` of the largest one's."""
+    parts, part = parts_of(surface)
+    a, b, c = surface.vertices[surface.faces].astype(np.float64).swapaxes(0, 1)
+    owner = part[surface.faces[:, 0]]
+    volumes = np.bincount(owner, (a * np.cross(b, c)).sum(axis=1) / 6.0, minlength=parts)
+    large = volumes >= SPECK * volumes.max()
+    if large.all():
+        return surface
+    kept, faces = np.unique(surface.faces[large[owner]], return_inverse=True)
+    return Surface(surface.vertices[kept], faces.reshape(-1, 3).astype(np.int32), surface.normals[kept])
+
+
+def parts_of(surface: Surface) -> tuple[int, Int64[np.ndarray, " vertices"]]:
+    """How many parts a surface has, and which of them each vertex belongs to."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = surface.faces[:, [0, 1]].ravel(), surface.faces[:, [1, 2]].ravel()
+    links = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(len(surface.vertices),) * 2)
+    parts, part = connected_components(links, directed=False)
+    return int(parts), np.asarray(part, np.int64)
 
 
 def moment_of(surface: Surface) -> Moment:
@@ -61,15 +85,9 @@ def moment_of(surface: Surface) -> Moment:
 
 def topology(surface: Surface) -> tuple[int, int]:
     """Parts of a closed surface, and handles of all of them together."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    used, faces = np.unique(surface.faces, return_inverse=True)
-    starts, ends = faces.reshape(-1, 3)[:, [0, 1]].T
-    more, further = faces.reshape(-1, 3)[:, [1, 2]].T
-    rows, columns = np.concatenate((starts, more)), np.concatenate((ends, further))
-    links = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(len(used), len(used)))
-    parts = int(connected_components(links, directed=False)[0])
+    used = np.unique(surface.faces)
+    unused = len(surface.vertices) - len(used)
+    parts = parts_of(surface)[0] - unused
     # Every edge of a closed surface has two triangles, so that there are one and a half times as many edges.
     euler = len(used) - len(surface.faces) // 2
     return parts, max(0, parts - euler // 2)

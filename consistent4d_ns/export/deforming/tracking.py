@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from consistent4d_ns.export.deforming.fitting import Placement, body_of, fit, vertices_of
+from consistent4d_ns.export.deforming.fitting import Placement, body_of, closer, fit, vertices_of
+from consistent4d_ns.export.deforming.following import Follower, Sightlines, no_lines
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried
 from consistent4d_ns.export.deforming.matching import Goal
 from consistent4d_ns.export.deforming.moments import Moment
@@ -28,32 +29,36 @@ def outward(count: int, start: int) -> Iterator[tuple[int, int]]:
 
 
 def track(
-    template: Surface, moments: list[Moment], start: int, device: torch.device | str
+    template: Surface, moments: list[Moment], times: list[float], start: int, follower: Follower
 ) -> Iterator[tuple[int, Float32[np.ndarray, "vertices 3"]]]:
     """Positions of the template's vertices at each moment, in the order in which they are found.
 
     Args:
         template: A mesh at the moment `start`.
         moments: What to fit it to, in the order of time.
+        times: In [0, 1], of each moment.
         start: The template's moment.
-        device: Where to compute.
+        follower: Sees where it goes.
     """
+    device = follower.model.device
     body = body_of(template, device)
 
-    def fitted(index: int, start: Placement) -> tuple[Placement, Float32[np.ndarray, "vertices 3"]]:
-        found = fit(body, Goal(moments[index]), start)
+    def fitted(index: int, start: Placement, lines: Sightlines) -> tuple[Placement, Float32[np.ndarray, "vertices 3"]]:
+        found = fit(body, Goal(moments[index]), start, lines)
         vertices = repaired(vertices_of(body, found).cpu().numpy(), template.vertices, template.faces)
         offsets = torch.from_numpy(vertices).to(device) - carried(body.graph, found.pose)
         return Placement(found.pose, offsets), vertices
 
     rest = Placement(at_rest(body.graph), torch.zeros_like(body.graph.rest))
-    own, vertices = fitted(start, rest)
-    yield start, vertices
+    own, first = fitted(start, rest, no_lines(device))
+    yield start, first
+    vertices = first
     before, last = own, own
     for index, source in outward(len(moments), start):
         if source == start:
-            before = last = own
-        before, (last, vertices) = last, fitted(index, expected(before, last))
+            before, last, vertices = own, own, first
+        lines = follower.lines(vertices, times[index])
+        before, (last, vertices) = last, fitted(index, expected(before, last), lines)
         yield index, vertices
 
 
@@ -79,3 +84,16 @@ def smooth_in_time(
             evened[frame] += step - (step * normals).sum(axis=1, keepdims=True) * normals
         positions = evened
     return positions
+
+
+def finished(
+    positions: Float32[np.ndarray, "frames vertices 3"],
+    template: Surface,
+    moments: list[Moment],
+    device: torch.device | str,
+) -> Iterator[Float32[np.ndarray, "vertices 3"]]:
+    """Vertices of each frame brought close to its surface again, without bad triangles."""
+    body = body_of(template, device)
+    for vertices, moment in zip(positions, moments, strict=True):
+        near = closer(body, Goal(moment), torch.from_numpy(vertices).to(device))
+        yield repaired(near.cpu().numpy(), template.vertices, template.faces)

@@ -11,7 +11,7 @@ import trimesh
 
 from consistent4d_ns.export.deforming.animated import stepping_stones
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
-from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology
+from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology, without_specks
 from consistent4d_ns.export.deforming.painting import robust_mean
 from consistent4d_ns.export.deforming.quality import edge_factors, flipped, repaired
 from consistent4d_ns.export.deforming.residual import residual
@@ -85,6 +85,19 @@ def test_contacts_are_handles():
     assert topology(ball()) == (1, 0)
     two: Any = trimesh.util.concatenate([trimesh.creation.icosphere(1).apply_translation((x, 0, 0)) for x in (0, 3)])
     assert topology(with_normals(np.asarray(two.vertices, np.float32), np.asarray(two.faces, np.int32))) == (2, 0)
+
+
+def test_specks_are_left_out_and_small_parts_stay():
+    sizes = ((0.5, 0.0), (0.08, 0.7), (0.03, 0.9))
+    balls: Any = [trimesh.creation.icosphere(2, radius).apply_translation((x, 0, 0)) for radius, x in sizes]
+    together: Any = trimesh.util.concatenate(balls)
+    surface = with_normals(np.asarray(together.vertices, np.float32), np.asarray(together.faces, np.int32))
+    assert topology(surface) == (3, 0)
+    kept = without_specks(surface)
+    assert topology(kept) == (2, 0)
+    assert kept.vertices[:, 0].max() == pytest.approx(0.78, abs=0.01)
+    assert len(kept.faces) == 2 * len(balls[0].faces)
+    assert without_specks(kept) is kept
 
 
 @pytest.mark.parametrize(
