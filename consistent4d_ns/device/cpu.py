@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt (malloc.h)."""
 LARGEST_BLOCK = 1 << 30
 """Blocks of fewer bytes are taken from memory that was freed."""
@@ -16,12 +16,22 @@ def keep_freed_memory() -> None:
 
     By default every tensor of tens of MB is mapped anew and unmapped, and the system fills its pages with zeros: a
     quarter of the time of a distillation step in float32. The peak is the same.
-
-    All threads that begin later share one heap. With heaps of their own, the viewer's threads would keep what they freed
-    from training and from each other: 70 MB while `consistent4d-mini` trains with an open page.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _has_glibc():
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(MMAP_THRESHOLD, LARGEST_BLOCK)
         mallopt(TRIM_THRESHOLD, 2 * LARGEST_BLOCK - 1)
-        mallopt(ARENA_MAX, 1)
+
+
+def return_freed_memory() -> None:
+    """Return what is free at this moment to the system; nothing where the C library is not glibc.
+
+    Every thread has a heap of its own, and what `keep_freed_memory` keeps of the viewer's threads is not used by the
+    training. Done from time to time, each has what it uses now instead of the most that it ever used.
+    """
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
