@@ -83,25 +83,32 @@ def render_rows(
     depths = depth_range(model, cameras, tiles, box)
     for index in range(len(cameras)):
         camera = cameras[index : index + 1].to(model.device)
-        rendered = render_tiles(model, camera, [tile for tile in tiles if tile.output != INPUT], depths, box)
-        images = [input_image(data, camera) if tile.output == INPUT else next(rendered) for tile in tiles]
-        yield np.concatenate(images, axis=1)
+        height, width = int(camera.height[0]), int(camera.width[0])
+        row = np.empty((height, len(tiles) * width, 4), np.uint8)
+        images = [FilledBytes(part) for part in np.split(row, len(tiles), axis=1)]
+        add_rendered(model, camera, tiles, images, depths, box)
+        for tile, image in zip(tiles, images, strict=True):
+            if tile.output == INPUT:
+                add_input(data, camera, image)
+            image.fill()
+        yield row
 
 
-def render_tiles(
+def add_rendered(
     model: Consistent4DModel,
     camera: Cameras,
     tiles: Sequence[Tile],
+    images: Sequence[FilledBytes],
     depths: tuple[float, float],
-    box: OrientedBox | None = None,
-) -> Iterator[UInt8[np.ndarray, "height width 4"]]:
-    """What the model renders of the tiles for one camera, as straight-alpha RGBA, filled (see `render_rows`)."""
-    images = [FilledBytes() for _ in tiles]
-    for band in bands(camera) if tiles else ():
-        outputs = {turn: model.get_outputs_for_camera(turned(band, turn), box) for turn in {t.turn for t in tiles}}
+    box: OrientedBox | None,
+) -> None:
+    """Render what tiles show of the model for one camera into their images (see `render_rows`)."""
+    turns = {tile.turn for tile in tiles if tile.output != INPUT}
+    for band in bands(camera) if turns else ():
+        outputs = {turn: model.get_outputs_for_camera(turned(band, turn), box) for turn in turns}
         for tile, image in zip(tiles, images, strict=True):
-            image.add(unfilled_image(model, tile.output, outputs[tile.turn], depths))
-    yield from (image.whole() for image in images)
+            if tile.output != INPUT:
+                image.add(unfilled_image(model, tile.output, outputs[tile.turn], depths))
 
 
 def bands(camera: Cameras) -> Iterator[Cameras]:
@@ -121,9 +128,13 @@ class FilledBytes:
     Lossy codecs mix the colours of neighbouring pixels, so black there would darken the object's edge.
     """
 
-    def __init__(self) -> None:
-        self._bands: list[UInt8[np.ndarray, "rows width 4"]] = []
-        self._invisible: list[np.ndarray] = []
+    def __init__(self, image: UInt8[np.ndarray, "height width 4"]) -> None:
+        """
+        Args:
+            image: Where it is written.
+        """
+        self._image, self._rows = image, 0
+        self._invisible = np.empty(image.shape[:2], bool)
         self._colour, self._alpha = torch.zeros(3), torch.zeros(1)
 
     def add(self, band: Float[Tensor, "rows width 4"]) -> None:
@@ -131,14 +142,13 @@ class FilledBytes:
         colour, alpha = band[..., :3], band[..., 3:]
         self._colour += (colour * alpha).sum((0, 1)).cpu()
         self._alpha += alpha.sum().cpu()
-        self._bands.append(to_bytes(band))
-        self._invisible.append((alpha[..., 0] < INVISIBLE).cpu().numpy())
+        place = slice(self._rows, self._rows + len(band))
+        self._image[place], self._invisible[place] = to_bytes(band), (alpha[..., 0] < INVISIBLE).cpu().numpy()
+        self._rows = place.stop
 
-    def whole(self) -> UInt8[np.ndarray, "height width 4"]:
-        """The image, once all rows are there."""
-        image, invisible = np.concatenate(self._bands), np.concatenate(self._invisible)
-        image[invisible, :3] = to_bytes(self._colour / self._alpha.clamp(min=1e-6))
-        return image
+    def fill(self) -> None:
+        """Fill what does not show, once all rows are there."""
+        self._image[self._invisible, :3] = to_bytes(self._colour / self._alpha.clamp(min=1e-6))
 
 
 def depth_range(
@@ -215,8 +225,8 @@ def filled(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width
     return torch.cat((torch.where(alpha < INVISIBLE, mean, colour), alpha), dim=-1)
 
 
-def input_image(data: Consistent4DDataManager, camera: Cameras) -> UInt8[np.ndarray, "height width 4"]:
-    """The input frame of a camera's time, straight-alpha RGBA, filled, centred in an image of the camera's size."""
+def add_input(data: Consistent4DDataManager, camera: Cameras, image: FilledBytes) -> None:
+    """Add the input frame of a camera's time to an image of the camera's size, in its centre."""
     assert camera.times is not None
     height, width = int(camera.height[0]), int(camera.width[0])
     time = float(camera.times[0].clamp(0.0, 1.0))
@@ -224,10 +234,8 @@ def input_image(data: Consistent4DDataManager, camera: Cameras) -> UInt8[np.ndar
     rgba = resized(data.frames[None, data.frame_times.nearest(time)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
     rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
-    image = FilledBytes()
     for band in rgba.split(max(1, BAND_PIXELS // width)):
         image.add(torch.cat((straight_colour(band[..., :3], band[..., 3:]), band[..., 3:]), dim=-1))
-    return image.whole()
 
 
 def straight_image(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width 4"]:

@@ -19,7 +19,6 @@ from consistent4d_ns.media.pictures import (
     contact_sheet,
     depth_range,
     filled,
-    input_image,
     input_video,
     labelled_sheet,
     nerfstudio_path,
@@ -118,7 +117,8 @@ def test_a_box_leaves_out_what_is_outside(ball: Run):
 
 def test_the_input_is_centred_in_images_of_other_shapes(ball: Run):
     data = ball.pipeline.datamanager
-    wide = torch.from_numpy(input_image(data, path(1.0, height=SIZE, width=SIZE + 10))) / 255.0
+    (row,) = render_rows(ball.pipeline.model, data, path(1.0, height=SIZE, width=SIZE + 10), [Tile("input")])
+    wide = torch.from_numpy(row) / 255.0
     frame = data.frames[FRAMES - 1].float().movedim(0, -1)
     torch.testing.assert_close(wide[:, 5:-5, 3], frame[..., 3], atol=2e-3, rtol=0)
     opaque = frame[..., 3] > 0.5
