@@ -240,7 +240,7 @@ class CascadeKPlanes(nn.Module):
 
 
 def in_box(points: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 3"]:
-    """Points moved into the box [-1, 1]^3. On its surface gradients pass; in `torch.clamp` they do not since 2.14."""
+    """Points moved into the box [-1, 1]^3. On its surface gradients pass (in torch.clamp up to 2.11, not in 2.14)."""
     return torch.where(points.abs() <= 1.0, points, points.detach().sign())
 
 

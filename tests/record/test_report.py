@@ -143,6 +143,7 @@ def test_memory_does_not_grow_with_the_history(tmp_path: Path):
     """What is written is not kept: an hour of steps would be tens of MB."""
     kept = LossHistory(tmp_path / "losses.jsonl")
     tracemalloc.start()
+    before = 0
     try:
         for step in range(2000):
             kept.record(step, {"rgb_0": torch.tensor(float(step)), "mask_0": torch.tensor(0.5)})
