@@ -1,10 +1,11 @@
 """A headless client of the viewer: sends its camera and logs the frames that it receives.
 
-    python -m benchmarks.page PORT [--moving]
+    python -m benchmarks.page PORT [--moving] [--rest SECONDS]
 
 Prints a line for each frame: seconds of `time.monotonic`, width and height. Speaks viser's protocol from a
 separate process, as a browser does, so that it takes no time of the viewer's process. With `--moving` the camera orbits
-the object, otherwise it stays where the viewer places it.
+the object, otherwise it stays where the viewer places it. Nerfstudio stops training while a camera moves; with `--rest`
+it stands still for some seconds after each round.
 """
 
 from __future__ import annotations
@@ -67,18 +68,23 @@ class Options:
     """Port of the viewer on localhost."""
     moving: bool = False
     """Whether the camera moves."""
+    rest: float = 0.0
+    """Seconds for which a moving camera stands still after each round."""
 
 
 def main(options: Options) -> None:
     """Connect and stay connected."""
     with connect(f"ws://127.0.0.1:{options.port}", max_size=None, proxy=None) as socket:
-        begin = time.monotonic()
         socket.send(camera(0.0))
         if not options.moving:
             receive(socket, None)
         while True:
-            receive(socket, 1.0 / MOVES_A_SECOND)
-            socket.send(camera(2.0 * math.pi * (time.monotonic() - begin) / SECONDS_A_ROUND))
+            begin = time.monotonic()
+            while (seconds := time.monotonic() - begin) < SECONDS_A_ROUND:
+                socket.send(camera(2.0 * math.pi * seconds / SECONDS_A_ROUND))
+                receive(socket, 1.0 / MOVES_A_SECOND)
+            if options.rest:
+                receive(socket, options.rest)
 
 
 if __name__ == "__main__":

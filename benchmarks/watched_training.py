@@ -39,8 +39,9 @@ class Training:
         return 0 if written is None else written.read_bytes().count(b"\n")
 
     def memory(self) -> float:
-        """MB of memory that are its own."""
-        return self.process.memory_full_info().uss / 1e6
+        """MB of memory that are its own and no file's; pages of files come and go as the system likes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1e6
 
     def descriptors(self) -> int:
         """Open files and sockets."""

@@ -11,7 +11,7 @@ import torch
 from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint, step_of
+from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint, is_last, step_of
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.media.figures import average, input_view, measure, novel_views
 from consistent4d_ns.messages import warn
@@ -74,7 +74,7 @@ def finetune_config(
     folder = config.get_base_dir().resolve()
     checkpoint = choose_checkpoint(config.get_checkpoint_dir(), step)
     saved = step_of(checkpoint)
-    if step is None and saved + 1 < config.max_num_iterations:
+    if step is None and not is_last(saved, config.max_num_iterations):
         raise InputError(
             f"{folder} is not finished: its newest checkpoint is that of step {saved} of {config.max_num_iterations}; "
             f"resume it with ns-train --load-dir, or give --step {saved} to go on from there."

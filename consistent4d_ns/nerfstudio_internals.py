@@ -90,6 +90,9 @@ def replace_render_threads(viewer: Viewer, make: Callable[[viser.ClientHandle], 
     `RenderThreads` for what breaks. The subclass in `viewer.frames` overrides `_render_img` and
     `_send_output_to_viewer` and reads `output_keys` and `target_fps`.
     """
+    from nerfstudio.viewer import render_state_machine
+
+    render_state_machine.writer = FrameTimes()  # type: ignore[assignment]
     threads: Any = RenderThreads(make)
     present: dict[int, Any] = dict(viewer.render_statemachines)
     viewer.render_statemachines = threads
@@ -98,6 +101,30 @@ def replace_render_threads(viewer: Viewer, make: Callable[[viser.ClientHandle], 
         theirs.action = lambda _: None  # it would render once more before it looks at `running`
         threads[client_id] = theirs
         threads[client_id].start()
+
+
+class FrameTimes:
+    """In the place of `writer` where frames are rendered (`viewer.render_state_machine`): logs one frame of each step.
+
+    Nerfstudio's module stores an event for every frame until a training step writes all events. While training is
+    paused or has ended, or a camera moves, none does, and a page that stays open would fill the memory. The mean speed
+    in `GLOBAL_BUFFER`, from which sizes of frames follow, has all frames.
+    """
+
+    is_initialized = staticmethod(writer.is_initialized)
+
+    def __init__(self) -> None:
+        self._logged: int | None = None
+
+    def put_time(self, name: writer.EventName, duration: float, step: int, avg_over_steps: bool) -> None:
+        """Count a frame; `duration` are its rays per second."""
+        events = writer.GLOBAL_BUFFER["events"]
+        if step != self._logged or name.value not in events:
+            self._logged = step
+            writer.put_time(name, duration, step, avg_over_steps)
+            return
+        buffer = [*events[name.value]["buffer"], duration][-writer.GLOBAL_BUFFER["max_buffer_size"] :]
+        events[name.value] = {"buffer": buffer, "avg": sum(buffer) / len(buffer)}
 
 
 # The viewer's state.

@@ -18,7 +18,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.viewer.viewer import Viewer
 from torch import Tensor
 
-from consistent4d_ns.device.cpu import keep_freed_memory
+from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.device.memory import lacks_memory
 from consistent4d_ns.device.updates import FiniteUpdates
@@ -178,6 +178,8 @@ class Consistent4DTrainer(Trainer):
             warn(f"{error} {kept(self.checkpoint_dir)}")
             return
         self.unsaved = None
+        if self.device == "cpu":
+            return_freed_memory()
         if self.config.save_only_latest_checkpoint:
             for other in list_checkpoints(self.checkpoint_dir).values():
                 if other.name != path.name:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 from nerfstudio.configs import external_methods
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import writer
+from nerfstudio.viewer import render_state_machine
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
@@ -78,3 +80,22 @@ def test_time_that_was_no_training_is_not_logged(monkeypatch: pytest.MonkeyPatch
         "ETA (time)": 50.0,
     }
     assert len(writer.EVENT_STORAGE) == 2
+
+
+def test_frames_of_a_training_that_stands_still_are_not_kept(monkeypatch: pytest.MonkeyPatch):
+    """Nothing writes the log meanwhile; the mean has all of them."""
+    events: list[dict[str, object]] = []
+    buffer = {"events": {}, "max_iter": 100, "max_buffer_size": 20}
+    monkeypatch.setattr(writer, "EVENT_STORAGE", events)
+    monkeypatch.setattr(writer, "GLOBAL_BUFFER", buffer)
+    monkeypatch.setattr(render_state_machine, "writer", writer)
+    internals.replace_render_threads(SimpleNamespace(render_statemachines={}), lambda _: None)  # type: ignore[arg-type]
+    times = render_state_machine.writer
+    assert times.is_initialized()
+    for number in range(1, 1001):
+        times.put_time(name=writer.EventName.VIS_RAYS_PER_SEC, duration=float(number), step=7, avg_over_steps=True)
+    assert [(event["step"], event["event"]) for event in events] == [(7, 1.0)]
+    assert buffer["events"] == {"Vis Rays / Sec": {"buffer": [float(n) for n in range(981, 1001)], "avg": 990.5}}
+    times.put_time(name=writer.EventName.VIS_RAYS_PER_SEC, duration=1.0, step=8, avg_over_steps=True)
+    assert [event["step"] for event in events] == [7, 8]
+    assert "writer.put_time(\n                name=EventName.VIS_RAYS_PER_SEC" in inspect.getsource(RenderStateMachine)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import InputError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, NO_DEFAULT],
     /,
     options: Annotated[CompareOptions, tyro.conf.arg(name="")],
     out: Path = Path("comparison.html"),

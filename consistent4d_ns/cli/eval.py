@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.errors import InputError
@@ -38,7 +39,7 @@ class Options:
     """Truth: a folder with OBJECT/eval_V/0.png, 1.png, ... for each object and view, or the folder of one object."""
     pred: Path | None = None
     """Renderings in the same layout. Give this or --run."""
-    run: tuple[Path, ...] = ()
+    run: Annotated[tuple[Path, ...], NO_DEFAULT] = ()
     """Finished runs (each by its config.yml, or its folder), which are rendered at the cameras of the truth."""
     out: Path | None = None
     """Folder to write: metrics.csv, metrics.json, metrics.md and metrics.tex."""
@@ -46,7 +47,7 @@ class Options:
     """With --run: folder to write the renderings to, as OBJECT/eval_V/i.png on white."""
     metrics: tuple[Metric, ...] = ("clip", "lpips", "ssim", "psnr", "fvd")
     """What to compute. clip, lpips and fvd need weights, which `consistent4d weights metrics` fetches."""
-    objects: tuple[str, ...] = ()
+    objects: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     """With --run: the object of each run; default: the name of the folder that it was trained on."""
     azimuths: tuple[float, ...] = (-75.0, 15.0, 105.0, 195.0)
     """With --run: where the truth has no meta.json, degrees of eval_0, eval_1, ... from the input view,
@@ -236,11 +237,12 @@ def renderer(
     def render(truth: dict[str, Clip]) -> dict[str, Clip]:
         announce(f"Loading {config}")
         from consistent4d_ns.evaluation.rendering import render_views
+        from consistent4d_ns.files.checkpoints import is_last
         from consistent4d_ns.runs import load_run
 
         run = load_run(config, options.step, options.data, device)
         total = run.config.max_num_iterations
-        if options.step is None and run.step + 1 < total:
+        if options.step is None and not is_last(run.step, total):
             notes(f"{label}: this run was not trained to the end ({run.step + 1} of {total} steps).")
         clips = render_views(run, label, folder, truth, given, options.size, notes, counted)
         if options.keep is not None:

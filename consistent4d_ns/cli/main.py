@@ -7,7 +7,8 @@ import difflib
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from consistent4d_ns import __version__
 from consistent4d_ns.cli.endings import one_line_endings
@@ -45,21 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_folder()
         from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
 
-        check_command(arguments, list(COMMANDS))
+        check_command(arguments, COMMANDS)
         app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
 
 
-def check_command(arguments: Sequence[str], commands: Sequence[str]) -> None:
-    """Check that the first argument is a command, unless it is an option.
+def check_command(arguments: Sequence[str], commands: Mapping[str, Any], program: str = "consistent4d") -> None:
+    """Check that the first argument is a command, unless it is an option; and so on in commands that have their own.
+
+    Args:
+        arguments: What follows the program's name.
+        commands: By name; those that have commands of their own are a tyro `SubcommandApp`.
+        program: What precedes the first argument.
 
     Raises:
         InputError: it is not; the message names the commands that are spelt nearly so.
     """
-    if not arguments or arguments[0].startswith("-") or arguments[0] in commands:
+    if not arguments or arguments[0].startswith("-"):
         return
-    near = difflib.get_close_matches(arguments[0], commands)
-    remedy = f"did you mean {' or '.join(near)}?" if near else "`consistent4d --help` lists the commands."
-    raise InputError(f"{arguments[0]} is not a command of consistent4d: {remedy}")
+    name = arguments[0]
+    if name in commands:
+        own = getattr(commands[name], "_subcommands", {})
+        return check_command(arguments[1:], own, f"{program} {name}") if own else None
+    near = difflib.get_close_matches(name, commands)
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"`{program} --help` lists the commands."
+    raise InputError(f"{name} is not a command of {program}: {remedy}")
 
 
 def check_folder() -> None:

@@ -15,6 +15,7 @@ import tyro
 
 from consistent4d_ns.cli import train_job
 from consistent4d_ns.cli.compare import write_page
+from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.progress import Fifths, announce, say
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
@@ -37,9 +38,9 @@ def sweep(
     data: Path,
     options: Annotated[CompareOptions, tyro.conf.arg(name="")],
     out: Path = Path("outputs"),
-    seeds: tuple[int, ...] = (),
+    seeds: Annotated[tuple[int, ...], NO_DEFAULT] = (),
     settings: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = (),
-    devices: tuple[int, ...] = (),
+    devices: Annotated[tuple[int, ...], NO_DEFAULT] = (),
     overwrite: bool = False,
 ) -> None:
     """Train a method once for every seed and every combination of values, and compare the runs on one page.
@@ -53,7 +54,7 @@ def sweep(
         data: Frames to train on, a folder of RGBA frames or an animated file with alpha.
         options: What the page shows.
         out: Folder for the runs: OUT/DATA/METHOD/NAME, as of ns-train, with a name in place of the time.
-        seeds: Seeds: 0 1 2.
+        seeds: Seeds: 0 1 2; default: that of ns-train.
         settings: Values of an option of ns-train, PATH=VALUE,VALUE: pipeline.guidance.scale=1,1.5. A single value is
             set in every run.
         devices: Numbers of GPUs that train one run at a time each; default: one run after the other.

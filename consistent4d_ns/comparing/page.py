@@ -13,6 +13,7 @@ from consistent4d_ns import __version__
 from consistent4d_ns.comparing.curves import chart
 from consistent4d_ns.comparing.differences import differences, short_names
 from consistent4d_ns.comparing.looking import Comparison, Input, Seen
+from consistent4d_ns.files.checkpoints import is_last
 from consistent4d_ns.media.pages import filled
 
 ROOM = files("consistent4d_ns.comparing")
@@ -49,7 +50,7 @@ def _measured(title: str, which: str, name: str, decimals: int) -> Column:
 
 def _steps(run: Seen) -> str:
     trained, planned = run.step + 1, run.config.max_num_iterations
-    return f"{trained} of {planned}" if trained < planned else f"{trained}"
+    return f"{trained}" if is_last(run.step, planned) else f"{trained} of {planned}"
 
 
 def _duration(run: Seen) -> str:
@@ -139,7 +140,9 @@ def _notices(comparison: Comparison) -> list[str]:
             " Videos are in step by the share of time that has passed."
         )
     short = [
-        f"{run.label} ({_steps(run)} steps)" for run in comparison.runs if run.step + 1 < run.config.max_num_iterations
+        f"{run.label} ({_steps(run)} steps)"
+        for run in comparison.runs
+        if not is_last(run.step, run.config.max_num_iterations)
     ]
     if short:
         said.append(f"Not trained to the end: {', '.join(short)}.")

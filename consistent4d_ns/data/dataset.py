@@ -16,6 +16,8 @@ from torch import Tensor
 from consistent4d_ns.data.frames import decode_frames
 from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.data.listing import FrameList
+from consistent4d_ns.device.limits import memory_limit
+from consistent4d_ns.errors import InputError
 from consistent4d_ns.messages import say
 
 _decoded: WeakValueDictionary[tuple[tuple[FrameList, ...], int], Tensor] = WeakValueDictionary()
@@ -55,13 +57,32 @@ def shared_frames(frames: tuple[FrameList, ...], image_size: int) -> Float16[Ten
 
     Without ground truth, training and evaluation use the same frames, which are decoded and stored once. The lock is
     for Nerfstudio's image cache, which calls from several threads.
+
+    Raises:
+        InputError: A frame cannot be used (see `decode_frames`), or all together take more memory than there is.
     """
     with _decoding:
         rgba = _decoded.get((frames, image_size))
         if rgba is None:
             lengths = [len(part) for part in frames]
+            check_memory(sum(lengths), image_size)
             rgba = torch.empty(sum(lengths), 4, image_size, image_size, dtype=torch.float16)
             for part, place in zip(frames, rgba.split(lengths), strict=True):
-                place.copy_(decode_frames(part, image_size, say))
+                decode_frames(part, image_size, say, place)
             _decoded[frames, image_size] = rgba
         return rgba
+
+
+def check_memory(frames: int, image_size: int) -> None:
+    """Refuse frames that take more memory than this process may use; the system would end it without a word.
+
+    Raises:
+        InputError: They do.
+    """
+    needed, limit = frames * 4 * image_size**2 * torch.float16.itemsize, memory_limit()
+    if limit is not None and needed > limit:
+        raise InputError(
+            f"{frames} frames of {image_size} x {image_size} pixels take {needed / 2**30:.1f} GiB of memory, and there "
+            f"are {limit / 2**30:.1f}: take fewer (frame_stride or frame_count of the dataparser) or "
+            "smaller ones (image_size)."
+        )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from consistent4d_ns.errors import InputError
 
 THREADS = 4
 """Images decoded at the same time."""
+AHEAD = 2 * THREADS
+"""Images that are decoded before they are asked for."""
 LARGE = 2048 * 2048
 """Pixels above which images are decoded one at a time: one of 8192 x 8192 takes 1.4 GB while it is processed."""
 
@@ -49,7 +52,10 @@ class FittedFrame:
 
 
 def decode_frames(
-    frames: FrameList, image_size: int, warn: Callable[[str], object] = _logger.warning
+    frames: FrameList,
+    image_size: int,
+    warn: Callable[[str], object] = _logger.warning,
+    into: Float16[Tensor, "frames 4 size size"] | None = None,
 ) -> Float16[Tensor, "frames 4 size size"]:
     """Decode the chosen frames into premultiplied RGBA in [0, 1], each padded to a square and resized to `image_size`.
 
@@ -59,11 +65,12 @@ def decode_frames(
         frames: Which frames.
         image_size: Side of the result in pixels.
         warn: Called with one line for each kind of suspicious alpha channel.
+        into: Where the result is written; None makes a new tensor.
 
     Raises:
         InputError: A frame is damaged, too large, of another size than the first, without alpha, empty or opaque.
     """
-    decoded = torch.empty(len(frames), 4, image_size, image_size, dtype=torch.float16)
+    decoded = torch.empty(len(frames), 4, image_size, image_size, dtype=torch.float16) if into is None else into
     report = MatteReport()
     first: FittedFrame | None = None
     for i, frame in enumerate(_fitted_frames(frames, image_size)):
@@ -99,12 +106,24 @@ def _fitted_frames(frames: FrameList, image_size: int) -> Iterator[FittedFrame]:
 
     if frames.source.is_dir():
         with ThreadPoolExecutor(_threads(frames.paths)) as pool:
-            yield from pool.map(lambda path: fit(read_still(path), str(path)), frames.paths)
+            yield from _map_ahead(pool, lambda path: fit(read_still(path), str(path)), frames.paths)
     else:
         video = frames.source.suffix.lower() in VIDEO_TYPES
         images = (read_video if video else read_animation)(frames.source, frames.indices)
         for index, image in zip(frames.indices, images, strict=True):
             yield fit(image, f"{frames.source} (frame {index})")
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, fit: Callable[[Path], FittedFrame], paths: list[Path]
+) -> Iterator[FittedFrame]:
+    """As `pool.map`, but with no more than `AHEAD` frames waiting: thousands of them would fill the memory."""
+    waiting: deque[Future[FittedFrame]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(fit, path))
+        if len(waiting) >= AHEAD:
+            yield waiting.popleft().result()
+    yield from (each.result() for each in waiting)
 
 
 def _threads(paths: list[Path]) -> int:

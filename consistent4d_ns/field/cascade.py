@@ -202,14 +202,14 @@ class CascadeKPlanes(nn.Module):
             return self.difference_normals(points, times)
         with torch.autocast(points.device.type, enabled=False):
             values = self._read(points, times, gradient=True)
-            return self._normals(values, self._raw_density(values, points.clamp(-1.0, 1.0)), points)
+            return self._normals(values, self._raw_density(values, in_box(points)), points)
 
     def difference_normals(
         self, points: Float[Tensor, "points 3"], times: Float[Tensor, " points"]
     ) -> Float[Tensor, "levels points 3"]:
         """Unit normals from central differences of the density (method.md section 3.3), for tinycudann heads."""
         offsets = NORMAL_STEP * torch.eye(3, dtype=points.dtype, device=points.device)
-        shifted = torch.stack((points[:, None] + offsets, points[:, None] - offsets)).clamp(-1.0, 1.0)
+        shifted = in_box(torch.stack((points[:, None] + offsets, points[:, None] - offsets)))
         density = self.density(shifted.reshape(-1, 3), times[None, :, None].expand(2, -1, 3).reshape(-1))
         ahead, behind = density.view(self.num_levels, 2, -1, 3).unbind(dim=1)
         return F.normalize(-0.5 * (ahead - behind) / NORMAL_STEP, dim=-1)
@@ -235,8 +235,13 @@ class CascadeKPlanes(nn.Module):
         """
         head_gradient = running_sums(cast(Tensor, level.gradient) for level in values)
         inside = points.abs() <= 1.0
-        gradient = head_gradient + density_blob_gradient(points.clamp(-1.0, 1.0), self.blob) * inside
+        gradient = head_gradient + density_blob_gradient(in_box(points), self.blob) * inside
         return F.normalize(-torch.sigmoid(raw.detach())[..., None] * gradient, dim=-1)
+
+
+def in_box(points: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 3"]:
+    """Points moved into the box [-1, 1]^3. On its surface gradients pass (in torch.clamp up to 2.11, not in 2.14)."""
+    return torch.where(points.abs() <= 1.0, points, points.detach().sign())
 
 
 def running_sums(values: Iterable[Tensor]) -> Float[Tensor, "values ..."]:

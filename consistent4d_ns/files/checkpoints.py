@@ -123,6 +123,11 @@ def resumed_checkpoint(load_dir: Path | None, load_step: int | None, load_checkp
     return file
 
 
+def is_last(step: int, total: int) -> bool:
+    """Whether a training of `total` steps, counted from 0, is at its end with this one."""
+    return step + 1 >= total
+
+
 def check_steps_left(file: Path, step: int, total: int) -> None:
     """Check that there is something left to train after a checkpoint.
 
@@ -134,7 +139,7 @@ def check_steps_left(file: Path, step: int, total: int) -> None:
     Raises:
         InputError: all steps are done.
     """
-    if step + 1 >= total:
+    if is_last(step, total):
         raise InputError(
             f"{file} is complete: {step + 1} of {total} steps are trained; to go on, give a larger total with "
             f"--max-num-iterations."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 
-APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-"""How the file is opened; Windows would change line feeds otherwise."""
+from consistent4d_ns.files.appending import append_whole
 
 
 class PatientFile:
@@ -18,22 +17,12 @@ class PatientFile:
             path: The file, which may hold something already.
             refused: Called for the first record that cannot be written.
         """
-        self._path, self._refused, self._has_told = path, refused, False
+        self._path, self._refused, self._has_told = Path(path), refused, False
 
     def write(self, record: bytes) -> None:
         """Append a record at once."""
-        size: int | None = None
         try:
-            handle = os.open(self._path, APPEND, 0o666)
-            try:
-                size = os.fstat(handle).st_size
-                _write_whole(handle, record)
-            except OSError:
-                if size is not None:
-                    os.ftruncate(handle, size)  # A part of a record would spoil all that follows it.
-                raise
-            finally:
-                os.close(handle)
+            append_whole(self._path, record)
         except OSError as error:
             if not self._has_told:
                 self._has_told = True
@@ -44,10 +33,3 @@ class PatientFile:
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-def _write_whole(handle: int, record: bytes) -> None:
-    """Write all bytes; the system may take them in parts."""
-    left = memoryview(record)
-    while left:
-        left = left[os.write(handle, left) :]

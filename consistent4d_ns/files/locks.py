@@ -1,4 +1,4 @@
-"""One process at a time where two would destroy each other's work: in a run's folder, in a job of a batch."""
+"""One process at a time where two would destroy each other's work, and whether somebody still writes to a folder."""
 
 from __future__ import annotations
 
@@ -69,3 +69,43 @@ class TrainingLock(FileLock):
             f"another process is training in {folder}, or still shows the result: end it first, or train in a new "
             f"folder (another --timestamp).",
         )
+
+
+class FolderLock:
+    """An advisory lock on a folder itself, while a block runs; the system releases it when the process is killed.
+
+    Where there are no such locks, nothing is locked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        self._handle = _locked(self._folder)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds a `FolderLock`; true also where that cannot be told."""
+    handle = _locked(folder)
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle of a folder with the lock on it; None where another has it, or there are no locks."""
+    if fcntl is None:
+        return None
+    handle = None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if handle is not None:
+            os.close(handle)
+        return None
+    return handle

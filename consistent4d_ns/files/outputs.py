@@ -6,17 +6,23 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.locks import FolderLock, is_locked
 
 MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
 AUTHOR = "consistent4d"
 """Our command; with its subcommand, the value of `written_by` in a manifest."""
+SCRATCH = ".unfinished"
+"""How the names of the folders end in which something is written until it is complete."""
+YOUNG = 60.0
+"""Seconds for which such a folder is left alone whoever made it."""
 ROOM = "make room, or give another place"
 """What to do where something cannot be written."""
 
@@ -183,13 +189,27 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
     """A temporary folder on the same disk as `path`; OS errors inside become an `InputError`."""
     with refusals(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch_prefix(path)) as scratch:
+        remove_abandoned(path)
+        made = tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch_prefix(path), suffix=SCRATCH)
+        with made as scratch, FolderLock(Path(scratch)):
             yield Path(scratch)
 
 
 def scratch_prefix(path: Path) -> str:
     """How the names begin under which `path` is written, beside it, until it is complete."""
     return f".{path.name}-"
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporary folders of processes that were killed while they wrote `path`.
+
+    Whoever writes holds his folder locked; one that is younger than a minute may not be locked yet.
+    """
+    for left in path.parent.glob(f"{escape(scratch_prefix(path))}{'?' * 8}{SCRATCH}"):
+        with suppress(OSError):
+            old = time.time() - left.lstat().st_mtime > YOUNG
+            if old and left.is_dir() and not left.is_symlink() and not is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_scratch(path: Path, names: Iterable[str]) -> None:

@@ -14,6 +14,8 @@ from consistent4d_ns.errors import InputError
 
 TIMESTEPS = 1000
 """Length of Stable Diffusion's and Zero123's noise schedule."""
+MAX_TIMESTEPS = 100_000
+"""Longest schedule that is read; a billion steps would fill any memory."""
 BETA_START = 0.00085
 """Its first beta: the share of the variance that one timestep replaces by noise."""
 BETA_END = 0.012
@@ -60,7 +62,10 @@ def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, 
             )
     given = {key: config[key] for key in ("beta_start", "beta_end", "beta_schedule") if key in config}
     try:
-        alphas = alphas_cumprod(config.get("num_train_timesteps", TIMESTEPS), **given)
+        timesteps = config.get("num_train_timesteps", TIMESTEPS)
+        if not (isinstance(timesteps, int) and 1 <= timesteps <= MAX_TIMESTEPS):
+            raise ValueError(f"num_train_timesteps is {timesteps!r}, not a number from 1 to {MAX_TIMESTEPS}")
+        alphas = alphas_cumprod(timesteps, **given)
         if not bool(((alphas > 0) & (alphas < 1)).all()):
             raise ValueError("its shares of the signal are not between 0 and 1")
         return alphas

@@ -41,6 +41,11 @@ SHEET_SIZE = 256
 LABEL_SIZE = 14
 """Height of a contact sheet's labels in pixels."""
 
+BAND_PIXELS = 1 << 20
+"""Pixels that are rendered at once: all outputs of one take 300 bytes. Larger images are rendered in bands of rows."""
+INVISIBLE = 1 / 255
+"""Opacity below which a pixel's colour does not show."""
+
 Picture = UInt8[np.ndarray, "height width 3"]
 
 
@@ -75,18 +80,75 @@ def render_rows(
         tiles: What is shown, from left to right.
         box: What lies outside is left out; None shows everything.
     """
-    turns = {tile.turn for tile in tiles if tile.output != INPUT}
     depths = depth_range(model, cameras, tiles, box)
     for index in range(len(cameras)):
         camera = cameras[index : index + 1].to(model.device)
-        outputs = {turn: model.get_outputs_for_camera(turned(camera, turn), box) for turn in turns}
-        images = [
-            input_image(data, camera)
-            if tile.output == INPUT
-            else output_image(model, tile.output, outputs[tile.turn], depths)
-            for tile in tiles
-        ]
-        yield to_bytes(torch.cat(images, dim=1))
+        height, width = int(camera.height[0]), int(camera.width[0])
+        row = np.empty((height, len(tiles) * width, 4), np.uint8)
+        images = [FilledBytes(part) for part in np.split(row, len(tiles), axis=1)]
+        add_rendered(model, camera, tiles, images, depths, box)
+        for tile, image in zip(tiles, images, strict=True):
+            if tile.output == INPUT:
+                add_input(data, camera, image)
+            image.fill()
+        yield row
+
+
+def add_rendered(
+    model: Consistent4DModel,
+    camera: Cameras,
+    tiles: Sequence[Tile],
+    images: Sequence[FilledBytes],
+    depths: tuple[float, float],
+    box: OrientedBox | None,
+) -> None:
+    """Render what tiles show of the model for one camera into their images (see `render_rows`)."""
+    turns = {tile.turn for tile in tiles if tile.output != INPUT}
+    for band in bands(camera) if turns else ():
+        outputs = {turn: model.get_outputs_for_camera(turned(band, turn), box) for turn in turns}
+        for tile, image in zip(tiles, images, strict=True):
+            if tile.output != INPUT:
+                image.add(unfilled_image(model, tile.output, outputs[tile.turn], depths))
+
+
+def bands(camera: Cameras) -> Iterator[Cameras]:
+    """A camera as cameras of some of its rows each, from top to bottom, with at most `BAND_PIXELS` pixels."""
+    height, width = int(camera.height[0]), int(camera.width[0])
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = copy(camera)
+        band.height = torch.full_like(camera.height, min(rows, height - top))
+        band.cy = camera.cy - top
+        yield band
+
+
+class FilledBytes:
+    """An image that comes in bands of rows, as bytes; where alpha is zero it has its mean visible colour.
+
+    Lossy codecs mix the colours of neighbouring pixels, so black there would darken the object's edge.
+    """
+
+    def __init__(self, image: UInt8[np.ndarray, "height width 4"]) -> None:
+        """
+        Args:
+            image: Where it is written.
+        """
+        self._image, self._rows = image, 0
+        self._invisible = np.empty(image.shape[:2], bool)
+        self._colour, self._alpha = torch.zeros(3), torch.zeros(1)
+
+    def add(self, band: Float[Tensor, "rows width 4"]) -> None:
+        """Add the next rows, straight-alpha RGBA in [0, 1]."""
+        colour, alpha = band[..., :3], band[..., 3:]
+        self._colour += (colour * alpha).sum((0, 1)).cpu()
+        self._alpha += alpha.sum().cpu()
+        place = slice(self._rows, self._rows + len(band))
+        self._image[place], self._invisible[place] = to_bytes(band), (alpha[..., 0] < INVISIBLE).cpu().numpy()
+        self._rows = place.stop
+
+    def fill(self) -> None:
+        """Fill what does not show, once all rows are there."""
+        self._image[self._invisible, :3] = to_bytes(self._colour / self._alpha.clamp(min=1e-6))
 
 
 def depth_range(
@@ -125,7 +187,14 @@ def turned(camera: Cameras, degrees: float) -> Cameras:
 def output_image(
     model: Consistent4DModel, name: str, outputs: dict[str, Tensor], depths: tuple[float, float]
 ) -> Float[Tensor, "height width 4"]:
-    """One output as an image, straight-alpha RGBA in [0, 1]; accumulation is grey and opaque.
+    """As `unfilled_image`, with the mean visible colour where alpha is zero."""
+    return filled(unfilled_image(model, name, outputs, depths))
+
+
+def unfilled_image(
+    model: Consistent4DModel, name: str, outputs: dict[str, Tensor], depths: tuple[float, float]
+) -> Float[Tensor, "height width 4"]:
+    """One output as an image, straight-alpha RGBA in [0, 1]; any colour where alpha is 0. Accumulation is opaque.
 
     Args:
         model: The model of the outputs.
@@ -136,12 +205,12 @@ def output_image(
     if name.startswith("accumulation"):
         return F.pad(outputs[name].expand(-1, -1, 3), (0, 1), value=1.0)
     if name.startswith("rgb"):
-        return filled(model.get_rgba_image(outputs, name))
+        return model.get_rgba_image(outputs, name)
     alpha = outputs[accumulation_of(name)]
     if name == "normals":
         # The model's are (n + 1) / 2 times the accumulation.
-        return filled(torch.cat((straight_colour(outputs[name], alpha), alpha), dim=-1))
-    return filled(torch.cat((apply_depth_colormap(outputs[name], None, *depths), alpha), dim=-1))
+        return torch.cat((straight_colour(outputs[name], alpha), alpha), dim=-1)
+    return torch.cat((apply_depth_colormap(outputs[name], None, *depths), alpha), dim=-1)
 
 
 def accumulation_of(name: str) -> str:
@@ -150,24 +219,23 @@ def accumulation_of(name: str) -> str:
 
 
 def filled(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width 4"]:
-    """Straight-alpha RGBA with the mean visible colour where alpha is zero.
-
-    Lossy codecs mix the colours of neighbouring pixels, so black there would darken the object's edge.
-    """
+    """Straight-alpha RGBA with the mean visible colour where alpha is zero (see `FilledBytes`)."""
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     mean = (colour * alpha).sum((0, 1)) / alpha.sum().clamp(min=1e-6)
-    return torch.cat((torch.where(alpha < 1 / 255, mean, colour), alpha), dim=-1)
+    return torch.cat((torch.where(alpha < INVISIBLE, mean, colour), alpha), dim=-1)
 
 
-def input_image(data: Consistent4DDataManager, camera: Cameras) -> Float[Tensor, "height width 4"]:
-    """The input frame of a camera's time, straight-alpha RGBA, centred in an image of the camera's size."""
+def add_input(data: Consistent4DDataManager, camera: Cameras, image: FilledBytes) -> None:
+    """Add the input frame of a camera's time to an image of the camera's size, in its centre."""
     assert camera.times is not None
     height, width = int(camera.height[0]), int(camera.width[0])
     time = float(camera.times[0].clamp(0.0, 1.0))
     side = min(height, width)
     rgba = resized(data.frames[None, data.frame_times.nearest(time)].float(), side)[0].movedim(0, -1)
     left, top = (width - side) // 2, (height - side) // 2
-    return straight_image(F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top)))
+    rgba = F.pad(rgba, (0, 0, left, width - side - left, top, height - side - top))
+    for band in rgba.split(max(1, BAND_PIXELS // width)):
+        image.add(torch.cat((straight_colour(band[..., :3], band[..., 3:]), band[..., 3:]), dim=-1))
 
 
 def straight_image(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width 4"]:

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.appending import append_whole
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.loss_weights import split_level
 
@@ -37,7 +38,7 @@ SMOOTHING = 40
 
 
 class LossHistory:
-    """Terms by step, in memory and in a file.
+    """Terms by step in a file; in memory are those alone that are not written yet, however long a training takes.
 
     Values stay on their device until `flush`, so that no step waits for one.
     """
@@ -50,10 +51,11 @@ class LossHistory:
         """
         self.file = file
         self.earlier = earlier
-        self.rows: list[Row] = []
+        self.unwritten: list[Row] = []
+        """Rows that are not in the file yet."""
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
-        self._written = 0
-        """Rows at the beginning of the file that need not be written again."""
+        self._begun = False
+        """Whether what is in the file is the beginning of this history."""
 
     def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
         """Record the terms of a step; the first call reads the history of the steps before it.
@@ -61,34 +63,42 @@ class LossHistory:
         Raises:
             InputError: what is kept there is no history.
         """
-        if not self.rows and not self._pending:
+        if not (self._begun or self.unwritten or self._pending):
             source = self.file if self.file.exists() else self.earlier
-            self.rows = [row for row in read_history(source) if (row["step"] or 0) < step] if source else []
+            self.unwritten = [row for row in read_history(source) if (row["step"] or 0) < step] if source else []
         self._pending.append((step, {name: term.detach() for name, term in terms.items()}))
 
     def flush(self) -> None:
         """Copy pending values to the CPU and append them to the file; the first call rewrites the file.
 
         Raises:
-            InputError: it cannot be written; nothing recorded is lost, and a later call writes the file anew.
+            InputError: it cannot be written; nothing recorded is lost, and a later call tries again.
         """
         values = [value.float() for _, terms in self._pending for value in terms.values()]
         numbers = iter(shortest_decimals(torch.stack(values)) if values else [])
         for step, terms in self._pending:
             known = {name: next(numbers) for name in terms}
-            self.rows.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
+            self.unwritten.append({"step": step, **{k: v if math.isfinite(v) else None for k, v in known.items()}})
         self._pending = []
-        if not self.rows:
-            return  # What is kept there may be no history.
-        lines = "".join(json.dumps(row) + "\n" for row in self.rows[self._written :])
-        whole, self._written = self._written == 0, 0
-        if whole:
-            with new_file(self.file, overwrite=True) as unfinished:
-                unfinished.write_text(lines, encoding="utf-8")
+        if self.unwritten:  # Without any, what is kept there may be no history.
+            self._write("".join(json.dumps(row) + "\n" for row in self.unwritten).encode())
+            self.unwritten, self._begun = [], True
+
+    def _write(self, lines: bytes) -> None:
+        if self._begun:
+            with refusals(self.file):
+                append_whole(self.file, lines)
         else:
-            with refusals(self.file), self.file.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        self._written = len(self.rows)
+            with new_file(self.file, overwrite=True) as unfinished:
+                unfinished.write_bytes(lines)
+
+    def rows(self) -> list[Row]:
+        """All rows up to the latest `flush`, of which the file is read.
+
+        Raises:
+            InputError: what was written there is no history any more.
+        """
+        return [*(read_history(self.file) if self._begun else ()), *self.unwritten]
 
 
 def shortest_decimals(values: Float32[Tensor, " values"]) -> list[float]:

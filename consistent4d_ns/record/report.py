@@ -101,7 +101,7 @@ class TrainingReport:
         """Plot the history, with the beginning of each stage."""
         stages = stages_of(self.pipeline, distils=self.pipeline.guidance is not None)
         with new_file(self.folder / PLOT, overwrite=True) as file:
-            plot_losses(self.history.rows, stages, file)
+            plot_losses(self.history.rows(), stages, file)
 
     def draw_sheet(self) -> None:
         """Render the contact sheet."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from consistent4d_ns.comparing.differences import differences, short_names
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.checkpoints import newest_whole, step_of
+from consistent4d_ns.files.checkpoints import is_last, newest_whole, step_of
 from consistent4d_ns.files.config_files import config_file
 from consistent4d_ns.method_configs import PRESETS, preset
 from consistent4d_ns.runs import read_config
@@ -159,7 +159,7 @@ def is_finished(config: Consistent4DTrainerConfig, overwrite: bool = False) -> b
             f"{folder} holds a run with other options ({changes}): give another --out, or --overwrite to train it anew."
         )
     newest = newest_whole(earlier.get_checkpoint_dir())
-    return newest is not None and step_of(newest) + 1 >= config.max_num_iterations
+    return newest is not None and is_last(step_of(newest), config.max_num_iterations)
 
 
 def _changes(earlier: Consistent4DTrainerConfig, config: Consistent4DTrainerConfig) -> str:

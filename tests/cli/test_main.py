@@ -59,6 +59,7 @@ assert not (slow := set({SLOW}) & set(sys.modules)), slow
     assert result.stdout.count("usage: consistent4d") == 1 + len(COMMANDS)
     assert result.stderr == ""
     assert "beside " not in result.stdout
+    assert "(default: )" not in result.stdout
     lines = [line.strip(" │") for line in result.stdout.splitlines()]
     assert not [line for line, following in pairwise(lines) if line == following == ""], result.stdout
 
@@ -84,6 +85,10 @@ def test_a_wrong_command_line_is_refused(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_misspelt_command_is_named_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert end_of("prepair", "clip.mp4") == 2
     assert "prepair is not a command of consistent4d: did you mean prepare?" in capsys.readouterr().err
+    assert end_of("export", "mehs", "run", "out.glb") == 2
+    assert "mehs is not a command of consistent4d export: did you mean mesh?" in capsys.readouterr().err
+    assert end_of("export", "qqq") == 2
+    assert "qqq is not a command of consistent4d export: `consistent4d export --help` lists" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_one_line_and_nothing_half_written(

@@ -223,7 +223,7 @@ def test_frames_of_an_odd_size_become_a_video(run: Path, tmp_path: Path):
 @pytest.mark.parametrize("name", ["a.mp4", "frames"])
 def test_an_interruption_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     """Ctrl-C while the second frame is rendered."""
-    original, calls = pictures.output_image, []
+    original, calls = pictures.unfilled_image, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -231,7 +231,7 @@ def test_an_interruption_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(pictures, "output_image", interrupted)
+    monkeypatch.setattr(pictures, "unfilled_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         render(run, tmp_path / name, options=PathOptions(**SMALL), outputs=("rgb",))
     assert list(tmp_path.iterdir()) == []

@@ -140,3 +140,14 @@ def test_suspicious_alpha_is_said_while_decoding(folder: Path, capsys: pytest.Ca
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{folder / '1.png'} has a background that is not transparent")
     assert line.endswith("(1 of 3 frames)")
+
+
+def test_more_frames_than_memory_are_refused_before_they_are_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The system would end the process without a word."""
+    monkeypatch.setattr(dataset_module, "memory_limit", lambda: 3 * 8 * 32**2 - 1)
+    monkeypatch.setattr(dataset_module, "decode_frames", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"^3 frames of 32 x 32 pixels take .*frame_stride.*image_size"):
+        load(folder).rgba  # noqa: B018
+    monkeypatch.undo()
+    monkeypatch.setattr(dataset_module, "memory_limit", lambda: 3 * 8 * 32**2)
+    assert load(folder).rgba.shape == (3, 4, 32, 32)

@@ -137,3 +137,16 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pyt
     most = 0
     decode_frames(list_frames(tmp_path), 32)
     assert most == 1
+
+
+def test_few_frames_are_decoded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of thousands, those that wait would fill the memory."""
+    write(tmp_path, 24)
+    decoded, most_ahead = [], 0
+    read = frames_module.read_still
+    monkeypatch.setattr(frames_module, "read_still", lambda path: decoded.append(path) or read(path))
+    for number, _ in enumerate(frames_module._fitted_frames(list_frames(tmp_path), 32)):
+        time.sleep(0.005)  # The one who takes them is slow.
+        most_ahead = max(most_ahead, len(decoded) - number - 1)
+    assert len(decoded) == 24
+    assert most_ahead <= frames_module.AHEAD

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field.cascade import NORMAL_STEP, CascadeKPlanes, KPlanesLevel, density_blob
+from consistent4d_ns.field.cascade import NORMAL_STEP, CascadeKPlanes, KPlanesLevel, density_blob, in_box
 from consistent4d_ns.field.heads import make_head
 from consistent4d_ns.field.planes import in_parts, sample_plane
 from tests.support.agreement import assert_agrees, gradient_summary
@@ -127,6 +127,16 @@ def test_recorded_densities_around_points(recorded: SimpleNamespace, run: str, t
 
     around = recorded.arrays[f"{run}.density_offset6"][..., 0]
     assert_agrees(f"densities around points {run}", density.view(around.shape), around, tolerance)
+
+
+def test_gradients_pass_on_the_surface_of_the_box() -> None:
+    """Whatever the version of torch: in its clamp they do in 2.11, and do not in 2.14."""
+    points = torch.tensor([[-1.0, 0.5, 1.0], [-1.5, 0.0, 2.0]], requires_grad=True)
+    inside = in_box(points)
+    inside.sum().backward()
+    assert torch.equal(inside, points.clamp(-1.0, 1.0))
+    assert points.grad is not None
+    assert points.grad.tolist() == [[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])

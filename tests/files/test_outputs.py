@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files import outputs
 from consistent4d_ns.files.outputs import new_file, new_folder, refusals
 
 
@@ -172,3 +178,48 @@ def test_places_that_cannot_be_written(tmp_path: Path):
         pass
     with pytest.raises(InputError, match=r"is a folder: give the name of a file"), new_file(tmp_path, overwrite=True):
         pass
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from consistent4d_ns.files.outputs import new_file
+with new_file(Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What another one is writing at this moment stays, as does everything that only looks alike."""
+    out, mine = tmp_path / "a.mp4", tmp_path / ".a.mp4-settings"
+    mine.mkdir()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(out)], stdout=subprocess.PIPE) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+    writers[0].send_signal(signal.SIGKILL)
+    writers[0].communicate()
+    try:
+        assert len(unfinished(tmp_path)) == 2
+        with new_file(out) as file:
+            file.write_text("done")
+        assert len(unfinished(tmp_path)) == 2  # The writer of one that is so young may not have locked it yet.
+        for folder in unfinished(tmp_path):
+            long_ago = time.time() - 2 * outputs.YOUNG
+            os.utime(folder, (long_ago, long_ago))
+        with new_file(out, overwrite=True) as file:
+            file.write_text("done again")
+        (left,) = unfinished(tmp_path)
+        assert (left / "a.mp4").read_text() == "half"
+        assert mine.is_dir()
+    finally:
+        writers[1].kill()
+        writers[1].communicate()
+
+
+def unfinished(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.endswith(outputs.SCRATCH)]

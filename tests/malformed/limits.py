@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -15,6 +16,8 @@ BYTES = 2 * 2**30
 """Memory that it may use, beside what the imported libraries take."""
 CAPABILITIES = 0x20080522
 """Version of the system's interface to the rights of a process, `_LINUX_CAPABILITY_VERSION_3`."""
+SET_SECUREBITS, NO_ROOT = 28, 0b11
+"""Of `prctl`: root has no rights by its name, for good (`SECBIT_NOROOT` and `SECBIT_NOROOT_LOCKED`)."""
 
 
 def run_limited(usage: Path, line: list[str], place: Path, environment: dict[str, str]) -> None:
@@ -39,6 +42,14 @@ def drop_privileges() -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if libc.capset(header, nothing):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+def drop_privileges_for_good() -> None:
+    """The same for a process that starts another program, with which root would have its rights again."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0 and libc.prctl(SET_SECUREBITS, NO_ROOT, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    drop_privileges()
 
 
 def data_size() -> int:

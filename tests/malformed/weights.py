@@ -172,7 +172,7 @@ WEIGHT_CASES = [
     Case(
         "a schedule of a billion steps",
         PRIOR,
-        "scheduler_config.json",
+        "num_train_timesteps is 1000000000, not a number from 1 to 100000",
         prior(settings("scheduler/scheduler_config.json", num_train_timesteps=10**9)),
     ),
     Case("a configuration of a list", PRIOR, "vae/config.json", prior(text("vae/config.json", "[1]"))),

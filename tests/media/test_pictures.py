@@ -13,12 +13,12 @@ from nerfstudio.data.scene_box import OrientedBox
 from consistent4d_ns.data.cameras import orbit_views
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.media import pictures
 from consistent4d_ns.media.camera_paths import InputVideo, PathOptions, camera_path, path_json
 from consistent4d_ns.media.pictures import (
     contact_sheet,
     depth_range,
     filled,
-    input_image,
     input_video,
     labelled_sheet,
     nerfstudio_path,
@@ -117,13 +117,27 @@ def test_a_box_leaves_out_what_is_outside(ball: Run):
 
 def test_the_input_is_centred_in_images_of_other_shapes(ball: Run):
     data = ball.pipeline.datamanager
-    wide = input_image(data, path(1.0, height=SIZE, width=SIZE + 10))
+    (row,) = render_rows(ball.pipeline.model, data, path(1.0, height=SIZE, width=SIZE + 10), [Tile("input")])
+    wide = torch.from_numpy(row) / 255.0
     frame = data.frames[FRAMES - 1].float().movedim(0, -1)
     torch.testing.assert_close(wide[:, 5:-5, 3], frame[..., 3], atol=2e-3, rtol=0)
     opaque = frame[..., 3] > 0.5
     colour = (frame[..., :3] / frame[..., 3:].clamp(min=1e-3))[opaque]
     torch.testing.assert_close(wide[:, 5:-5, :3][opaque], colour, atol=5e-3, rtol=0)
     assert wide[:, :5, 3].max() == wide[:, -5:, 3].max() == 0.0
+
+
+def test_a_large_image_is_rendered_in_bands_that_cannot_be_seen(ball: Run, monkeypatch: pytest.MonkeyPatch):
+    """All outputs of all pixels at once would take 300 bytes a pixel: 20 GB at 8192 x 8192."""
+    model, data = ball.pipeline.model, ball.pipeline.datamanager
+    tiles, camera = [Tile("input"), Tile("rgb"), Tile("rgb", 90.0), Tile("depth")], path(0.5, height=50, width=40)
+    (whole,) = render_rows(model, data, camera, tiles)
+    monkeypatch.setattr(pictures, "BAND_PIXELS", 40 * 15)
+    render, rows = model.get_outputs_for_camera, []
+    monkeypatch.setattr(model, "get_outputs_for_camera", lambda c, box: rows.append(int(c.height)) or render(c, box))
+    (banded,) = render_rows(model, data, camera, tiles)
+    assert rows == [50, *[15, 15] * 3, 5, 5]
+    assert np.abs(whole.astype(int) - banded).max() <= 1
 
 
 def test_invisible_pixels_have_the_mean_colour():

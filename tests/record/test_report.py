@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,7 @@ def test_nothing_waits_for_values_before_a_block_is_full(tmp_path: Path):
     kept = LossHistory(tmp_path / "losses.jsonl")
     for step in range(3):
         kept.record(step, {"rgb_0": torch.tensor(float(step), device="meta")})
-    assert kept.rows == []
+    assert kept.rows() == []
     assert not kept.file.exists()
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         kept.flush()
@@ -114,7 +116,7 @@ def test_values_that_are_not_finite_stay_readable(tmp_path: Path):
     kept.record(0, {"rgb_0": torch.tensor(float("nan")), "mask_0": torch.tensor(0.5)})
     kept.flush()
     assert json.loads(kept.file.read_text()) == {"step": 0, "rgb_0": None, "mask_0": 0.5}
-    assert read_history(kept.file) == kept.rows
+    assert read_history(kept.file) == kept.rows()
 
 
 def test_a_block_is_appended_and_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -129,11 +131,31 @@ def test_a_block_is_appended_and_a_full_disk_loses_nothing(tmp_path: Path, monke
     record(1)
     assert kept.file.stat().st_ino == place  # Appended to.
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full_disk)
+        patch.setattr(os, "write", full_disk)
         with pytest.raises(InputError, match=r"cannot write .*No space left"):
             record(2)
+    assert [row["step"] for row in kept.rows()] == [0, 1, 2]
     record(3)
     assert [row["step"] for row in read_history(kept.file)] == [0, 1, 2, 3]
+
+
+def test_memory_does_not_grow_with_the_history(tmp_path: Path):
+    """What is written is not kept: an hour of steps would be tens of MB."""
+    kept = LossHistory(tmp_path / "losses.jsonl")
+    tracemalloc.start()
+    before = 0
+    try:
+        for step in range(2000):
+            kept.record(step, {"rgb_0": torch.tensor(float(step)), "mask_0": torch.tensor(0.5)})
+            if step % 100 == 99:
+                kept.flush()
+            if step == 199:
+                before = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+    finally:
+        tracemalloc.stop()
+    assert kept.unwritten == []
+    assert [row["step"] for row in kept.rows()] == list(range(2000))
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -184,14 +206,14 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Later, with room again, nothing that was recorded is missing."""
-    write_text, fail = Path.write_text, True
+    write_bytes, fail = Path.write_bytes, True
 
     def full(self: Path, *arguments: Any, **options: Any) -> int:
         if fail and self.name == "losses.jsonl":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write_text(self, *arguments, **options)
+        return write_bytes(self, *arguments, **options)
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(report, "FLUSH_SECONDS", 0.0)
     trainer = train(config(data, tmp_path))
     folder = trainer.config.get_base_dir()
