@@ -19,6 +19,7 @@ from consistent4d_ns.batching.steps import LOG, Work, rest_of
 from consistent4d_ns.batching.summary import STATUS, records_of, table, write_status
 from consistent4d_ns.cli import batch_job
 from consistent4d_ns.cli.compare import write_page
+from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.option_checks import check_options
 from consistent4d_ns.cli.progress import Fifths, announce, say
 from consistent4d_ns.cli.sweep import check_page, places_of
@@ -51,7 +52,7 @@ class FolderOptions:
     """The preset."""
     settings: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
     """Values of options of ns-train, PATH=VALUE: max-num-iterations=1000."""
-    exports: tuple[Export, ...] = ()
+    exports: Annotated[tuple[Export, ...], NO_DEFAULT] = ()
     """What is exported of each."""
 
 
@@ -59,7 +60,7 @@ class FolderOptions:
 class EngineOptions:
     """Where jobs run."""
 
-    devices: tuple[int, ...] = ()
+    devices: Annotated[tuple[int, ...], NO_DEFAULT] = ()
     """Numbers of GPUs of this machine; default: all."""
     at_once: int | None = None
     """The most jobs at once; default: one for each GPU, or one where there is no GPU."""
@@ -68,7 +69,7 @@ class EngineOptions:
     (auto), or on this machine alone (local). All of its machines see the same folders."""
     slurm: Path | None = None
     """Run nothing: write a script for sbatch, an array with one task for each job."""
-    sbatch: tuple[str, ...] = ()
+    sbatch: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     """With --slurm: options of sbatch: partition=gpu time=2:00:00."""
     attempts: int = 2
     """How often a step is tried that dies, as for want of memory; what is refused is not tried again. 1 to 10."""
@@ -118,7 +119,7 @@ def batch(
     engine: Annotated[EngineOptions, Flat],
     film: Annotated[CompareOptions, Flat],
     out: Path | None = None,
-    only: tuple[str, ...] = (),
+    only: Annotated[tuple[str, ...], NO_DEFAULT] = (),
     page: bool = True,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -135,7 +136,7 @@ def batch(
         film: What the page shows.
         out: Folder of all results: OUT/NAME for each job, status.json and comparison.html; default: outputs/ and the
             name of JOBS.
-        only: Names of jobs; the others are left alone.
+        only: Names of jobs; the others are left alone; default: all jobs.
         page: Whether to write the page that compares the runs.
         overwrite: Do steps again whose options or data have changed since they were done.
         dry_run: Show what is done and what is left, and run nothing.
