@@ -53,7 +53,7 @@ class FolderOptions:
     settings: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
     """Values of options of ns-train, PATH=VALUE: max-num-iterations=1000."""
     exports: Annotated[tuple[Export, ...], NO_DEFAULT] = ()
-    """What is exported of each."""
+    """What is exported of each; default: nothing."""
 
 
 @dataclass(frozen=True)
