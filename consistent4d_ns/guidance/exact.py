@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.cameras import OrbitViews, absolute_view
 from consistent4d_ns.guidance.base import GuidanceDraws, Start
 from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss
 
@@ -101,13 +101,3 @@ def exact_noise(
     """The noise in `noisy` if its signal is `truth`; `kept` = ac, the signal's share of the variance."""
     ac = kept[..., None, None, None]
     return (noisy - ac.sqrt() * truth) / (1 - ac).sqrt()
-
-
-def absolute_view(
-    poses: Float[Tensor, "views 4"], condition: OrbitViews
-) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"]]:
-    """Elevation and azimuth in degrees and distance of views given relative to `condition` (method.md section 5.2)."""
-    elevation, sine, cosine, distance = poses.unbind(-1)
-    base = condition.to(poses.device)
-    azimuth = base.azimuth + torch.rad2deg(torch.atan2(sine, cosine))
-    return base.elevation - torch.rad2deg(elevation), azimuth, base.distance + distance
