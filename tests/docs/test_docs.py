@@ -11,7 +11,7 @@ import yaml
 
 import consistent4d_ns
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA
-from consistent4d_ns.data.dataparser import read_cameras
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig, read_cameras
 from consistent4d_ns.data.times import DEFAULT_FPS
 from consistent4d_ns.export.options import MeshOptions, SolidOptions
 from tests.docs.pages import (
@@ -214,7 +214,7 @@ def test_data_options():
     assert as_numbers(rows["fps"]) == [DEFAULT_FPS]
     assert as_numbers(rows["image-size"])[0] == parser.image_size
     assert as_numbers(rows["image-size"])[-1] == mini.image_size
-    assert as_numbers(rows["frame-stride"]) == [parser.frame_stride]
+    assert as_numbers(rows["frame-stride"]) == [FrameSequenceDataParserConfig.frame_stride]
 
 
 def test_export_options():
