@@ -56,6 +56,12 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     eval_dataset: FrameDataset
     dataparser: FrameSequence | Orbit
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As Nerfstudio's. Raises: InputError: `ns-render dataset` asks for the frames, and there are none."""
+        super().__init__(*args, **kwargs)
+        if self.test_mode != "inference" and not hasattr(self, "frames"):  # That command alone skips `setup_train`.
+            self.check_frames("`ns-render dataset`")
+
     def setup_train(self) -> None:
         """Copy the frames to the training device.
 

@@ -74,7 +74,7 @@ class GuidanceConfig(DistillationConfig):
 
 @dataclass
 class TextGuidanceConfig(DistillationConfig):
-    """A text-to-image prior in Stable Diffusion's layout, which reads a prompt (method.md section 5.5)."""
+    """A text-to-image prior in Stable Diffusion's layout, which reads a prompt (method.md section 16)."""
 
     kind: Literal["stable-diffusion", "none"] = "stable-diffusion"
     """A prior in Stable Diffusion's layout, or none: nothing is loaded and nothing can be learnt."""

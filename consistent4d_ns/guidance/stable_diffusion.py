@@ -1,4 +1,4 @@
-"""Score distillation from a text-to-image prior (method.md section 5.5; Poole et al. 2023, Rombach et al. 2022)."""
+"""Score distillation from a text-to-image prior (method.md section 16; Poole et al. 2023, Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ class StableDiffusionGuidance(LatentGuidance[TextToImageNetworks, Contexts]):
         """
         super().__init__(networks, config, device)
         self.config = config
-        self._front = front
-        self._origin = front.azimuth.to(self.device)
+        self._front = front.to(self.device)  # A recorded step brings nothing to the device.
         prompts = [config.negative_prompt, *view_prompts(prompt, config)]
         self._contexts: Float[Tensor, "prompts tokens width"] = self._encode_prompts(prompts)
         network: Any = networks
@@ -71,8 +70,10 @@ class StableDiffusionGuidance(LatentGuidance[TextToImageNetworks, Contexts]):
         tokenizer: Any = self._networks.tokenizer
         length = self._networks.text_encoder.config.max_position_embeddings
         for prompt in prompts:
-            if (count := len(tokenizer(prompt).input_ids)) > length:
-                warn(f"the prompt {prompt!r} has {count} tokens, of which the text encoder reads {length}; shorten it.")
+            if len(tokenizer(prompt, truncation=True, max_length=length + 1).input_ids) > length:
+                warn(
+                    f"the prompt {prompt!r} has more than the {length} tokens that the text encoder reads; shorten it."
+                )
         freeze(self._networks.text_encoder, self.device, torch.float32)
         tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         with self._without_autocast():
@@ -81,7 +82,7 @@ class StableDiffusionGuidance(LatentGuidance[TextToImageNetworks, Contexts]):
     def view_conditions(self, poses: Float[Tensor, "views 4"], frames: Int64[Tensor, " views"]) -> Contexts:
         """The contexts of each view's prompt and of the negative one; frames have no effect."""
         elevation, azimuth, _ = absolute_view(self._to_device(poses), self._front)
-        kinds = view_kinds(elevation, azimuth - self._origin, self.config)
+        kinds = view_kinds(elevation, azimuth - self._front.azimuth, self.config)
         return Contexts(self._contexts[1 + kinds], self._contexts[:1].expand(len(kinds), -1, -1))
 
     @torch.no_grad()

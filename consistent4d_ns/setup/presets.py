@@ -35,6 +35,8 @@ NEEDS = (
     # Memory: that of consistent4d, whose prior it has, with a larger field.
     Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), None, ""),
     Needs("consistent4d-image-mini", ("bundled",), None, (1, 2), "two CPU cores"),
+    # Memory: not measured. Weights in half precision take 2 GiB, encoding eight images of 512 pixels most of the rest.
+    Needs("consistent4d-text", ("stable-diffusion", "rife"), (12, 20), None, ""),
 )
 """The needs of all presets."""
 

@@ -18,6 +18,7 @@ from consistent4d_ns.media.camera_paths import read_path
 COMMANDS = (
     *("camera-path", "compare", "demo", "doctor", "enhance", "eval", "finetune", "render", "sweep", "toy", "view"),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
+    "weights stable-diffusion",
     *("weights metrics", "weights convert"),
     *("export", "export mesh", "export points", "export splats", "export usd", "export web"),
 )

@@ -52,7 +52,7 @@ def stopped(result: list[Problem]) -> tuple[str, ...]:
 
 def test_a_machine_that_has_everything():
     assert found() == []
-    assert ON_GPU == ("consistent4d", "consistent4d-big", "consistent4d-image")
+    assert ON_GPU == ("consistent4d", "consistent4d-big", "consistent4d-image", "consistent4d-text")
 
 
 NO_GPU = replace(GOOD, gpus=(), driver=None)
