@@ -117,7 +117,7 @@ def _networks(size: str, seed: int, velocity: bool, device: torch.device) -> dic
     from transformers import CLIPTextConfig, CLIPTextModel
 
     settings, words = SIZES[size], len(_words())
-    last = {"bos_token_id": words - 2, "eos_token_id": words - 1, "max_position_embeddings": TOKENS}
+    last: dict[str, Any] = {"bos_token_id": words - 2, "eos_token_id": words - 1, "max_position_embeddings": TOKENS}
     with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
         return {

@@ -71,9 +71,7 @@ class StableDiffusionGuidance(LatentGuidance[TextToImageNetworks, Contexts]):
         length = self._networks.text_encoder.config.max_position_embeddings
         for prompt in prompts:
             if len(tokenizer(prompt, truncation=True, max_length=length + 1).input_ids) > length:
-                warn(
-                    f"the prompt {prompt!r} has more than the {length} tokens that the text encoder reads; shorten it."
-                )
+                warn(f"the prompt {prompt!r} has more than the {length} tokens that are read; shorten it.")
         freeze(self._networks.text_encoder, self.device, torch.float32)
         tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         with self._without_autocast():

@@ -232,7 +232,7 @@ def test_a_recorded_step_has_the_same_loss(saved: Path) -> None:
 def test_a_prompt_that_is_too_long_is_said_to_be(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guidance_of(saved / "epsilon", "cat " * 40)
     printed = capsys.readouterr()
-    assert "has more than the 77 tokens that the text encoder reads; shorten it." in " ".join(printed.out.split())
+    assert "has more than the 77 tokens that are read; shorten it." in " ".join(printed.out.split())
     assert not printed.err
 
 
