@@ -180,7 +180,7 @@ def test_training_is_resumed(folder: Path, prior: Path, capsys: pytest.CaptureFi
     config.resume, config.max_num_iterations = True, 8
     config.set_timestamp()
     assert config.get_base_dir() == folder
-    with mock.patch.object(TrainingReport, "finish"):
+    with mock.patch.object(TrainingReport, "draw_losses"):
         train(config)
     assert "steps 6 to 7 are left" in " ".join(capsys.readouterr().out.split())
 
@@ -243,9 +243,8 @@ def test_an_object_that_vanishes_or_becomes_fog_is_noticed(opacity: float, words
 @pytest.mark.slow
 def test_the_command(prior: Path, tmp_path: Path) -> None:
     """`ns-train consistent4d-text --prompt ...` without `--data`, and what it refuses: one line each."""
-    methods = "consistent4d-text=consistent4d_ns.method_configs:consistent4d_text"
     quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    place = Workplace(tmp_path, os.environ | quiet | {"NERFSTUDIO_METHOD_CONFIGS": methods})
+    place = Workplace(tmp_path, os.environ | quiet)
     options = (
         *("--vis", "tensorboard", "--max-num-iterations", "2", "--pipeline.interpolation.kind", "none"),
         *("--pipeline.datamanager.dataparser.image-size", "16", "--pipeline.model.samples-per-ray", "16"),

@@ -66,7 +66,9 @@ def test_ns_train_accepts_its_options():
 
 
 def test_options_in_the_text_exist():
-    known = help_options(lambda args: ns_train("consistent4d", args)) | OTHERS
+    known = set(OTHERS)
+    for method in ("consistent4d", "consistent4d-text"):
+        known |= help_options(lambda args, method=method: ns_train(method, args))
     for words in COMMANDS:
         known |= help_options(lambda args, words=words: consistent4d([*words.split(), *args]))
     pages = [page for page in PAGES if page.parent.name != "bundled" and "perform" not in page.name]
