@@ -79,7 +79,7 @@ SMALL = replace(GOOD, gpus=(Gpu("a small one", 8.0, 7.9, "8.6"),))
         (
             replace(GOOD, gpus=(replace(H100, free=6.0),)),
             ("consistent4d-big", "consistent4d-text"),
-            "has 6.0 free of 79.6",
+            "consistent4d-big takes 11 GiB",
             "nvidia-smi",
         ),
         (replace(GOOD, gpus=(replace(H100, supported=False),)), ALL, "no kernels for NVIDIA H100", "install a PyTorch"),
