@@ -23,6 +23,7 @@ from consistent4d_ns import model as model_module
 from consistent4d_ns.device import memory
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.guidance import zero123
+from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
@@ -72,7 +73,9 @@ def make_pipeline(
 
 def attach_prior(pipeline: Consistent4DPipeline, networks: Zero123Networks) -> None:
     """Make these networks the prior of a pipeline that has none."""
-    prior = Zero123Guidance(networks, pipeline.config.guidance, str(pipeline.device), 0.0)
+    config = pipeline.config.guidance
+    assert isinstance(config, GuidanceConfig)
+    prior = Zero123Guidance(networks, config, str(pipeline.device), 0.0)
     prior.prepare(pipeline.datamanager.reference_images())
     pipeline.guidance = prior
 

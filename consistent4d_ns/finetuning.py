@@ -71,6 +71,8 @@ def finetune_config(
     """
     options.check()
     config = read_config(run)
+    if not config.has_frames:
+        raise InputError(f"{run} was trained from a prompt and has no frames whose view could be sharpened: resume it.")
     folder = config.get_base_dir().resolve()
     checkpoint = choose_checkpoint(config.get_checkpoint_dir(), step)
     saved = step_of(checkpoint)

@@ -15,10 +15,11 @@ from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerC
 from nerfstudio.plugins.types import MethodSpecification
 
 from consistent4d_ns.data.datamanager import Consistent4DDataManagerConfig
-from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig, ObjectDataParserConfig
+from consistent4d_ns.data.orbit import OrbitDataParserConfig
 from consistent4d_ns.data.planning import PlanConfig
 from consistent4d_ns.guidance.bundled_prior import NAME
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import DistillationConfig, GuidanceConfig, TextGuidanceConfig
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.model import Consistent4DModelConfig, LossWeights
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
@@ -37,7 +38,8 @@ def method(
     steps: int = 6000,
     image_size: int = 256,
     frame_count: int | None = None,
-    guidance: GuidanceConfig | None = None,
+    dataparser: ObjectDataParserConfig | None = None,
+    guidance: DistillationConfig | None = None,
     interpolation: InterpolationConfig | None = None,
 ) -> MethodSpecification:
     """A method, from the values in which presets differ; by default those of the presets for full-size priors.
@@ -60,7 +62,8 @@ def method(
         mixed_precision=False,
         pipeline=Consistent4DPipelineConfig(
             datamanager=Consistent4DDataManagerConfig(
-                dataparser=FrameSequenceDataParserConfig(image_size=image_size, frame_count=frame_count), plan=plan
+                dataparser=dataparser or FrameSequenceDataParserConfig(image_size=image_size, frame_count=frame_count),
+                plan=plan,
             ),
             model=model,
             guidance=guidance,
@@ -176,7 +179,43 @@ consistent4d_image_mini = method(
     interpolation=InterpolationConfig(kind="none"),
 )
 
-PRESETS = (consistent4d, consistent4d_big, consistent4d_mini, consistent4d_image, consistent4d_image_mini)
+consistent4d_text = method(
+    "consistent4d-text",
+    "Consistent4D for a prompt, without any frames: a static object, distilled from a text-to-image prior.",
+    model=Consistent4DModelConfig(
+        grid_resolutions=((50, 50, 50, 0), (100, 100, 100, 0)),
+        occupancy_times=1,
+        # No frames say where the object ends: the first two terms do. None of these weights has been tuned yet.
+        loss_weights=LossWeights(
+            sparsity=1.0, orientation=Anneal(0.0, 10.0, 5000), normal_smoothness_3d=0.0, sds=(1.0,)
+        ),
+    ),
+    plan=PlanConfig(
+        stage_steps=(0, 5000),
+        image_sizes=(64, 128),
+        views=(2, 1),
+        clip_views=(4, 4),
+        reference_every=0,
+        independent=0.75,
+        azimuths=0.25,
+        times=0.0,
+        identical=0.0,
+        elevation_range=(-10.0, 80.0),
+    ),
+    targets=TargetsConfig(),
+    steps=10_000,
+    dataparser=OrbitDataParserConfig(elevation=15.0),
+    guidance=TextGuidanceConfig(),
+)
+
+PRESETS = (
+    consistent4d,
+    consistent4d_big,
+    consistent4d_mini,
+    consistent4d_image,
+    consistent4d_image_mini,
+    consistent4d_text,
+)
 """All presets."""
 
 

@@ -23,7 +23,13 @@ from consistent4d_ns.data.planning import StepKind, StepPlan
 from consistent4d_ns.draws import RenderDraws, draw_rendering, step_generator
 from consistent4d_ns.errors import hide_nerfstudio_warnings, show_input_errors_in_one_line
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, ViewSampler, draw
-from consistent4d_ns.guidance.config import GuidanceConfig, check_noise_levels, timestep_range
+from consistent4d_ns.guidance.config import (
+    DistillationConfig,
+    GuidanceConfig,
+    TextGuidanceConfig,
+    check_noise_levels,
+    timestep_range,
+)
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.loss_weights import per_level
 from consistent4d_ns.media.encoding import offer_ffmpeg
@@ -55,8 +61,8 @@ class Consistent4DPipelineConfig(VanillaPipelineConfig):
     """Frames and cameras."""
     model: Consistent4DModelConfig = field(default_factory=Consistent4DModelConfig)
     """Field, rendering and loss weights."""
-    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    """The view-conditioned diffusion prior whose score is distilled into novel views."""
+    guidance: DistillationConfig = field(default_factory=GuidanceConfig)
+    """The diffusion prior whose score is distilled into novel views."""
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     """The frame interpolation network behind the consistency loss."""
     targets: TargetsConfig = field(default_factory=TargetsConfig)
@@ -123,8 +129,7 @@ class Consistent4DPipeline(VanillaPipeline):
         self.targets = TargetStages(config.targets, config.guidance, self.datamanager, self.seed - get_rank())
         self.steering = self.next_steering = Steering()
         self.settings = self.resolve_settings(step=0)
-        opacity = float(self.datamanager.frames[:, 3].float().mean()) if test_mode == "val" else 1.0
-        self.soundness = Soundness(self.device, opacity)
+        self.soundness = Soundness(self.device, self.frames_opacity() if test_mode == "val" else 1.0)
         self.step_kind = StepKind.REFERENCE
         self.panel = Panel(self, training=test_mode == "val")
         if test_mode == "val":
@@ -139,7 +144,7 @@ class Consistent4DPipeline(VanillaPipeline):
         return cast(Consistent4DModel, super().model)
 
     @property
-    def guidance_config(self) -> GuidanceConfig:
+    def guidance_config(self) -> DistillationConfig:
         """The settings of the guidance as configured."""
         return self.config.guidance
 
@@ -162,17 +167,25 @@ class Consistent4DPipeline(VanillaPipeline):
             InputError: Weights are missing or of another layout.
         """
         # Imported here: both import network libraries, and viewing, rendering and evaluating need neither.
-        from consistent4d_ns.guidance.loading import build_guidance
+        from consistent4d_ns.guidance.loading import build_guidance, build_text_guidance
         from consistent4d_ns.interpolation.consistency import load_interpolator
 
         self.interpolator = load_interpolator(self.config.interpolation, device)
-        elevation = float(self.datamanager.input_view.elevation[0])
         previews = self.config.guidance.previews or self.targets.samples_after(-1)
-        prior = dataclasses.replace(self.config.guidance, previews=previews)
-        guidance = build_guidance(prior, elevation, device)
+        prior, view = dataclasses.replace(self.config.guidance, previews=previews), self.datamanager.input_view
+        if isinstance(prior, TextGuidanceConfig):
+            self.guidance = build_text_guidance(prior, self.config.model.prompt or "", view, device)
+            return
+        assert isinstance(prior, GuidanceConfig)
+        guidance = build_guidance(prior, float(view.elevation[0]), device)
         if guidance is not None:
             guidance.prepare(self.datamanager.reference_images())
         self.guidance = guidance
+
+    def frames_opacity(self) -> float | None:
+        """Mean opacity of the frames, in [0, 1]; None where there are none."""
+        frames = self.datamanager.frames
+        return float(frames[:, 3].float().mean()) if self.datamanager.has_frames else None
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -210,6 +223,8 @@ class Consistent4DPipeline(VanillaPipeline):
 
     def useful_kinds(self, step: int) -> frozenset[StepKind]:
         """Kinds of steps for which there is a loss, given the loaded priors and the stage of training."""
+        if not self.datamanager.has_frames:
+            return frozenset(kind for kind in StepKind if kind.is_distilled)  # There is nothing else to fit.
         if self.steering.pause_distillation:
             return frozenset({StepKind.REFERENCE})
         if self.guidance is not None:
@@ -225,7 +240,7 @@ class Consistent4DPipeline(VanillaPipeline):
         """What training step `step` shows: the input view, views to be distilled, or target views of a round."""
         # Also in reference steps: the first step of a round makes its target views.
         targets = self.targets.plan(step, self.model, self.guidance, self.steering.pause_distillation)
-        if targets is None or step % self.datamanager.config.plan.reference_every == 0:
+        if targets is None or self.datamanager.config.plan.fits_input(step):
             return self.datamanager.plan(step, self.useful_kinds(step))
         return targets
 
@@ -354,7 +369,12 @@ class Consistent4DPipeline(VanillaPipeline):
         return f"{broken}check the frames, and try a lower --optimizers.field.optimizer.lr"
 
     def get_eval_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of one frame of the input view, without randomness or gradients."""
+        """Losses of one frame of the input view, without randomness or gradients.
+
+        Raises:
+            InputError: there are no frames.
+        """
+        self.datamanager.check_frames("the evaluation loss")
         self.eval()
         with torch.no_grad():
             rays, batch = self.datamanager.next_eval(step)
@@ -365,16 +385,34 @@ class Consistent4DPipeline(VanillaPipeline):
         return outputs, losses, metrics
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Metrics and images of one evaluation view, and the input beside novel views at the stage's resolution."""
+        """Metrics and images of one evaluation view, and the input beside novel views at the stage's resolution.
+
+        Without frames, novel views alone.
+        """
         from consistent4d_ns.media.pictures import contact_sheet, input_and_novel_views, shown_times
 
-        metrics, images = super().get_eval_image_metrics_and_images(step)
+        metrics: dict[str, Any] = {"num_rays": 0}
+        images: dict[str, Tensor] = {}
+        if self.datamanager.has_frames:
+            metrics, images = super().get_eval_image_metrics_and_images(step)
+        self.eval()
         plan = self.datamanager.config.plan
         size = plan.image_sizes[plan.stage(step)]
         rows = input_and_novel_views(self.model, self.datamanager, shown_times(self.datamanager, LOGGED_TIMES), size)
-        images["input_and_novel_views"] = torch.from_numpy(contact_sheet(rows)) / 255.0
-        metrics["num_rays"] += (len(rows[0]) - 1) * len(rows) * size**2
+        self.train()
+        name = "input_and_novel_views" if self.datamanager.has_frames else "novel_views"
+        images[name] = torch.from_numpy(contact_sheet(rows)) / 255.0
+        metrics["num_rays"] += (len(rows[0]) - self.datamanager.has_frames) * len(rows) * size**2
         return metrics, images
+
+    def get_average_eval_image_metrics(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Means over all evaluation images (see Nerfstudio's pipeline).
+
+        Raises:
+            InputError: there are no frames.
+        """
+        self.datamanager.check_frames("an evaluation")
+        return super().get_average_eval_image_metrics(*args, **options)
 
 
 def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:

@@ -43,7 +43,9 @@ class Run:
 
     @property
     def source_name(self) -> str:
-        """Name of the file or folder of the frames."""
+        """Name of the file or folder of the frames; without frames the prompt."""
+        if not self.config.has_frames and self.config.prompt:
+            return self.config.prompt
         return (self.config.frames_path or Path("frames")).name
 
 

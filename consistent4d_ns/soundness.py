@@ -26,6 +26,8 @@ VANISHED = 0.1
 """An object counts as vanished whose opacity in the input view is below this share of the frames' own."""
 FOG = 0.9
 """Mean opacity of whole images from which on it counts as fog."""
+USUAL = 0.2
+"""Mean opacity of views of an object of which there are no frames, as far as anything is known about it."""
 ROOMY = 0.6
 """Mean opacity of the frames up to which their object leaves room that fog can fill."""
 
@@ -33,14 +35,16 @@ ROOMY = 0.6
 class Soundness:
     """Counts of the steps that were skipped because of values that are not finite, and running means of opacity."""
 
-    def __init__(self, device: torch.device | str, expected_opacity: float) -> None:
+    def __init__(self, device: torch.device | str, expected_opacity: float | None) -> None:
         """
         Args:
             device: Where steps are computed.
-            expected_opacity: Mean opacity of the frames, in [0, 1].
+            expected_opacity: Mean opacity of the frames, in [0, 1]; None where there are no frames.
         """
         self._counts = torch.zeros(len(GROUPS), 3, device=device)  # steps skipped, in a row, most in a row
-        self._opacity = torch.full((len(GROUPS),), expected_opacity, device=device)
+        self._opacity = torch.full(
+            (len(GROUPS),), USUAL if expected_opacity is None else expected_opacity, device=device
+        )
         self._expected = expected_opacity
         self._pending: Callable[[], Tensor] | None = None
         self._said_skipped = 0
@@ -98,6 +102,9 @@ class Soundness:
         """What has become of the object, if it is nothing good, in a word and in a sentence."""
         if not opacities:
             return
+        if self._expected is None:
+            yield from _states_without_frames(opacities[group_of(StepKind.INDEPENDENT)])
+            return
         if opacities[0] < VANISHED * self._expected:
             yield (
                 "vanished",
@@ -121,6 +128,22 @@ class Soundness:
             if longest >= limit:
                 return f"{int(longest)} steps of {name} in a row had no finite gradient and were skipped"
         return None
+
+
+def _states_without_frames(opacity: float) -> Iterator[tuple[str, str]]:
+    """The same of an object without frames, by the mean opacity of distilled views."""
+    if opacity < VANISHED * USUAL:
+        yield (
+            "vanished",
+            f"the object has all but vanished: the mean opacity of distilled views is {opacity:.3f}; a lower "
+            "--optimizers.field.optimizer.lr or --pipeline.model.loss-weights.sparsity 0 keeps it.",
+        )
+    if opacity > FOG:
+        yield (
+            "fog",
+            f"fog fills the space around the object: the mean opacity of distilled views is {opacity:.3f}; a higher "
+            "--pipeline.model.loss-weights.sparsity, or a lower --optimizers.field.optimizer.lr, prevents it.",
+        )
 
 
 def group_of(kind: StepKind) -> int:

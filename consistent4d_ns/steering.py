@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import DistillationConfig
 from consistent4d_ns.loss_weights import LossWeights, split_level
 
 FACTORS = ("rgb", "mask", "sds", "consistency")
@@ -79,7 +79,7 @@ class StepSettings:
 
 def resolve_settings(
     loss_weights: LossWeights,
-    guidance: GuidanceConfig,
+    guidance: DistillationConfig,
     steering: Steering,
     step: int,
     num_levels: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from torch import nn
 
 from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.checks.options import check_options
-from consistent4d_ns.data.dataparser import CAMERA, FrameSequence
+from consistent4d_ns.data.dataparser import CAMERA, FrameSequence, FrameSequenceDataParserConfig
+from consistent4d_ns.data.orbit import Orbit
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.files.checkpoints import (
     NAME,
@@ -46,6 +48,8 @@ CONFIG_FILE = "config.yml"
 """Nerfstudio's name for a run's configuration."""
 DIGITS = 5
 """Decimals with which the camera is stored."""
+LONGEST_NAME = 50
+"""Characters of a prompt that become the name of its runs' folder."""
 TIMESTAMP = "{timestamp}"
 """Placeholder for the time at which a run starts."""
 
@@ -120,8 +124,10 @@ class Consistent4DTrainerConfig(TrainerConfig):
             self.load_step = step_of(choose_checkpoint(self.get_checkpoint_dir()))
 
     def set_experiment_name(self) -> None:
-        """Name the run after what it is trained on: the folder, or the image or animated file without its suffix."""
+        """Name the run after what it is trained on: the folder, the file without its suffix, or the prompt."""
         path = self.pipeline.datamanager.data
+        if self.experiment_name is None and not self.has_frames:
+            self.experiment_name = name_of_prompt(self.prompt or "")
         if self.experiment_name is None and path is not None and path.is_file():
             self.experiment_name = path.stem
         super().set_experiment_name()
@@ -147,9 +153,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 it cannot be written.
         """
         self.prepare()
-        sequence = self.sequence()
+        sequence = self.parser()
         self.fix_camera(sequence)
-        if self.pipeline.model.is_static:
+        if self.pipeline.model.is_static and isinstance(sequence, FrameSequence):
             self.say_which_frame(sequence)
         made = self.claim_folder()
         folder = self.get_base_dir()
@@ -159,11 +165,12 @@ class Consistent4DTrainerConfig(TrainerConfig):
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
         if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
-            warn("no GPU is used, and on a CPU such a prior takes minutes for a step; consistent4d-mini trains there.")
-        parser = self.pipeline.datamanager.dataparser
+            small = "consistent4d-mini" if self.has_frames else "of an image, consistent4d-image-mini"
+            warn(f"no GPU is used, and on a CPU such a prior takes minutes for a step; {small} trains there.")
+        camera, what = self.pipeline.datamanager.dataparser, "Input camera" if self.has_frames else "Front view"
         say(
-            f"Input camera: {parser.elevation:g} degrees above the object, at distance {parser.distance:g}, with a "
-            f"field of view of {parser.fovy:g} degrees."
+            f"{what}: {camera.elevation:g} degrees above the object, at distance {camera.distance:g}, with a field of "
+            f"view of {camera.fovy:g} degrees."
         )
         self.folders_made = made
 
@@ -176,6 +183,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         show_input_errors_in_one_line()
         check_options(self)
         self.pipeline.model.check()
+        self.check_prompt()
         self.check_frame_count()
         self.pipeline.datamanager.plan.check()
         self.pipeline.guidance.check()
@@ -205,7 +213,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         else:
             found = here if here.is_dir() else None
         if found is None:
-            say(f"{here.parent} holds no earlier run on these frames: training from the start.")
+            what = "on these frames" if self.has_frames else "from this prompt"
+            say(f"{here.parent} holds no earlier run {what}: training from the start.")
             return
         self.timestamp, self.has_new_timestamp = found.name, False
         if list_checkpoints(self.get_checkpoint_dir()):
@@ -214,9 +223,49 @@ class Consistent4DTrainerConfig(TrainerConfig):
             say(f"{found} has no checkpoint yet: training from the start in it.")
             self.overwrite = True
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether this trains on frames; else on a prompt."""
+        return self.pipeline.datamanager.dataparser.has_frames
+
+    def check_prompt(self) -> None:
+        """Hand the prompt to the model, where Nerfstudio keeps it.
+
+        Raises:
+            InputError: it is missing, or there is one beside frames; or options ask for what needs frames.
+        """
+        self.prompt = self.pipeline.model.prompt = self.prompt or self.pipeline.model.prompt
+        if self.has_frames:
+            if self.prompt is not None:
+                raise InputError(
+                    f"{self.method_name} reads frames, no prompt: leave out --prompt, or train consistent4d-text."
+                )
+            return
+        if not (self.prompt or "").strip():
+            raise InputError(
+                f'{self.method_name} makes an object from a prompt: give --prompt "a wind-up cat", for example.'
+            )
+        if self.data is not None or self.pipeline.datamanager.data not in (None, Path()):
+            raise InputError(
+                f"{self.method_name} reads a prompt, no frames: leave out --data, or train consistent4d-image."
+            )
+        if self.pipeline.guidance.kind == "none":
+            raise InputError(
+                f"{self.method_name} learns from its prior alone: leave out --pipeline.guidance.kind none."
+            )
+        if self.pipeline.datamanager.plan.reference_every:
+            raise InputError(f"{self.method_name} has no input view to fit: leave plan.reference-every at 0.")
+        for option in ("steps_per_eval_batch", "steps_per_eval_all_images"):
+            if getattr(self, option):
+                name = option.replace("_", "-")
+                raise InputError(f"--{name} compares with frames, and {self.method_name} has none: leave it at 0.")
+
     def check_frame_count(self) -> None:
         """Raises: InputError: a field without planes over time is to show more than one frame."""
-        count = self.pipeline.datamanager.dataparser.frame_count
+        parser = self.pipeline.datamanager.dataparser
+        if not isinstance(parser, FrameSequenceDataParserConfig):
+            return
+        count = parser.frame_count
         if self.pipeline.model.is_static and count != 1:
             raise InputError(
                 f"{self.method_name} shows an object that does not move, of one frame, but "
@@ -302,6 +351,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
             raise InputError(f"{folder / CONFIG_FILE} names no method: give the {CONFIG_FILE} that ns-train saved.")
         trained_in = super().get_base_dir()
         self.opened_in = folder = expanded(folder).absolute()
+        if data is not None and not self.has_frames:
+            raise InputError(f"{folder} was trained from a prompt and has no frames: leave out --data.")
         if data is not None:
             self.use_data(expanded(data))
             return
@@ -319,21 +370,27 @@ class Consistent4DTrainerConfig(TrainerConfig):
 
     @property
     def frames_path(self) -> Path | None:
-        """Where the frames are, if the configuration says so."""
-        return self.data or self.pipeline.datamanager.data
+        """Where the frames are, if there are any and the configuration says so."""
+        return (self.data or self.pipeline.datamanager.data) if self.has_frames else None
 
     @property
     def uses_bundled_prior(self) -> bool:
         """Whether the prior is the small one that comes with this package."""
         return self.pipeline.guidance.prior == BUNDLED
 
-    def sequence(self) -> FrameSequence:
-        """The frames, not yet listed."""
+    def parser(self) -> FrameSequence | Orbit:
+        """The frames, not yet listed; without frames the cameras around the object."""
         parser = self.pipeline.datamanager.dataparser
-        return FrameSequence(dataclasses.replace(parser, data=self.frames_path or parser.data))
+        return dataclasses.replace(parser, data=self.frames_path or parser.data).setup()
 
-    def fix_camera(self, sequence: FrameSequence) -> None:
-        """Write the camera of a sequence into the options.
+    def sequence(self) -> FrameSequence:
+        """The frames, not yet listed, of a training that has some."""
+        sequence = self.parser()
+        assert isinstance(sequence, FrameSequence)
+        return sequence
+
+    def fix_camera(self, sequence: FrameSequence | Orbit) -> None:
+        """Write the camera of a sequence, or of the front view, into the options.
 
         So a run stays what it is where files beside its frames change.
 
@@ -357,6 +414,11 @@ class Consistent4DTrainerConfig(TrainerConfig):
     def use_data(self, data: Path) -> None:
         """Take the frames from `data`."""
         self.data = self.pipeline.datamanager.data = self.pipeline.datamanager.dataparser.data = data
+
+
+def name_of_prompt(prompt: str) -> str:
+    """A prompt as the name of a folder: its first words, joined by hyphens."""
+    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "prompt"
 
 
 def create_folder(folder: Path) -> tuple[Path, ...]:

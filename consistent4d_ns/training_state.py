@@ -9,7 +9,7 @@ from torch import Tensor
 
 from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.guidance.base import Guidance
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import DistillationConfig
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.soundness import Soundness
 from consistent4d_ns.steering import StepSettings
@@ -40,7 +40,7 @@ class TrainingState(Protocol):
         ...
 
     @property
-    def guidance_config(self) -> GuidanceConfig:
+    def guidance_config(self) -> DistillationConfig:
         """The settings of the guidance as configured."""
         ...
 

@@ -55,7 +55,7 @@ def golden_path(name: str) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def float32_priors() -> Iterator[None]:
     """Run the priors in float32 unless a test says otherwise, also on CPUs where bfloat16 would be faster."""
-    with mock.patch("consistent4d_ns.guidance.zero123.multiplies_bf16", return_value=False):
+    with mock.patch("consistent4d_ns.guidance.latent.multiplies_bf16", return_value=False):
         yield
 
 

@@ -21,6 +21,7 @@ from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.finetune import finetune
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, orbit_camera
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.evaluation.images import on_white
@@ -52,6 +53,12 @@ def image_config(data: Path, out: Path) -> Consistent4DTrainerConfig:
     hold.steps, hold.begin_step, hold.views, hold.image_size, hold.rays = 6, 6, 8, 16, 256
     config.set_timestamp()
     return config
+
+
+def frames_of(config: Consistent4DTrainerConfig) -> FrameSequenceDataParserConfig:
+    parser = config.pipeline.datamanager.dataparser
+    assert isinstance(parser, FrameSequenceDataParserConfig)
+    return parser
 
 
 def trained(config: Consistent4DTrainerConfig) -> Path:
@@ -91,7 +98,7 @@ def refusal(command: Any, *args: Any, **named: Any) -> str:
 def test_presets_have_no_grids_over_time(method: Any, toy: Path) -> None:
     config = preset(method)
     assert config.pipeline.model.is_static
-    assert config.pipeline.datamanager.dataparser.frame_count == 1
+    assert frames_of(config).frame_count == 1
     plan = config.pipeline.datamanager.plan
     assert plan.shares[StepKind.TIMES] == 0
     assert plan.shares[StepKind.AZIMUTHS] > 0
@@ -236,7 +243,7 @@ def test_it_is_evaluated_compared_and_finetuned(folder: Path, toy: Path, tmp_pat
 def test_a_frame_of_a_video(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is the same as that frame alone, and unseen views come from the same moment."""
     config = image_config(toy, tmp_path)
-    config.pipeline.datamanager.dataparser.frame_start = 4
+    frames_of(config).frame_start = 4
     config.max_num_iterations, config.pipeline.targets.hold.steps = 2, 0
     folder = trained(config)
     said = capsys.readouterr().out.replace("\n", " ")
@@ -250,10 +257,10 @@ def test_a_frame_of_a_video(toy: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_what_cannot_be_one_image(toy: Path, tmp_path: Path) -> None:
     config = image_config(toy, tmp_path)
-    config.pipeline.datamanager.dataparser.frame_count = 2
+    frames_of(config).frame_count = 2
     assert "shows an object that does not move, of one frame, but" in refusal(config.prepare)
     config = image_config(toy, tmp_path)
-    config.pipeline.datamanager.dataparser.frame_start = FRAMES
+    frames_of(config).frame_start = FRAMES
     assert f"frame_start is {FRAMES}, but" in refusal(config.save_config)
     assert not list(tmp_path.iterdir())  # Not even a folder.
     Image.new("RGB", (32, 32)).save(tmp_path / "photo.jpg")

@@ -23,7 +23,10 @@ HEAVY = (
     "consistent4d_ns.toy",
     "consistent4d_ns.media.pictures",
 )
-METHODS = ("consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini")
+METHODS = (
+    *("consistent4d", "consistent4d-big", "consistent4d-mini", "consistent4d-image", "consistent4d-image-mini"),
+    "consistent4d-text",
+)
 OPTIONS = (
     "--data ",
     "--pipeline.datamanager.dataparser.elevation",

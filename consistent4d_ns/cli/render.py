@@ -23,8 +23,10 @@ from consistent4d_ns.media.encoding import (
     write_frames,
 )
 from consistent4d_ns.media.path_options import KINDS, Kind, PathOptions
-from consistent4d_ns.media.tiles import Tile, check_levels, parse_tiles
+from consistent4d_ns.media.tiles import INPUT, Tile, check_levels, parse_tiles
 
+OUTPUTS = ("input", "rgb", "depth")
+"""What is shown by default."""
 ENHANCED = "rgb"
 """Output that an enhancer changes, seen from any side."""
 
@@ -35,7 +37,7 @@ def render(
     /,
     options: Annotated[PathOptions, tyro.conf.arg(name="")],
     path: Kind | Path = "orbit-in-time",
-    outputs: tuple[str, ...] = ("input", "rgb", "depth"),
+    outputs: tuple[str, ...] | None = None,
     format: Format | None = None,
     enhance: Path | None = None,
     step: int | None = None,
@@ -53,7 +55,8 @@ def render(
             folder of PNG frames with alpha.
         path: Kind of camera path (see `consistent4d camera-path --help`), or a .json file, for example from the viewer.
         outputs: Images from left to right: input, rgb, depth, normals, accumulation, and rgb_L, depth_L,
-            accumulation_L of cascade level L. NAME@DEGREES is seen from an azimuth that many degrees larger: rgb@90.
+            accumulation_L of cascade level L; default: input rgb depth, without input of a run that was trained from a
+            prompt. NAME@DEGREES is seen from an azimuth that many degrees larger: rgb@90.
         format: Output format, if the name of OUT does not determine it.
         enhance: Folder that `consistent4d enhance` wrote: rgb is enhanced, by default at the size of that training.
         options: Trajectory, length and image size of the path; for a .json file only --fps and --size may be given.
@@ -62,7 +65,7 @@ def render(
         overwrite: Replace existing output.
     """
     kind = format_of(out, format)
-    tiles = parse_tiles(outputs)
+    tiles = parse_tiles(OUTPUTS if outputs is None else outputs)
     check_free(out, kind, overwrite)
     if enhance is not None:
         options = options_to_enhance(enhance, tiles, path, options)
@@ -79,6 +82,10 @@ def render(
     run = load_run(config, step, data)
     manager, model = run.pipeline.datamanager, run.pipeline.model
     check_levels(tiles, model.field.num_levels)
+    if outputs is None and not manager.has_frames:
+        tiles = [tile for tile in tiles if tile.output != INPUT]
+    if any(tile.output == INPUT for tile in tiles):
+        manager.check_frames(f"--outputs {INPUT}")
     video = input_video(manager)
     # Frames of an odd size are rendered one pixel larger if the format needs an even size.
     video = dataclasses.replace(video, size=video.size + (video.size % 2 if needs_even_sides(kind) else 0))
@@ -96,7 +103,7 @@ def render(
 
         rows = enhanced_rows(rows, [tile.output == ENHANCED for tile in tiles], load_enhancer(enhance, model.device))
     write_frames(out, kind, progress(rows, "Rendering", len(cameras)), fps, overwrite)
-    print(f"{out}: {len(cameras)} frames, {len(cameras) / fps:.3g} s, {', '.join(outputs)} of step {run.step}.")
+    print(f"{out}: {len(cameras)} frames, {len(cameras) / fps:.3g} s, {', '.join(map(str, tiles))} of step {run.step}.")
 
 
 def options_to_enhance(enhancer: Path, tiles: Sequence[Tile], path: Kind | Path, options: PathOptions) -> PathOptions:

@@ -53,7 +53,7 @@ class Rife:
 class HubPrior:
     """Fetch a prior from the Hugging Face hub."""
 
-    name: Annotated[Literal["zero123-xl", "stable-zero123"], tyro.conf.Fixed, tyro.conf.Suppress]
+    name: Annotated[Literal["zero123-xl", "stable-zero123", "stable-diffusion"], tyro.conf.Fixed, tyro.conf.Suppress]
     """Which one."""
 
     def run(self) -> None:
@@ -65,9 +65,9 @@ class HubPrior:
         (weights,) = (found.weights for found in find_all() if found.weights.name == self.name)
         print(f"{weights.what}; licence: {weights.licence} ({weights.origin})", flush=True)
         announce("Looking for it in the hub's cache, and reading all of it if it is there")
-        from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered
+        from consistent4d_ns.guidance.hub import PUBLISHED, fetch_unaltered, layout_of
 
-        folder, there = fetch_unaltered(PUBLISHED[self.name])
+        folder, there = fetch_unaltered(PUBLISHED[self.name], layout_of(self.name))
         print(f"{'Already there and intact:' if there else 'Stored'} {folder}")
         users = presets_with(self.name)
         default = f"the default of {' and '.join(users)}" if users else ""
@@ -161,11 +161,18 @@ STABLE_ZERO123 = tyro.conf.subcommand(
     default=HubPrior("stable-zero123"),
     description=FETCHING.format(what="Stable-Zero123 (non-commercial use only)"),
 )
+STABLE_DIFFUSION = tyro.conf.subcommand(
+    "stable-diffusion",
+    prefix_name=False,
+    default=HubPrior("stable-diffusion"),
+    description=FETCHING.format(what="Stable Diffusion 1.5, the prior of consistent4d-text (licence: see its page),"),
+)
 Action = Annotated[
     Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
     | Annotated[Rife, tyro.conf.subcommand("rife", prefix_name=False)]
     | Annotated[HubPrior, ZERO123_XL]
     | Annotated[HubPrior, STABLE_ZERO123]
+    | Annotated[HubPrior, STABLE_DIFFUSION]
     | Annotated[Metrics, tyro.conf.subcommand("metrics", prefix_name=False)]
     | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
     tyro.conf.arg(name="", prefix_name=False),

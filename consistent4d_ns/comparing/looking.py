@@ -98,6 +98,10 @@ def read_runs(runs: Sequence[Path], data: Path | None = None) -> list[Consistent
     given: dict[Path, Path] = {}
     configs = [read_config(run, data) for run in runs]
     for run, config in zip(runs, configs, strict=True):
+        if not config.has_frames:
+            raise InputError(
+                f"{run} was trained from a prompt and has no frames: compare runs that have the same input."
+            )
         folder = config.get_base_dir().resolve()
         if folder in given:
             raise InputError(f"{given[folder]} and {run} are the same run: name each run once.")

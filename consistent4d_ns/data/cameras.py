@@ -124,6 +124,16 @@ def relative_pose(views: OrbitViews, condition: OrbitViews) -> Float[Tensor, "vi
     return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
 
 
+def absolute_view(
+    poses: Float[Tensor, "views 4"], condition: OrbitViews
+) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"]]:
+    """Elevation and azimuth in degrees and distance of views given relative to `condition`: undoes `relative_pose`."""
+    elevation, sine, cosine, distance = poses.unbind(-1)
+    base = condition.to(poses.device)
+    azimuth = base.azimuth + torch.rad2deg(torch.atan2(sine, cosine))
+    return base.elevation - torch.rad2deg(elevation), azimuth, base.distance + distance
+
+
 def full_circle(count: int) -> list[float]:
     """`count` evenly spaced azimuths in degrees, from 0."""
     return [360.0 * i / count for i in range(count)]

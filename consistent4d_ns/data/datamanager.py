@@ -16,13 +16,15 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews
-from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig
+from consistent4d_ns.data.dataparser import FrameSequence, FrameSequenceDataParserConfig, ObjectDataParserConfig
 from consistent4d_ns.data.dataset import FrameDataset
 from consistent4d_ns.data.images import composite_white, locate_pixels, resized
+from consistent4d_ns.data.orbit import Orbit
 from consistent4d_ns.data.planning import PlanConfig, StepKind, StepPlan, plan_step, reference_plan
 from consistent4d_ns.data.rays import scattered_rays, view_rays
 from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.draws import draw_pixels, step_generator
+from consistent4d_ns.errors import InputError
 
 ALL_KINDS = frozenset(StepKind)
 RESIZED_AT_ONCE = 32
@@ -35,8 +37,8 @@ class Consistent4DDataManagerConfig(VanillaDataManagerConfig):
 
     _target: type = field(default_factory=lambda: Consistent4DDataManager)
     """Class to instantiate."""
-    dataparser: FrameSequenceDataParserConfig = field(default_factory=FrameSequenceDataParserConfig)
-    """The frame sequence."""
+    dataparser: ObjectDataParserConfig = field(default_factory=FrameSequenceDataParserConfig)
+    """The frame sequence, or the cameras around an object without frames."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     """Which frames and cameras training steps see."""
 
@@ -52,7 +54,13 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     config: Consistent4DDataManagerConfig
     train_dataset: FrameDataset
     eval_dataset: FrameDataset
-    dataparser: FrameSequence
+    dataparser: FrameSequence | Orbit
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As Nerfstudio's. Raises: InputError: `ns-render dataset` asks for the frames, and there are none."""
+        super().__init__(*args, **kwargs)
+        if self.test_mode != "inference" and not hasattr(self, "frames"):  # That command alone skips `setup_train`.
+            self.check_frames("`ns-render dataset`")
 
     def setup_train(self) -> None:
         """Copy the frames to the training device.
@@ -84,8 +92,13 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
         return self.train_dataparser_outputs.metadata["frame_times"]
 
     @property
+    def has_frames(self) -> bool:
+        """Whether anything was filmed; else the object is made from a prompt, and `frames` is empty."""
+        return self.config.dataparser.has_frames
+
+    @property
     def num_frames(self) -> int:
-        """Frames of the sequence."""
+        """Frames of the sequence; without frames 1, the moment at which the object is shown."""
         return len(self.frame_times)
 
     @property
@@ -96,6 +109,11 @@ class Consistent4DDataManager(VanillaDataManager[FrameDataset]):
     def reference_images(self) -> Float[Tensor, "frames 3 size size"]:
         """All frames on white, in [0, 1]."""
         return composite_white(self.frames.float())
+
+    def check_frames(self, what: str) -> None:
+        """Raises: InputError: there are no frames, which `what` needs."""
+        if not self.has_frames:
+            raise InputError(f"the run was trained from a prompt and has no frames, which {what} needs.")
 
     def plan(self, step: int, useful: frozenset[StepKind] = ALL_KINDS) -> StepPlan:
         """What training step `step` shows, of the `useful` kinds; determined by the seed and the step alone."""

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from natsort import natsorted
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from torch import Tensor
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
 from consistent4d_ns.data.listing import FrameList, list_frames
@@ -38,7 +40,28 @@ IMAGE_SIZES = (16, 4096)
 
 
 @dataclass
-class FrameSequenceDataParserConfig(DataParserConfig):
+class ObjectDataParserConfig(DataParserConfig):
+    """Cameras that look at an object, whether or not there are frames of it."""
+
+    data: Path = Path()
+    """Frames, where there are any."""
+    elevation: float | None = None
+    """Degrees of the front view's camera above the object, -90 to 90; when omitted 0."""
+    distance: float | None = None
+    """Distance of all cameras from the origin in world units, 1 to 100 (the object fits in the unit ball); when omitted
+    2."""
+    fovy: float | None = None
+    """Vertical field of view of all cameras in degrees, 1 to 179; when omitted 49.1."""
+    image_size: int = 256
+    """Side in pixels of pictures of the object by default, 16 to 4096."""
+    downscale_factor: ClassVar[float | None] = None
+    """Divides `image_size`; `ns-render dataset --downscale-factor` sets it. Not a field, hence not an option."""
+    has_frames: ClassVar[bool] = True
+    """Whether there are frames to train on."""
+
+
+@dataclass
+class FrameSequenceDataParserConfig(ObjectDataParserConfig):
     """A folder of RGBA frames, or one animated file or image with alpha, seen by one fixed camera at azimuth 0.
 
     Where the folder holds `input/`, `eval_*/` and `meta.json`, the other views become the evaluation split.
@@ -71,8 +94,6 @@ class FrameSequenceDataParserConfig(DataParserConfig):
     """Vertical field of view of the input camera in degrees, 1 to 179; when omitted that of meta.json, else 49.1."""
     image_size: int = 256
     """Side in pixels at which frames are stored, 16 to 4096; training stages scale them down from it."""
-    downscale_factor: ClassVar[float | None] = None
-    """Divides `image_size`; `ns-render dataset --downscale-factor` sets it. Not a field, hence not an option."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ class FrameSequence(DataParser):
         return DataparserOutputs(
             image_filenames=[path for view in views for path in view.frames.paths],
             cameras=nerfstudio_cameras(views, self.frame_times, size),
-            scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            scene_box=SceneBox(aabb=object_box()),
             metadata={
                 "frames": tuple(view.frames for view in views),
                 "input_view": self.input_view.camera,
@@ -230,7 +251,15 @@ def nerfstudio_cameras(views: list[View], times: FrameTimes, size: int) -> Camer
     """One camera per frame, view after view, for images of `size` x `size` pixels."""
     lengths = torch.tensor([len(view.frames) for view in views])
     poses = torch.cat([view.camera.poses() for view in views]).repeat_interleave(lengths, dim=0)
-    focal = torch.cat([focal_length(view.camera.fovy, size) for view in views]).repeat_interleave(lengths)[:, None]
+    fovy = torch.cat([view.camera.fovy for view in views]).repeat_interleave(lengths)
+    return perspective_cameras(poses, fovy, times.tensor().repeat(len(views)), size)
+
+
+def perspective_cameras(
+    poses: Float[Tensor, "cameras 3 4"], fovy: Float[Tensor, " cameras"], times: Float[Tensor, " cameras"], size: int
+) -> Cameras:
+    """Nerfstudio's cameras for images of `size` x `size` pixels; `fovy` in degrees, `times` in [0, 1]."""
+    focal = focal_length(fovy, size)[:, None]
     return Cameras(
         camera_to_worlds=poses,
         fx=focal,
@@ -240,8 +269,13 @@ def nerfstudio_cameras(views: list[View], times: FrameTimes, size: int) -> Camer
         width=size,
         height=size,
         camera_type=CameraType.PERSPECTIVE,
-        times=times.tensor().repeat(len(views))[:, None],
+        times=times[:, None],
     )
+
+
+def object_box() -> Float[Tensor, "2 3"]:
+    """The box in which every object is: its least and its greatest corner."""
+    return torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
 def check_folders(data: Path, cameras: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -38,6 +38,14 @@ class FrameDataset(InputDataset):
             InputError: A frame cannot be used (see `decode_frames`).
         """
         return shared_frames(self.metadata["frames"], int(self.cameras.height[0]))
+
+    def __bool__(self) -> bool:
+        """True also without frames: Nerfstudio takes an empty dataset for a missing one."""
+        return True
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """A frame; without frames only its index, because Nerfstudio asks for it where it wants a camera."""
+        return super().get_data(image_idx, image_type) if len(self) else {"image_idx": image_idx}
 
     def get_image_float32(self, image_idx: int) -> Float[Tensor, "size size 3"]:
         """One frame on white, in [0, 1]."""

@@ -99,7 +99,8 @@ class PlanConfig:
     """Views of a step with consecutive azimuths or times, per stage. The consistency loss needs at least 3, so 1 turns
     it off for that stage as upstream does at 256 pixels (quirk 6)."""
     reference_every: int = 2
-    """Interval in steps at which the input view is fitted; all other steps distil (method.md section 8, n_ref)."""
+    """Interval in steps at which the input view is fitted; all other steps distil (method.md section 8, n_ref). 0:
+    never."""
     independent: float = 0.5
     """Fraction of distillation steps with one frame and independent cameras."""
     azimuths: float = 0.125
@@ -140,8 +141,10 @@ class PlanConfig:
             )
         if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
             raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
-        if min(*self.image_sizes, *self.reference_sizes, *self.views, *self.clip_views, self.reference_every) < 1:
-            raise InputError("image-sizes, reference-sizes, views, clip-views and reference-every must be at least 1.")
+        if min(*self.image_sizes, *self.reference_sizes, *self.views, *self.clip_views) < 1:
+            raise InputError("image-sizes, reference-sizes, views and clip-views must be at least 1.")
+        if self.reference_every < 0:
+            raise InputError(f"reference-every is {self.reference_every}: give at least 1, or 0 for never.")
         if self.reference_rays is not None and self.reference_rays < 1:
             raise InputError(f"reference-rays is {self.reference_rays}: give at least 1, or None for whole frames.")
         if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
@@ -152,6 +155,10 @@ class PlanConfig:
         """Unnormalised probability of each kind of distillation step."""
         kinds = (StepKind.INDEPENDENT, StepKind.AZIMUTHS, StepKind.TIMES, StepKind.IDENTICAL)
         return dict(zip(kinds, (self.independent, self.azimuths, self.times, self.identical), strict=True))
+
+    def fits_input(self, step: int) -> bool:
+        """Whether `step` is one of those at which the input view is fitted."""
+        return self.reference_every > 0 and step % self.reference_every == 0
 
     def stage(self, step: int) -> int:
         """Index of the stage that `step` belongs to."""
@@ -228,7 +235,7 @@ def evenly_in_time(
 def draw_kind(config: PlanConfig, step: int, useful: frozenset[StepKind], generator: torch.Generator) -> StepKind:
     """Reference on every `reference_every`-th step, else one of the useful kinds at random."""
     shares = {kind: share for kind, share in config.shares.items() if kind in useful and share > 0}
-    if step % config.reference_every == 0 or not shares:
+    if config.fits_input(step) or not shares:
         return StepKind.REFERENCE
     chosen = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=generator)
     kind = list(shares)[int(chosen)]

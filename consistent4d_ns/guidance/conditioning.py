@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -43,14 +42,3 @@ def image_tokens(
     encoder: Any = networks.image_encoder
     sequence = encoder.vision_model(clip_input(images, networks)).last_hidden_state
     return encoder.visual_projection(encoder.vision_model.post_layernorm(sequence[:, : networks.image_tokens]))
-
-
-def vae_posterior(
-    images: Float[Tensor, "images 3 size size"], networks: Zero123Networks
-) -> tuple[Float[Tensor, "images c h w"], Float[Tensor, "images c h w"]]:
-    """Mean and standard deviation of the VAE's posterior for images in [0, 1]."""
-    vae: Any = networks.vae
-    # Contiguous: for channels-last images torch's GroupNorm on the CPU loses three digits.
-    moments = vae.encode((2 * images - 1).to(vae.dtype).contiguous()).latent_dist.parameters.to(images.dtype)
-    mean, logvar = moments.chunk(2, dim=1)
-    return mean, torch.exp(0.5 * logvar.clamp(-30.0, 20.0))

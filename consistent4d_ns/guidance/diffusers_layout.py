@@ -53,16 +53,16 @@ def load_folder(folder: Path) -> Zero123Networks:
     files = {part: folder / path for part, path in weight_files(names_in(folder), str(folder)).items()}
     preprocessor = folder / "feature_extractor" / "preprocessor_config.json"
     scheduler = folder / "scheduler" / "scheduler_config.json"
-    projection = _read_json(files["projection"].parent / "config.json")
+    projection = read_settings(files["projection"].parent / "config.json")
     networks = Zero123Networks(
-        unet=_load_unet(files["unet"]),
-        vae=_load_vae(files["vae"]),
+        unet=load_unet(files["unet"]),
+        vae=load_vae(files["vae"]),
         image_encoder=_load_image_encoder(files["image_encoder"]),
         projection=_load_projection(files["projection"]),
         image_tokens=projection.get("image_tokens", 1),
         clip_mean=_read_rgb(preprocessor, "image_mean", CLIP_MEAN),
         clip_std=_read_rgb(preprocessor, "image_std", CLIP_STD),
-        alphas=alphas_from_config(_read_json(scheduler), str(scheduler)),
+        alphas=alphas_from_config(read_settings(scheduler), str(scheduler)),
         camera_convention=_stored_convention(projection, files["projection"].parent),
     )
     networks.check(str(folder))
@@ -90,7 +90,8 @@ def _stored_convention(projection: Mapping[str, Any], folder: Path) -> CameraCon
     return stored
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """A JSON file of a prior. Raises: InputError: it is missing, damaged, or holds no object."""
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
@@ -102,7 +103,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     """A setting with one number for each of red, green and blue."""
-    values = _read_json(path).get(key, default)
+    values = read_settings(path).get(key, default)
     are_numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
     if not are_numbers or len(values) != 3:
         raise InputError(f"{path}: {key} is {values!r}, not three numbers; download the prior again.")
@@ -111,30 +112,36 @@ def _read_rgb(path: Path, key: str, default: tuple[float, ...]) -> tuple[float, 
     return tuple(values)
 
 
-def _load_unet(weights: Path) -> Any:
+def load_unet(weights: Path) -> Any:
+    """The UNet with these weights (raises as `build`)."""
     from diffusers import UNet2DConditionModel
 
-    return _build(UNet2DConditionModel, weights, read_tensors(weights))
+    return build(UNet2DConditionModel, weights, read_tensors(weights))
 
 
-def _load_vae(weights: Path) -> Any:
+def load_vae(weights: Path) -> Any:
+    """The autoencoder with these weights (raises as `build`)."""
     from diffusers import AutoencoderKL
 
-    return _build(AutoencoderKL, weights, {_modern(name): value for name, value in read_tensors(weights).items()})
+    return build(AutoencoderKL, weights, {_modern(name): value for name, value in read_tensors(weights).items()})
 
 
-def _build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
-    """A diffusers network with the given weights, configured by the `config.json` beside its weight file."""
+def build(kind: Any, weights: Path, tensors: Mapping[str, Tensor]) -> Any:
+    """A diffusers network with the given weights, configured by the `config.json` beside its weight file.
+
+    Raises:
+        InputError: Weights or configuration do not belong to such a network.
+    """
     config = weights.parent / "config.json"
-    settings = _read_json(config)
-    _check_sizes(settings, config)
-    with _describes(kind, config), without_weights():
+    settings = read_settings(config)
+    check_sizes(settings, config)
+    with describes(kind, config), without_weights():
         network = kind.from_config(settings)
     fill(network, tensors, str(weights))
     return network
 
 
-def _check_sizes(settings: Mapping[str, Any], config: Path) -> None:
+def check_sizes(settings: Mapping[str, Any], config: Path) -> None:
     """Raises: InputError: a setting is far larger than any network's; building it would take hours or all memory."""
     for name, value in settings.items():
         for number in value if isinstance(value, (list, tuple)) else (value,):
@@ -143,7 +150,7 @@ def _check_sizes(settings: Mapping[str, Any], config: Path) -> None:
 
 
 @contextlib.contextmanager
-def _describes(kind: type, config: Path) -> Iterator[None]:
+def describes(kind: type, config: Path) -> Iterator[None]:
     """Report any exception in the block as an error in `config`, which describes no network of this kind."""
     try:
         yield
@@ -162,8 +169,8 @@ def _load_image_encoder(weights: Path) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = weights.parent / "config.json"
-    _check_sizes(_read_json(config), config)
-    with _describes(CLIPVisionModelWithProjection, config), without_weights():
+    check_sizes(read_settings(config), config)
+    with describes(CLIPVisionModelWithProjection, config), without_weights():
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(config.parent))
     tensors = read_tensors(weights)
     # Complete CLIP models also contain the text tower, and old ones a buffer of position ids.

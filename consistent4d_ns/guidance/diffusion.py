@@ -43,14 +43,21 @@ def alphas_cumprod(
     return (1 - roots**power).cumprod(0)
 
 
-def alphas_from_config(config: Mapping[str, Any], source: str) -> Float[Tensor, " timesteps"]:
+def alphas_from_config(
+    config: Mapping[str, Any], source: str, predictions: tuple[str, ...] = ("epsilon",)
+) -> Float[Tensor, " timesteps"]:
     """The noise schedule described by a diffusers `scheduler_config.json`; Zero123's values where it gives none.
+
+    Args:
+        config: The file's contents.
+        source: Its name, for messages.
+        predictions: What the prior's UNet may predict, in diffusers' terms.
 
     Raises:
         InputError: The prior's parametrisation or schedule is not supported.
     """
     supported = {
-        "prediction_type": ("epsilon",),
+        "prediction_type": predictions,
         "beta_schedule": ("scaled_linear", "linear"),
         "trained_betas": (None,),
         "rescale_betas_zero_snr": (False,),
@@ -100,6 +107,45 @@ def distillation_loss(
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).detach()
     target = (latents - gradient).detach()
     return 0.5 * (latents - target).square().sum((1, 2, 3, 4)) / latents.shape[1]
+
+
+def noise_from_velocity(
+    velocity: Float[Tensor, "*batch c h w"], noisy: Float[Tensor, "*batch c h w"], kept: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch c h w"]:
+    """The noise in noisy latents, if the prior predicts v = sqrt(ac) eps - sqrt(1 - ac) z (Salimans and Ho 2022).
+
+    Args:
+        velocity: v.
+        noisy: sqrt(ac) z + sqrt(1 - ac) eps.
+        kept: ac, the value of `alphas_cumprod` at each item's timestep.
+    """
+    ac = kept[..., None, None, None]
+    return ac.sqrt() * velocity + (1 - ac).sqrt() * noisy
+
+
+def guided(
+    unconditional: Float[Tensor, "*batch c h w"],
+    conditional: Float[Tensor, "*batch c h w"],
+    scale: float | Float[Tensor, ""],
+    rescale: float = 0.0,
+) -> Float[Tensor, "*batch c h w"]:
+    """Classifier-free guided prediction u + scale (c - u), its standard deviation brought back towards that of c.
+
+    Large scales make predictions, and with them images, far too contrasty. Lin et al. 2023 ("Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", section 3.4) multiply the prediction of each image by std(c) / std(guided),
+    and mix it with the guided one.
+
+    Args:
+        unconditional: u, for the negative prompt.
+        conditional: c, for the prompt.
+        scale: Guidance scale.
+        rescale: Share of the rescaled prediction in the mixture, 0 to 1.
+    """
+    mixed = unconditional + scale * (conditional - unconditional)
+    if rescale == 0.0:
+        return mixed
+    wanted, found = (part.flatten(-3).std(dim=-1)[..., None, None, None] for part in (conditional, mixed))
+    return mixed * (1.0 - rescale + rescale * wanted / found)
 
 
 def count_undefined(predicted: Float[Tensor, "*batch"]) -> Int64[Tensor, ""]:

@@ -7,17 +7,20 @@ cameras, times and gradients are right, its distillation can only lead to the tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.data.cameras import OrbitViews, absolute_view
 from consistent4d_ns.guidance.base import GuidanceDraws, Start
-from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss
+from consistent4d_ns.guidance.config import TextGuidanceConfig
+from consistent4d_ns.guidance.diffusion import add_noise, alphas_cumprod, distillation_loss, guided
+from consistent4d_ns.guidance.view_prompts import view_kinds
 
 Truth: TypeAlias = Callable[
     [Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"], Int64[Tensor, " views"]],
@@ -103,11 +106,71 @@ def exact_noise(
     return (noisy - ac.sqrt() * truth) / (1 - ac).sqrt()
 
 
-def absolute_view(
-    poses: Float[Tensor, "views 4"], condition: OrbitViews
-) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"], Float[Tensor, " views"]]:
-    """Elevation and azimuth in degrees and distance of views given relative to `condition` (method.md section 5.2)."""
-    elevation, sine, cosine, distance = poses.unbind(-1)
-    base = condition.to(poses.device)
-    azimuth = base.azimuth + torch.rad2deg(torch.atan2(sine, cosine))
-    return base.elevation - torch.rad2deg(elevation), azimuth, base.distance + distance
+class ExactPromptGuidance(ExactScoreGuidance):
+    """Score distillation from the exact score of what a prompt tells: the kind of a view, and not its camera.
+
+    A text-to-image prior that reads "back view" considers all images from behind possible. This one considers exactly
+    the true images from some cameras possible, for each kind of view those that belong to it (see `view_kinds`), all of
+    them equally. The score of such a mixture is exact, too: the expected image given a noisy one is the mean of the
+    images, weighted by how likely each of them becomes that noisy one.
+    """
+
+    def __init__(
+        self,
+        truth: Truth,
+        condition: OrbitViews,
+        cameras: OrbitViews,
+        config: TextGuidanceConfig,
+        latent_size: int = 32,
+    ) -> None:
+        """
+        Args:
+            truth: Gives the true image of a view and frame; only the first frame is asked for.
+            condition: The front view, which `poses` are relative to.
+            cameras: From where the object is seen in the images that are possible.
+            config: Where the kinds of views end.
+            latent_size: Width and height of the latents in pixels.
+        """
+        super().__init__(truth, condition, latent_size)
+        self.config = config
+        images = truth(
+            cameras.elevation, cameras.azimuth, cameras.distance, torch.zeros(len(cameras), dtype=torch.int64)
+        )
+        self._kinds = view_kinds(cameras.elevation, cameras.azimuth - condition.azimuth, config)
+        self._possible: Float[Tensor, "images c h w"] = self.encode(images)
+
+    def loss(
+        self,
+        images: Float[Tensor, "levels views 3 height width"],
+        poses: Float[Tensor, "views 4"],
+        frames: Int64[Tensor, " views"],
+        draws: GuidanceDraws,
+        scale: float,
+    ) -> Float[Tensor, " levels"]:
+        """The distillation loss of each level (see `ExactScoreGuidance.loss`).
+
+        At a guidance scale other than 1, the unconditional prediction is that of the images of all kinds.
+        """
+        latents = self.encode(images)
+        kept = self._alphas[draws.timesteps.cpu()].to(latents)
+        elevation, azimuth, _ = absolute_view(poses, self.condition)
+        kinds = view_kinds(elevation, azimuth - self.condition.azimuth.to(azimuth), self.config)
+        with torch.no_grad():
+            noisy, own = add_noise(latents, draws.noise, kept), kinds[:, None] == self._kinds.to(kinds)
+            conditional = exact_noise(noisy, self._expected(noisy, kept, own), kept)
+            unconditional = exact_noise(noisy, self._expected(noisy, kept, torch.ones_like(own)), kept)
+            predicted = guided(unconditional, conditional, scale, self.config.rescale)
+        return distillation_loss(latents, predicted, draws.noise, kept)
+
+    def _expected(
+        self,
+        noisy: Float[Tensor, "levels views c h w"],
+        kept: Float[Tensor, "levels views"],
+        own: Bool[Tensor, "views images"],
+    ) -> Float[Tensor, "levels views c h w"]:
+        """The mean of the possible images that are each view's `own`, given noisy latents."""
+        possible = self._possible.to(noisy)
+        means = kept.sqrt()[..., None, None] * possible.flatten(1)
+        distances = torch.cdist(noisy.flatten(2)[:, :, None], means)[:, :, 0].square()
+        likelihoods = (-0.5 * distances / (1 - kept)[..., None]).masked_fill(~own, -math.inf)
+        return torch.einsum("lvi,ichw->lvchw", likelihoods.softmax(dim=-1), possible)

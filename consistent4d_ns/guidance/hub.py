@@ -16,7 +16,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.disks import check_space
 from consistent4d_ns.guidance import bundled_prior
 from consistent4d_ns.guidance.hub_cache import altered_files, cache_folder, cached, remove_files, snapshot, used_files
-from consistent4d_ns.guidance.prior_files import needed_files
+from consistent4d_ns.guidance.prior_files import STABLE_DIFFUSION, ZERO123, Layout, needed_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 ORIGINAL_PAGE = "https://github.com/cvlab-columbia/zero123"
 """Page that leads to the original authors' checkpoints."""
-PUBLISHED = {"zero123-xl": "ashawkey/zero123-xl-diffusers", "stable-zero123": "ashawkey/stable-zero123-diffusers"}
+PUBLISHED = {
+    "zero123-xl": "ashawkey/zero123-xl-diffusers",
+    "stable-zero123": "ashawkey/stable-zero123-diffusers",
+    "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
 """Hub ids of the priors that `consistent4d weights` fetches, by the names that it has for them."""
 CACHE_REMEDY = "make room, or set HF_HOME to a folder with room that can be written"
 """What to do if the hub's cache cannot be written."""
@@ -36,7 +40,12 @@ OFFLINE = (
     "The small prior that comes with this package works offline: "
     f"`--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
 )
-"""What to do without the hub."""
+"""What to do without a Zero123 of the hub."""
+TEXT_OFFLINE = (
+    "The small prior that comes with this package reads an image, not a prompt: offline, make the object of an image "
+    "with the method consistent4d-image-mini."
+)
+"""What to do without a text-to-image prior of the hub."""
 
 
 class UnavailableError(Exception):
@@ -62,29 +71,40 @@ def get_command(prior: str) -> str:
     return f"consistent4d weights {names[prior]}" if prior in names else f"hf download {prior}"
 
 
-def missing_prior(prior: str, reason: str) -> InputError:
+def layout_of(published: str) -> Layout:
+    """The layout of a prior in `PUBLISHED`, by its name there."""
+    return STABLE_DIFFUSION if published == "stable-diffusion" else ZERO123
+
+
+def missing_prior(prior: str, reason: str, layout: Layout = ZERO123) -> InputError:
     """The one-line error for a prior that is not on this machine: what is missing, and how to get it or do without."""
-    example = prior if is_hub_id(prior) else PUBLISHED["zero123-xl"]
+    reads_text = layout is STABLE_DIFFUSION
+    example = prior if is_hub_id(prior) else PUBLISHED["stable-diffusion" if reads_text else "zero123-xl"]
+    get = f"guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
+    if reads_text:
+        return InputError(
+            f"{get}https://huggingface.co/{example}, also for its licence), or give --pipeline.guidance.prior "
+            f"another hub id or a folder in Stable Diffusion's layout. {TEXT_OFFLINE}"
+        )
     return InputError(
-        f"guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
-        f"https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
+        f"{get}https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
         f"differ between priors (Stable-Zero123 is non-commercial). {OFFLINE}"
     )
 
 
-def fetch(prior: str) -> Path:
+def fetch(prior: str, layout: Layout = ZERO123) -> Path:
     """Local folder of the hub repository `prior`, downloaded if necessary.
 
     Raises:
-        InputError: It is not on this machine and cannot be downloaded, or it is not a Zero123 prior.
+        InputError: It is not on this machine and cannot be downloaded, or it is no prior in this layout.
     """
     try:
-        return cached(prior) or download(prior)
+        return cached(prior, layout) or download(prior, layout)
     except UnavailableError as error:
-        raise missing_prior(prior, str(error)) from error
+        raise missing_prior(prior, str(error), layout) from error
 
 
-def fetch_unaltered(prior: str) -> tuple[Path, bool]:
+def fetch_unaltered(prior: str, layout: Layout = ZERO123) -> tuple[Path, bool]:
     """Local folder of the hub repository `prior`, and whether it was already there; every file is what was published.
 
     Files of the cache that were altered or cut off are downloaded again. This reads all files.
@@ -92,26 +112,33 @@ def fetch_unaltered(prior: str) -> tuple[Path, bool]:
     Raises:
         InputError: as `fetch`; or what arrives is not what the hub lists, which is then removed again.
     """
-    folder = cached(prior)
-    altered = _remove_altered(folder) if folder is not None else []
+    folder = cached(prior, layout)
+    altered = _remove_altered(folder, layout) if folder is not None else []
     if folder is not None and not altered:
         return folder, True
     try:
-        folder = download(prior)
-        if altered := _remove_altered(folder):
+        folder = download(prior, layout)
+        if altered := _remove_altered(folder, layout):
             names = ", ".join(file.relative_to(folder).as_posix() for file in altered)
             raise UnavailableError(f"what arrived as {names} is not what the hub lists, and was removed: try again")
     except UnavailableError as error:  # Not `missing_prior`, which names the command that has just failed.
         raise InputError(
             f"{prior}: {error}. If the hub cannot be reached from here, give a copy from elsewhere with "
-            f"--pipeline.guidance.prior: a folder, or the original .ckpt ({ORIGINAL_PAGE}). {OFFLINE}"
+            f"--pipeline.guidance.prior: {_elsewhere(layout)}"
         ) from error
     return folder, False
 
 
-def _remove_altered(folder: Path) -> list[Path]:
+def _elsewhere(layout: Layout) -> str:
+    """What a copy from elsewhere may be, and what works without one."""
+    if layout is STABLE_DIFFUSION:
+        return f"a folder. {TEXT_OFFLINE}"
+    return f"a folder, or the original .ckpt ({ORIGINAL_PAGE}). {OFFLINE}"
+
+
+def _remove_altered(folder: Path, layout: Layout) -> list[Path]:
     """Remove altered files of a prior in the cache, and tell which those were."""
-    altered = altered_files(used_files(folder))
+    altered = altered_files(used_files(folder, layout))
     try:
         remove_files(altered)
     except OSError as error:
@@ -119,14 +146,14 @@ def _remove_altered(folder: Path) -> list[Path]:
     return altered
 
 
-def download(prior: str) -> Path:
+def download(prior: str, layout: Layout = ZERO123) -> Path:
     """Download the hub repository `prior` into the hub's cache; returns its folder there.
 
     Whole files stay if it is interrupted, so that the next call fetches the others.
 
     Raises:
         UnavailableError: It cannot be downloaded.
-        InputError: It is not a Zero123 prior; or there is no space, or no permission to write.
+        InputError: It is no prior in this layout; or there is no space, or no permission to write.
     """
     from huggingface_hub import HfApi, constants
 
@@ -137,7 +164,7 @@ def download(prior: str) -> Path:
         raise UnavailableError(f"not in the hub's cache, and {reason}")
     try:
         listed = {file.rfilename: file.size or 0 for file in _listed_files(HfApi(), prior)}
-        sizes = {name: listed[name] for name in needed_files(listed, prior)}
+        sizes = {name: listed[name] for name in needed_files(listed, prior, layout)}
         check_space(cache_folder(prior), _left_to_download(prior, sizes), CACHE_REMEDY)
         print(f"Downloading {prior}; its licence is on https://huggingface.co/{prior}", file=sys.stderr)
         return _download_files(prior, sizes)
@@ -160,7 +187,7 @@ def _download_files(prior: str, sizes: Mapping[str, int]) -> Path:
 
     path, parts = Path(), 0
     for number, (name, size) in enumerate(sizes.items(), start=1):
-        if not name.endswith(".json"):
+        if not name.endswith((".json", ".txt")):
             print(f"File {number} of {len(sizes)}: {name}, {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
         path, parts = Path(hf_hub_download(prior, name)), len(PurePosixPath(name).parts)
     return path.parents[parts - 1]

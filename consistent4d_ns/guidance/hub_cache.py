@@ -12,7 +12,7 @@ from pathlib import Path
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.weight_files import damage_of_weights
-from consistent4d_ns.guidance.prior_files import missing_files, names_in, weight_files
+from consistent4d_ns.guidance.prior_files import ZERO123, Layout, missing_files, names_in, weight_files
 
 
 def cache_folder(prior: str) -> Path:
@@ -22,13 +22,13 @@ def cache_folder(prior: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{prior.replace('/', '--')}"
 
 
-def cached(prior: str) -> Path | None:
+def cached(prior: str, layout: Layout = ZERO123) -> Path | None:
     """The prior's folder in the hub's cache, if all of its files are there."""
     folder = snapshot(prior)
     if folder is None:
         return None
     try:
-        return None if missing_files({"model_index.json", *names_in(folder)}, prior) else folder
+        return None if missing_files({"model_index.json", *names_in(folder)}, prior, layout) else folder
     except InputError:
         return None
 
@@ -41,17 +41,18 @@ def snapshot(prior: str) -> Path | None:
     return Path(index).parent if isinstance(index, str) else None
 
 
-def used_files(folder: Path) -> list[Path]:
+def used_files(folder: Path, layout: Layout = ZERO123) -> list[Path]:
     """The files of a whole prior in `folder` that loading reads."""
-    weights = weight_files(names_in(folder), str(folder)).values()
-    parts = {folder / file.parent for file in weights} | {folder / "scheduler", folder / "feature_extractor"}
-    settings = sorted(path for part in parts for path in part.glob("*.json"))
+    weights = weight_files(names_in(folder), str(folder), layout).values()
+    others = [folder / name for name in layout.settings]
+    parts = {folder / file.parent for file in weights} | {file.parent for file in others}
+    settings = sorted({path for part in parts for path in part.glob("*.json")} | set(others))
     return [folder / "model_index.json", *settings, *(folder / file for file in weights)]
 
 
-def damage_of_prior(folder: Path) -> str | None:
+def damage_of_prior(folder: Path, layout: Layout = ZERO123) -> str | None:
     """What is wrong with the weight files in `folder` at a glance; None if nothing is (see `damage_of_weights`)."""
-    for file in weight_files(names_in(folder), str(folder)).values():
+    for file in weight_files(names_in(folder), str(folder), layout).values():
         if (damage := damage_of_weights(folder / file)) is not None:
             return f"{file} {damage}"
     return None

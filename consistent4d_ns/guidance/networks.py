@@ -25,11 +25,46 @@ CAMERA_NUMBERS = 4
 """Length of the camera vector."""
 
 
+class LatentModel:
+    """A latent diffusion model, whatever it is conditioned on. All sizes follow from its networks' configurations."""
+
+    unet: UNet2DConditionModel
+    """Predicts noise, or what noise follows from."""
+    vae: AutoencoderKL
+    """Images in [-1, 1] to latents and back."""
+    alphas: Float[Tensor, " timesteps"]
+    """Cumulative product of the noise schedule's alphas (remaining fraction of signal variance), float64."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image's latent."""
+        side = self.unet.config["sample_size"]
+        return self.vae.config["latent_channels"], side, side
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return self.unet.config["sample_size"] * vae_factor(len(self.vae.config["block_out_channels"]))
+
+    @property
+    def scaling_factor(self) -> float:
+        """Factor on the latents before diffusion."""
+        return self.vae.config["scaling_factor"]
+
+    def check_numbers(self, source: str) -> None:
+        """Raises: InputError: a size or the factor on the latents is no number, or out of range; names `source`."""
+        if not isinstance(self.unet.config["sample_size"], int):
+            raise InputError(f"{source}: unet/config.json must give sample_size, the side of the latents, as a number.")
+        factor = self.vae.config["scaling_factor"]
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0.0 < factor < math.inf:
+            raise InputError(f"{source}: scaling_factor in vae/config.json is {factor}, not a finite number above 0.")
+
+
 @dataclass
-class Zero123Networks:
+class Zero123Networks(LatentModel):
     """A view-conditioned latent diffusion model (Liu et al. 2023; method.md sections 5.1 and 5.2).
 
-    All sizes follow from the networks' own configurations. The UNet's context consists of the first `image_tokens`
+    The UNet's context consists of the first `image_tokens`
     tokens of the image encoder (class token first, then patches row by row). Each token is normalised and projected
     like CLIP's image embedding, concatenated with the camera vector, and mapped by `projection`. Zero123 uses a single
     token, which is the image embedding.
@@ -55,25 +90,9 @@ class Zero123Networks:
     """Meaning of the camera vector's fourth entry, if the prior's files state it."""
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image's latent."""
-        side = self.unet.config["sample_size"]
-        return self.vae.config["latent_channels"], side, side
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square images in pixels."""
-        return self.unet.config["sample_size"] * vae_factor(len(self.vae.config["block_out_channels"]))
-
-    @property
     def clip_size(self) -> int:
         """Side in pixels of the image encoder's square input."""
         return cast(int, self.image_encoder.config.image_size)
-
-    @property
-    def scaling_factor(self) -> float:
-        """Factor on the latents before diffusion."""
-        return self.vae.config["scaling_factor"]
 
     def check(self, source: str) -> None:
         """Check that the networks form a Zero123 prior.
@@ -96,11 +115,7 @@ class Zero123Networks:
         for what, (found, expected) in expectations.items():
             if found != expected:
                 raise InputError(f"{source}: not a Zero123 prior, {what}: {found}, expected {expected}.")
-        if not isinstance(unet["sample_size"], int):
-            raise InputError(f"{source}: unet/config.json must give sample_size, the side of the latents, as a number.")
-        factor = self.vae.config["scaling_factor"]
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0.0 < factor < math.inf:
-            raise InputError(f"{source}: scaling_factor in vae/config.json is {factor}, not a finite number above 0.")
+        self.check_numbers(source)
         if self.image_tokens not in range(1, positions + 1):
             raise InputError(f"{source}: image_tokens is {self.image_tokens}, the encoder yields 1 to {positions}.")
 

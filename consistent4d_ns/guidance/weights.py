@@ -124,7 +124,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
         if names:
             raise InputError(
                 f"{source}: {len(names)} of {len(wanted)} tensors are {problem}, first {names[0]}; "
-                "this is not a Zero123 prior in a known layout, or its download is incomplete."
+                "this is no prior in a known layout, or its download is incomplete."
             )
     if (name := not_finite(tensors)) is not None:
         fault = f"{name} holds values that are not finite (NaN or infinite)"

@@ -226,7 +226,12 @@ def filled(rgba: Float[Tensor, "height width 4"]) -> Float[Tensor, "height width
 
 
 def add_input(data: Consistent4DDataManager, camera: Cameras, image: FilledBytes) -> None:
-    """Add the input frame of a camera's time to an image of the camera's size, in its centre."""
+    """Add the input frame of a camera's time to an image of the camera's size, in its centre.
+
+    Raises:
+        InputError: there are no frames.
+    """
+    data.check_frames(f"the image `{INPUT}`")
     assert camera.times is not None
     height, width = int(camera.height[0]), int(camera.width[0])
     time = float(camera.times[0].clamp(0.0, 1.0))
@@ -292,12 +297,14 @@ def shown_times(data: Consistent4DDataManager, times: Sequence[float]) -> Sequen
 def input_and_novel_views(
     model: Consistent4DModel, data: Consistent4DDataManager, times: Sequence[float], image_size: int
 ) -> list[list[Picture]]:
-    """A row per time: the input's frame, then the object from each of `SHEET_AZIMUTHS`."""
+    """A row per time: the input's frame, if there is one, then the object from each of `SHEET_AZIMUTHS`."""
     view = data.input_view
     rows = []
     for time in times:
-        frame = resized(data.frames[None, data.frame_times.nearest(time)].float(), image_size)
-        row = [to_bytes(composite_white(frame)[0].movedim(0, -1))]
+        row = []
+        if data.has_frames:
+            frame = resized(data.frames[None, data.frame_times.nearest(time)].float(), image_size)
+            row.append(to_bytes(composite_white(frame)[0].movedim(0, -1)))
         for azimuth in SHEET_AZIMUTHS:
             around = OrbitViews(view.elevation, view.azimuth + azimuth, view.distance, view.fovy)
             row.append(to_bytes(render_colour(model, around, time, image_size)))
@@ -336,5 +343,5 @@ def run_sheet(model: Consistent4DModel, data: Consistent4DDataManager) -> Pictur
     """The contact sheet of a run: the input and novel views at `SHEET_TIMES`, or at that of the only frame."""
     times = shown_times(data, SHEET_TIMES)
     rows = input_and_novel_views(model, data, times, min(SHEET_SIZE, data.frames.shape[-1]))
-    columns = [INPUT, *(f"{azimuth:g}°" for azimuth in SHEET_AZIMUTHS)]
+    columns = [*([INPUT] if data.has_frames else []), *(f"{azimuth:g}°" for azimuth in SHEET_AZIMUTHS)]
     return labelled_sheet(rows, columns, [f"t = {time:g}" for time in times] if len(times) > 1 else [""])

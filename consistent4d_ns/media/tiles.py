@@ -26,6 +26,10 @@ class Tile:
     turn: float = 0.0
     """Degrees by which the path's camera is turned about the object's vertical axis, towards larger azimuths."""
 
+    def __str__(self) -> str:
+        """As `parse_tiles` reads it."""
+        return f"{self.output}@{self.turn:g}" if self.turn else self.output
+
     @property
     def level(self) -> int | None:
         """The cascade level, where the name says one."""

@@ -11,8 +11,9 @@ from consistent4d_ns.evaluation.weights import FILES as METRIC_FILES
 from consistent4d_ns.evaluation.weights import Network, weight_file
 from consistent4d_ns.files.weight_files import damage_of_weights
 from consistent4d_ns.guidance import bundled_prior
-from consistent4d_ns.guidance.hub import CACHE_REMEDY, PUBLISHED
+from consistent4d_ns.guidance.hub import CACHE_REMEDY, PUBLISHED, layout_of
 from consistent4d_ns.guidance.hub_cache import cache_folder, cached, damage_of_prior, snapshot, used_files
+from consistent4d_ns.guidance.prior_files import ZERO123, Layout
 from consistent4d_ns.interpolation import cache
 
 State = Literal["present", "missing", "incomplete", "damaged", "unknown"]
@@ -66,6 +67,13 @@ WEIGHTS = (
         size=5_000_000_000,
         licence="non-commercial use only: see its page",
         origin=f"https://huggingface.co/{PUBLISHED['stable-zero123']}",
+    ),
+    Weights(
+        name="stable-diffusion",
+        what="Stable Diffusion 1.5, 512 pixels, which reads prompts",
+        size=4_300_000_000,
+        licence="its publisher's: see its page",
+        origin=f"https://huggingface.co/{PUBLISHED['stable-diffusion']}",
     ),
     Weights(
         name="clip",
@@ -133,7 +141,7 @@ def find(weights: Weights) -> Found:
     if weights.name == bundled_prior.NAME:
         return _folder(weights, bundled_prior.FOLDER)
     if weights.name in PUBLISHED:
-        return _in_hub_cache(weights, PUBLISHED[weights.name])
+        return _in_hub_cache(weights, PUBLISHED[weights.name], layout_of(weights.name))
     network = METRICS.get(weights.name)
     try:
         path = cache.cached_weight_file() if network is None else weight_file(network)
@@ -158,11 +166,11 @@ def _unknown(weights: Weights, path: Path, error: OSError) -> Found:
     return Found(weights, "unknown", path, fault=f"{path} cannot be read ({error.strerror or error})")
 
 
-def _in_hub_cache(weights: Weights, prior: str) -> Found:
+def _in_hub_cache(weights: Weights, prior: str, layout: Layout) -> Found:
     try:
-        folder = cached(prior)
+        folder = cached(prior, layout)
         if folder is not None:
-            return _folder(weights, folder)
+            return _folder(weights, folder, layout)
         begun = snapshot(prior) or cache_folder(prior)
         size = sum(_size(file) for file in (cache_folder(prior) / "blobs").glob("*"))
     except OSError as error:
@@ -178,11 +186,11 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _folder(weights: Weights, folder: Path) -> Found:
+def _folder(weights: Weights, folder: Path, layout: Layout = ZERO123) -> Found:
     """A prior in the diffusers layout."""
     try:
-        damage = damage_of_prior(folder)
-        size = sum(file.stat().st_size for file in used_files(folder))
+        damage = damage_of_prior(folder, layout)
+        size = sum(file.stat().st_size for file in used_files(folder, layout))
     except InputError:
         return Found(weights, "missing", folder)
     except OSError as error:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import DistillationConfig
 from consistent4d_ns.guidance.diffusion import TIMESTEPS, descent_timesteps
 
 MAX_PIXELS = 1 << 28
@@ -77,7 +77,7 @@ class TargetsConfig:
     hold: HoldConfig = field(default_factory=HoldConfig)
     """Views that the object itself shows."""
 
-    def check(self, guidance: GuidanceConfig) -> None:
+    def check(self, guidance: DistillationConfig) -> None:
         """Raises: InputError: values are out of range, or stages overlap."""
         imagine, hold = self.imagine, self.hold
         for name, part in (("imagine", imagine), ("hold", hold)):
@@ -146,7 +146,7 @@ class TargetRound:
         return self.final_rate ** ((step - self.begin) / (self.end - self.begin))
 
 
-def target_rounds(config: TargetsConfig, guidance: GuidanceConfig) -> tuple[TargetRound, ...]:
+def target_rounds(config: TargetsConfig, guidance: DistillationConfig) -> tuple[TargetRound, ...]:
     """All rounds in the order of their steps; rounds of imagined views only where there is a prior to sample."""
     imagine, hold = config.imagine, config.hold
     imagines = imagine.steps > 0 and guidance.kind != "none"

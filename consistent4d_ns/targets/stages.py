@@ -17,7 +17,7 @@ from consistent4d_ns.data.planning import StepPlan
 from consistent4d_ns.device.cuda import return_unused_memory
 from consistent4d_ns.draws import step_generator
 from consistent4d_ns.guidance.base import Guidance, ViewSampler
-from consistent4d_ns.guidance.config import GuidanceConfig
+from consistent4d_ns.guidance.config import DistillationConfig
 from consistent4d_ns.messages import say
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.targets.bank import TargetBank, bank_from_state
@@ -38,7 +38,7 @@ class TargetStages:
     """
 
     def __init__(
-        self, config: TargetsConfig, guidance: GuidanceConfig, data: Consistent4DDataManager, seed: int
+        self, config: TargetsConfig, guidance: DistillationConfig, data: Consistent4DDataManager, seed: int
     ) -> None:
         """
         Args:

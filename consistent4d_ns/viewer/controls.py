@@ -22,6 +22,9 @@ class Controls:
         self._pipeline = pipeline
         # Reasons why elements are disabled, or empty strings.
         distributed = "" if pipeline.world_size == 1 else "Not available with several training processes."
+        no_input = distributed or (
+            "" if pipeline.datamanager.has_frames else "There is no input view: the object is made from a prompt."
+        )
         no_prior = distributed or ("" if pipeline.guidance else "No prior is loaded: see --pipeline.guidance.kind.")
         no_interpolation = distributed or (
             "" if pipeline.interpolates else "No network is loaded: see --pipeline.interpolation.kind."
@@ -32,15 +35,15 @@ class Controls:
             "consistency": self._factor(
                 "ICL factor", "consistency", no_interpolation, "consistency of neighbouring views and times"
             ),
-            "rgb": self._factor("Colour factor", "rgb", distributed, "reconstructing the input view's colour"),
-            "mask": self._factor("Mask factor", "mask", distributed, "reconstructing the input view's silhouette"),
+            "rgb": self._factor("Colour factor", "rgb", no_input, "reconstructing the input view's colour"),
+            "mask": self._factor("Mask factor", "mask", no_input, "reconstructing the input view's silhouette"),
         }
         hint = no_prior or "Draw noise levels from the range below instead of the schedule."
         self.fix_noise = Checkbox("Fix noise", False, bool(no_prior), cb_hook=self._steer_noise, hint=hint)
         self.min_noise, self.max_noise = (self._noise(name, no_prior) for name in ("Min", "Max"))
-        no_novel_views = no_prior and no_interpolation
-        hint = no_novel_views or "Fit the input view only, without distillation or any novel view."
-        self.pause = Checkbox("Pause distillation", False, bool(no_novel_views), cb_hook=self._steer_pause, hint=hint)
+        nothing_to_pause = no_input or (no_prior and no_interpolation)
+        hint = nothing_to_pause or "Fit the input view only, without distillation or any novel view."
+        self.pause = Checkbox("Pause distillation", False, bool(nothing_to_pause), cb_hook=self._steer_pause, hint=hint)
         hint = "Undo all changes: train as configured."
         self.reset = Button("Reset", lambda _: self.restore(), hint, "arrow-back-up", bool(distributed))
         self._show(Steering())
@@ -68,7 +71,7 @@ class Controls:
 
     def _scale(self, unavailable: str) -> Slider:
         configured = self._pipeline.guidance_config.scale
-        hint = unavailable or "Classifier-free guidance: how closely the prior follows the input frame."
+        hint = unavailable or "Classifier-free guidance: how closely the prior follows the input frame, or the prompt."
         high = min(max(MAX_SCALE, 2.0 * configured), SCALE_LIMITS[1])
         return Slider(
             "Guidance scale", configured, 0.0, high, 0.1, bool(unavailable), cb_hook=self._steer_scale, hint=hint

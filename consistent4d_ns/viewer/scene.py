@@ -25,13 +25,15 @@ class Scene:
 
     def __init__(self, pipeline: TrainingState) -> None:
         data = pipeline.datamanager
-        self._view = data.input_view
+        self._view, self._has_frames = data.input_view, data.has_frames
         self._frame = InputFrame(data.frames, data.input_view)
+        no_frames = "" if data.has_frames else "Nothing was filmed: the object is made from a prompt."
         self._cells = OccupiedCells(pipeline.model.occupancy)
         self._updated = 0.0
-        self.go = Button("Input view", self.go_to_input_view, "Move the camera to the input view.", "video")
-        hint = "Show the current input frame on the image plane of the input camera."
-        self.frame = Checkbox("Input frame", False, cb_hook=lambda _: self._composite(), hint=hint)
+        name = "Input view" if data.has_frames else "Front view"
+        self.go = Button(name, self.go_to_input_view, f"Move the camera to the {name.lower()}.", "video")
+        hint = no_frames or "Show the current input frame on the image plane of the input camera."
+        self.frame = Checkbox("Input frame", False, bool(no_frames), cb_hook=lambda _: self._composite(), hint=hint)
         self.opacity = Slider("Opacity", 0.5, 0.05, 1.0, 0.05, hint="Opacity of the input frame.")
         hint = "Show the cells of the occupancy grid in which rays are sampled."
         self.cells = Checkbox("Occupied", False, cb_hook=lambda _: self._composite(), hint=hint)
@@ -48,8 +50,8 @@ class Scene:
         look_from(client, self._view)
 
     def show_frame(self, frame: int) -> None:
-        """Show the input frame with this index, if the overlay is switched on."""
-        if self.frame.value:
+        """Show the input frame with this index, if there is one and the overlay is switched on."""
+        if self.frame.value and self._has_frames:
             self._frame.show(self._scene, frame, self.opacity.value)
         else:
             self._frame.hide()

@@ -20,6 +20,7 @@ To enable Consistent4D, you must install it first by running:
             ("consistent4d-mini", "Consistent4D. Small, with a bundled prior, for a CPU"),
             ("consistent4d-image", "Consistent4D. A static object from one image"),
             ("consistent4d-image-mini", "Consistent4D. The same with a bundled prior, for a CPU"),
+            ("consistent4d-text", "Consistent4D. A static object from a prompt"),
         ],
         pip_package="consistent4d_ns",
     )

@@ -31,6 +31,7 @@ COMMANDS = (
         "view",
     ),
     *("weights", "weights list", "weights rife", "weights zero123-xl", "weights stable-zero123"),
+    "weights stable-diffusion",
     *("weights metrics", "weights convert"),
     *("export", "export mesh", "export points", "export splats", "export usd", "export web"),
 )

@@ -11,7 +11,7 @@ import yaml
 
 import consistent4d_ns
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA
-from consistent4d_ns.data.dataparser import read_cameras
+from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig, read_cameras
 from consistent4d_ns.data.times import DEFAULT_FPS
 from consistent4d_ns.export.options import MeshOptions, SolidOptions
 from tests.docs.pages import (
@@ -66,7 +66,9 @@ def test_ns_train_accepts_its_options():
 
 
 def test_options_in_the_text_exist():
-    known = help_options(lambda args: ns_train("consistent4d", args)) | OTHERS
+    known = set(OTHERS)
+    for method in ("consistent4d", "consistent4d-text"):
+        known |= help_options(lambda args, method=method: ns_train(method, args))
     for words in COMMANDS:
         known |= help_options(lambda args, words=words: consistent4d([*words.split(), *args]))
     pages = [page for page in PAGES if page.parent.name != "bundled" and "perform" not in page.name]
@@ -214,7 +216,7 @@ def test_data_options():
     assert as_numbers(rows["fps"]) == [DEFAULT_FPS]
     assert as_numbers(rows["image-size"])[0] == parser.image_size
     assert as_numbers(rows["image-size"])[-1] == mini.image_size
-    assert as_numbers(rows["frame-stride"]) == [parser.frame_stride]
+    assert as_numbers(rows["frame-stride"]) == [FrameSequenceDataParserConfig.frame_stride]
 
 
 def test_export_options():

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from consistent4d_ns.data.cameras import OrbitViews, orbit_views, relative_pose
 from consistent4d_ns.guidance.base import GuidanceDraws, draw
+from consistent4d_ns.guidance.config import TextGuidanceConfig
 from consistent4d_ns.guidance.diffusion import alphas_cumprod
-from consistent4d_ns.guidance.exact import ExactScoreGuidance, absolute_view
+from consistent4d_ns.guidance.exact import ExactPromptGuidance, ExactScoreGuidance, absolute_view
 from consistent4d_ns.toy import ToyTruth
 
 SIZE = 16
@@ -89,3 +90,38 @@ def test_frames_matter(wrong: Tensor) -> None:
     guidance, images = make_guidance(), true_images()[None]
     loss = guidance.loss(images, relative_pose(VIEWS, CONDITION), wrong, make_draws(guidance), scale=5.0)
     assert loss.item() > 0.1
+
+
+def prompt_guidance(azimuths: list[float]) -> ExactPromptGuidance:
+    """A prior for which the toy is seen from these azimuths, at the height of the condition."""
+    cameras = CONDITION[torch.zeros(len(azimuths), dtype=torch.int64)]
+    cameras = OrbitViews(cameras.elevation, 30.0 + torch.tensor(azimuths), cameras.distance, cameras.fovy)
+    truth = ToyTruth(size=2 * SIZE, frames=8)
+    return ExactPromptGuidance(truth, CONDITION, cameras, TextGuidanceConfig(), latent_size=SIZE)
+
+
+def test_one_image_of_a_kind_is_what_all_views_of_that_kind_should_show() -> None:
+    """From wherever they look: a prompt does not tell the camera. Then the score is that of the image itself."""
+    guidance = prompt_guidance([0.0, 180.0])
+    seen = OrbitViews(
+        torch.tensor([0.0, 20.0]), torch.tensor([55.0, 190.0]), torch.full((2,), 2.0), torch.full((2,), 49.1)
+    )
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    draws = draw(guidance, 1, 2, (100, 900), torch.Generator().manual_seed(0))
+    guidance.loss(images, relative_pose(seen, CONDITION), torch.tensor([0, 0]), draws, scale=1.0).sum().backward()
+    kept = alphas_cumprod().float()[draws.timesteps][..., None, None, None]
+    truth = guidance._possible[None]  # the front for the first view, the back for the second
+    expected = 2 * (kept * (1 - kept)).sqrt() * ((2 * images.detach() - 1) - truth) / 2
+    assert images.grad is not None
+    torch.testing.assert_close(images.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_much_noise_leaves_the_mean_and_little_the_nearest_image() -> None:
+    guidance = prompt_guidance([-20.0, 20.0])
+    near = guidance._possible[1] * 0.9 + guidance._possible[0] * 0.1
+    own = torch.ones(1, 2, dtype=torch.bool)
+    little, much = (
+        guidance._expected(kept**0.5 * near[None, None], torch.tensor([[kept]]), own)[0, 0] for kept in (0.999, 1e-6)
+    )
+    torch.testing.assert_close(little, guidance._possible[1], rtol=0, atol=1e-3)
+    torch.testing.assert_close(much, guidance._possible.mean(dim=0), rtol=0, atol=1e-2)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from consistent4d_ns.device.cuda_graphs import Graphed
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.guidance import zero123
+from consistent4d_ns.guidance import latent
 from consistent4d_ns.guidance.base import GuidanceDraws, Start, draw
 from consistent4d_ns.guidance.conditioning import clip_input
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.fused import runs_fused
+from consistent4d_ns.guidance.latent import multiplies_bf16, network_dtype
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
-from consistent4d_ns.guidance.zero123 import Zero123Guidance, multiplies_bf16, network_dtype
+from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from tests.device.test_cuda_graphs import Recomputing
 from tests.support.agreement import assert_agrees
 
@@ -361,7 +362,7 @@ def test_use_before_preparation_is_refused(networks: Zero123Networks, rendered: 
 def test_automatic_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network_dtype("auto", torch.device("cuda")) == torch.float16
     assert network_dtype("auto", torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(zero123, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(latent, "multiplies_bf16", lambda: True)
     assert network_dtype("auto", torch.device("cpu")) == torch.bfloat16
     assert network_dtype("bf16", torch.device("cuda")) == torch.bfloat16
 

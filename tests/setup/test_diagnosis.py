@@ -52,7 +52,7 @@ def stopped(result: list[Problem]) -> tuple[str, ...]:
 
 def test_a_machine_that_has_everything():
     assert found() == []
-    assert ON_GPU == ("consistent4d", "consistent4d-big", "consistent4d-image")
+    assert ON_GPU == ("consistent4d", "consistent4d-big", "consistent4d-image", "consistent4d-text")
 
 
 NO_GPU = replace(GOOD, gpus=(), driver=None)
@@ -70,8 +70,18 @@ SMALL = replace(GOOD, gpus=(Gpu("a small one", 8.0, 7.9, "8.6"),))
             "CUDA 13.0 finds no GPU with driver 470.1 (The NVIDIA driver is too old)",
             "update the driver",
         ),
-        (SMALL, ("consistent4d-big",), "takes 11 GiB of GPU memory, a small one has 8.0", "Out of GPU memory"),
-        (replace(GOOD, gpus=(replace(H100, free=6.0),)), ("consistent4d-big",), "has 6.0 free of 79.6", "nvidia-smi"),
+        (
+            SMALL,
+            ("consistent4d-big", "consistent4d-text"),
+            "takes 11 GiB of GPU memory, a small one has 8.0",
+            "Out of GPU memory",
+        ),
+        (
+            replace(GOOD, gpus=(replace(H100, free=6.0),)),
+            ("consistent4d-big", "consistent4d-text"),
+            "consistent4d-big takes 11 GiB",
+            "nvidia-smi",
+        ),
         (replace(GOOD, gpus=(replace(H100, supported=False),)), ALL, "no kernels for NVIDIA H100", "install a PyTorch"),
         (replace(GOOD, gpus=(replace(H100, free=None), SMALL.gpus[0])), (), "", ""),
         (replace(GOOD, torch_fault="libcudart.so: cannot open"), ALL, "(libcudart.so: cannot open)", "reinstall torch"),

@@ -18,7 +18,7 @@ def wanted_weights(config: Consistent4DTrainerConfig) -> set[str]:
     """Names of the weights that a preset's configuration asks for."""
     names = {hub_id: name for name, hub_id in PUBLISHED.items()} | {NAME: NAME}
     guidance, interpolation = config.pipeline.guidance, config.pipeline.interpolation
-    prior = {names[guidance.prior]} if guidance.kind == "zero123" else set()
+    prior = {names[guidance.prior]} if guidance.kind != "none" else set()
     return prior | ({"rife"} if interpolation.kind == "rife" else set())
 
 

@@ -60,6 +60,7 @@ def test_nothing_but_the_bundled_prior():
         "rife": "missing",
         "zero123-xl": "missing",
         "stable-zero123": "missing",
+        "stable-diffusion": "missing",
         "clip": "missing",
         "lpips": "missing",
         "i3d": "missing",

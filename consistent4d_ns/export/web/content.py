@@ -49,7 +49,7 @@ class Content:
     side: int
     """Side of the input's pictures in pixels."""
     pictures: Sequence[bytes]
-    """The input's pictures that are shown, WebP with alpha, each once."""
+    """The input's pictures that are shown, WebP with alpha, each once; none where nothing was filmed."""
     shown: Sequence[int]
     """Which of them belongs to each frame."""
     poster: bytes
@@ -68,7 +68,7 @@ def content_of(run: Run, timeline: Timeline, glb: bytes, title: str | None = Non
         title: The heading; default: the name of the frames.
     """
     model, data = run.pipeline.model, run.pipeline.datamanager
-    nearest = [data.frame_times.nearest(frame.time) for frame in timeline]
+    nearest = [data.frame_times.nearest(frame.time) for frame in timeline] if data.has_frames else []
     kept = sorted(set(nearest))
     side = min(data.frames.shape[-1], INPUT_SIZE)
     poster = _poster(model, data.input_view, timeline.times[0])

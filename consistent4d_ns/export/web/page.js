@@ -30,7 +30,7 @@ function show(position) {
 
 function drawInput() {
   const picture = pictures[setting.shown[+document.body.dataset.frame]], film = $("film");
-  if (!picture.complete) return; // It is drawn once all are there.
+  if (!picture?.complete) return; // It is drawn once all are there; an object made from a prompt has none.
   const brush = film.getContext("2d");
   brush.clearRect(0, 0, film.width, film.height);
   brush.drawImage(picture, 0, 0, film.width, film.height);

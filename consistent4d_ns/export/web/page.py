@@ -19,6 +19,8 @@ ROOM = files("consistent4d_ns.export.web")
 """Where the parts of the page are that do not depend on the run."""
 DESCRIPTION = "A moving object in 3D, reconstructed by Consistent4D from one video. Only the input view was filmed."
 """What the page is about."""
+PROMPT_DESCRIPTION = "An object in 3D, made from a prompt by Consistent4D."
+"""The same where nothing was filmed."""
 
 
 def web_page(content: Content) -> str:
@@ -27,7 +29,9 @@ def web_page(content: Content) -> str:
     parts = {
         "title": escape(content.title),
         "name": escape(file_name(content.title)),
-        "description": escape(DESCRIPTION),
+        "description": escape(DESCRIPTION if content.pictures else PROMPT_DESCRIPTION),
+        "home": "view that was filmed" if content.pictures else "front view",
+        "no_input": "" if content.pictures else " hidden",
         "megabytes": f"{len(content.glb) / 1e6:.1f}",
         "poster": picture_url(content.poster),
         "thumbnail": picture_url(content.thumbnail),
