@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +19,12 @@ from torch import Tensor
 from consistent4d_ns.data.planning import StepKind
 from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.field.types import PlaneReduction
-from consistent4d_ns.guidance.base import GuidanceDraws, draw
-from consistent4d_ns.guidance.config import GuidanceConfig, Implementation
+from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
+from consistent4d_ns.guidance.config import GuidanceConfig, Implementation, TextGuidanceConfig
+from consistent4d_ns.guidance.loading import build_text_guidance
 from consistent4d_ns.guidance.random_prior import random_networks
+from consistent4d_ns.guidance.random_text_prior import write_random_text_prior
+from consistent4d_ns.guidance.stable_diffusion import StableDiffusionGuidance
 from consistent4d_ns.guidance.zero123 import Zero123Guidance
 from consistent4d_ns.interpolation.consistency import Interpolator, consistency_loss
 from consistent4d_ns.interpolation.ifnet import IFNet
@@ -32,6 +37,7 @@ from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
 from tests.field.test_planes import kernel_error
+from tests.guidance.test_stable_diffusion import FRONT_VIEW
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -278,8 +284,17 @@ def small_prior(**settings: Any) -> Zero123Guidance:
     return prior
 
 
-def some_step(prior: Zero123Guidance, seed: int, views: int, side: int) -> tuple[Any, ...]:
-    """Arguments of `Zero123Guidance.loss`: two levels, everything but the shapes follows from the seed."""
+def small_text_prior(folder: Path, **settings: Any) -> StableDiffusionGuidance:
+    """The small random text-to-image prior on CUDA, in half precision, kept in `folder`."""
+    if not folder.exists():
+        write_random_text_prior(folder, "small", 0)
+    prior = build_text_guidance(TextGuidanceConfig(prior=str(folder), **settings), "a cat", FRONT_VIEW, "cuda")
+    assert prior is not None
+    return prior
+
+
+def some_step(prior: Guidance, seed: int, views: int, side: int) -> tuple[Any, ...]:
+    """Arguments of `Guidance.loss`: two levels, everything but the shapes follows from the seed."""
     generator = torch.Generator("cuda").manual_seed(seed)
     images = torch.rand(2, views, 3, side, side, generator=generator, device="cuda").requires_grad_()
     poses = torch.randn(views, 4, generator=generator, device="cuda")
@@ -292,11 +307,13 @@ STAGES = [(1, 4, 64), (2, 4, 64), (3, 2, 64), (4, 4, 64), (5, 1, 96), (6, 1, 96)
 is 1."""
 
 
+@pytest.mark.parametrize("reads_text", [False, True])
 @pytest.mark.parametrize("implementation", ["torch", "fused"])
-def test_recorded_distillation_is_distillation(implementation: Implementation):
+def test_recorded_distillation_is_distillation(tmp_path, implementation: Implementation, reads_text: bool):
     """Losses and gradients of recordings, over several steps and stages, are those of the function itself."""
-    plain = small_prior(cuda_graphs=False, implementation="torch")
-    recorded = small_prior(implementation=implementation)
+    small = partial(small_text_prior, tmp_path / "prior") if reads_text else small_prior
+    plain = small(cuda_graphs=False, implementation="torch")
+    recorded = small(implementation=implementation)
     kept = []
     for seed, views, side in STAGES:
         results = []
