@@ -51,7 +51,7 @@ def connected(address: str) -> Iterator[None]:
     import ray
 
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-    with _handlers_kept():
+    with handlers_kept():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
@@ -74,7 +74,7 @@ def _remedy(address: str, reason: str) -> str:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
+def handlers_kept() -> Iterator[None]:
     """Leave handlers of signals as they are, for which Ray installs its own."""
     if threading.current_thread() is not threading.main_thread():
         yield

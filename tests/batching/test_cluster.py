@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from consistent4d_ns.batching import cluster
-from consistent4d_ns.batching.cluster import check_ray, connected, resources, run_on_cluster
+from consistent4d_ns.batching.cluster import check_ray, connected, handlers_kept, resources, run_on_cluster
 from consistent4d_ns.batching.records import read_record
 from consistent4d_ns.errors import InputError
 from tests.batching.works import notes, step, task, work
@@ -62,8 +62,9 @@ def nodes() -> Iterator[Any]:
 
         made = Cluster()
         try:
-            for _ in range(2):
-                made.add_node(**node_options())
+            with handlers_kept():  # A node in this process has one of its own for SIGTERM.
+                for _ in range(2):
+                    made.add_node(**node_options())
         except Exception as error:  # Ray gives its agents 15 seconds to start, and raises nothing narrower.
             made.shutdown()
             pytest.skip(f"needs a machine on which Ray starts in its time: {error}")

@@ -20,7 +20,7 @@ from consistent4d_ns.setup.machine import Machine
 from consistent4d_ns.setup.weights import Found
 from tests.setup.test_diagnosis import GOOD, NO_GPU, PACKAGES, PRESENT
 
-LINES = 50
+LINES = 54
 """Lines of a screen."""
 
 

@@ -20,7 +20,7 @@ def test_only_what_differs_and_has_an_effect():
         "machine.seed": ["0", "3", "0"],
         "optimizers.field.optimizer.lr": ["0.01", "0.02", "0.01"],
         "pipeline.datamanager.plan.clip-views": ["4 4", "4 4", "4 1"],
-        "pipeline.datamanager.plan.reference-rays": ["4096", "4096", "None"],
+        "pipeline.datamanager.plan.reference-rays": ["3072", "3072", "None"],
     }
 
 

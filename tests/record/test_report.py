@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_the_history(tmp_path: Path):
                 kept.flush()
             if step == 199:
                 before = tracemalloc.get_traced_memory()[0]
-        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+        assert tracemalloc.get_traced_memory()[0] - before < 200_000  # of about 2 MB
     finally:
         tracemalloc.stop()
     assert kept.unwritten == []
