@@ -32,7 +32,7 @@ from consistent4d_ns.files.checkpoints import (
     resumed_checkpoint,
     step_of,
 )
-from consistent4d_ns.files.earlier_runs import latest_run
+from consistent4d_ns.files.earlier_runs import latest_run, trained_on
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
@@ -209,9 +209,11 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.resume = False
         here = self.get_base_dir()
         if self.timestamp == TIMESTAMP or self.has_new_timestamp:
-            found = latest_run(here.parent, self.frames_path, self.relative_model_dir, CONFIG_FILE)
+            found = latest_run(here.parent, self.frames_path, self.prompt, self.relative_model_dir, CONFIG_FILE)
         else:
             found = here if here.is_dir() else None
+            if found is not None and not self.has_frames and not trained_on(here / CONFIG_FILE, None, self.prompt):
+                raise InputError(f"--resume True: {here} holds no run from this prompt; give another --timestamp.")
         if found is None:
             what = "on these frames" if self.has_frames else "from this prompt"
             say(f"{here.parent} holds no earlier run {what}: training from the start.")

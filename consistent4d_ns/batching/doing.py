@@ -13,9 +13,10 @@ from contextlib import suppress
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 
 from consistent4d_ns.batching.records import Record, State, StepRecord, read_record, write_record
-from consistent4d_ns.batching.steps import LOG, Rest, Step, Work, rest_of
+from consistent4d_ns.batching.steps import LOG, Rest, Step, Work, check_unchanged, rest_of
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
 from consistent4d_ns.files.locks import FileLock
+from consistent4d_ns.files.outputs import make_folder
 from consistent4d_ns.sweeping.processes import PATIENCE, POLL, failure, interrupt
 
 LOCK = ".lock"
@@ -38,10 +39,10 @@ def do(work: Work) -> int:
         The exit code: 0 if the job is done, `FAILED` if one of its steps failed.
 
     Raises:
-        InputError: its folder cannot be used.
+        InputError: its folder cannot be used, or another batch has done it with other options.
         KeyboardInterrupt: it was asked to end, or whoever began it has died; its step has ended, and can go on.
     """
-    work.place.mkdir(parents=True, exist_ok=True)
+    make_folder(work.place)
     parent = os.getppid()
     lock = wait_for_lock(work, parent)
     try:
@@ -90,6 +91,8 @@ class Doing:
 
     def all(self) -> int:
         """Do what is left; returns the exit code of `do`."""
+        if not self._work.overwrite:  # Another batch may have done it since this one was planned.
+            check_unchanged(self._work, self._record)
         rest = rest_of(self._work, self._record)
         self._note("running", steps=rest.kept, where=here())
         try:
@@ -100,6 +103,9 @@ class Doing:
                     return FAILED
         except KeyboardInterrupt:
             self._note("stopped")
+            raise
+        except Exception as error:
+            self._note("failed", reason=" ".join(str(error).split()) or type(error).__name__)
             raise
         self._note("done")
         return 0

@@ -21,6 +21,10 @@ MOST_JOBS = 10_000
 """Jobs of a batch."""
 LONGEST_NAME = 150
 """Characters of a job's name: names of files end at 255 bytes."""
+NOTHING = ("~", "null", "Null", "NULL")
+"""How YAML writes that there is no value; here all values are texts."""
+LONGEST = 8192
+"""Characters that an option may have: Linux hands no more than 128 KiB to a process as one word."""
 RESERVED = (".html", ".json", ".txt")
 """Endings of what a batch writes beside its jobs' folders."""
 
@@ -127,6 +131,7 @@ def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any], where: str) -> 
             own_names = {_option_name(name) for name in both[1]}
             general = {name: value for name, value in both[0].items() if _option_name(name) not in own_names}
             merged[key] = {**general, **both[1]}
+    merged = {key: value for key, value in merged.items() if value not in NOTHING}
     for key in ("name", "data", "method"):
         if not isinstance(merged.get(key), str) or not merged[key]:
             raise InputError(f"{where}: {key} is missing: give it as `{key}: VALUE`.")
@@ -181,6 +186,8 @@ def _options(value: Any, where: str) -> dict[str, str | tuple[str, ...]]:
         name = _option_name(key)
         if name in found:
             raise InputError(f"{where}: {name} is given twice: leave out one of them.")
+        if "\0" in str(given) or len(str(given)) > LONGEST:
+            raise InputError(f"{where}: {name} has a zero character, or more than {LONGEST} characters.")
         if isinstance(given, list) and all(isinstance(one, str) for one in given):
             found[name] = tuple(given)
         elif isinstance(given, str):
@@ -188,6 +195,11 @@ def _options(value: Any, where: str) -> dict[str, str | tuple[str, ...]]:
         else:
             raise InputError(f"{where}: {key} is not a value or a list of values.")
     return found
+
+
+def default_name(path: Path) -> str:
+    """What a file or a folder is called where no name is given: a file's without its ending."""
+    return path.name if path.is_dir() else path.stem
 
 
 def _option_name(key: str) -> str:
@@ -240,7 +252,7 @@ def jobs_in(
     jobs = []
     for path in sequences:
         prepare = {} if needs_preparing(path) else None
-        name = path.name if path.is_dir() else path.stem
+        name = default_name(path)
         exports: dict[Export, Options] = {export: {} for export in common.exports}
         jobs.append(Job(name, path.absolute(), common.method, prepare, common.options, exports=exports))
     check_names([job.name for job in jobs], str(folder))

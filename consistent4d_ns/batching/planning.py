@@ -48,7 +48,7 @@ def training_of(job: Job, folder: Path) -> planning.Job:
     return planning.Job(job.method, str(frames), str(folder.parent), RUN, assignments, folder.name)
 
 
-def work_of(job: Job, out: Path, base: Path, attempts: int) -> Work:
+def work_of(job: Job, out: Path, base: Path, attempts: int, overwrite: bool = False) -> Work:
     """What there is to do for a job.
 
     Args:
@@ -56,6 +56,7 @@ def work_of(job: Job, out: Path, base: Path, attempts: int) -> Work:
         out: Folder of all jobs; absolute.
         base: Folder from which relative paths in options lead on; absolute.
         attempts: How often a step is tried that dies.
+        overwrite: Whether steps that were done with other options are done again.
 
     Raises:
         InputError: an option of its training is unknown or cannot have its value.
@@ -66,7 +67,7 @@ def work_of(job: Job, out: Path, base: Path, attempts: int) -> Work:
         total = training.config().max_num_iterations
     except InputError as error:
         raise InputError(f"{job.name}: options: {error}") from error
-    return Work(job.name, str(folder), str(base), tuple(_steps(job, folder, training)), total, attempts)
+    return Work(job.name, str(folder), str(base), tuple(_steps(job, folder, training)), total, attempts, overwrite)
 
 
 def run_of(job: Job, out: Path) -> Path:
@@ -93,6 +94,8 @@ def _steps(job: Job, folder: Path, training: planning.Job) -> Iterator[Step]:
         yield _command("evaluate", ("eval", *words), job.evaluate, METRICS)
     for export, options in job.exports.items():
         command, output = EXPORTS[export]
+        if not isinstance(options.get("format", ""), str):
+            raise InputError(f"{job.name}: exports, {export}: format: give one value.")
         if "format" in options:
             output = _output_of(export, options["format"])
         yield _command(export, (*command, str(run), str(folder / output)), options, output)

@@ -52,6 +52,7 @@ def script(names: Sequence[str], command: Sequence[str], out: Path, options: Seq
 jobs=(
 {array}
 )
+cd {shlex.quote(str(Path.cwd()))} || exit 1
 exec {shlex.join(command)} --only "${{jobs[$SLURM_ARRAY_TASK_ID]}}"
 """
 
@@ -72,7 +73,9 @@ def _line(name: str, value: str) -> str:
     Raises:
         InputError: the value cannot be written.
     """
-    if not value.isprintable() or '"' in value:
-        raise InputError(f"{value!r} cannot be written into a script for sbatch: it has quotes or control characters.")
+    if not value.isprintable() or re.search(r'["\\]', value):
+        raise InputError(
+            f"{value!r} cannot be written into a script for sbatch: it has quotes, backslashes or control characters."
+        )
     quoted = f'"{value}"' if re.search(r"[^\w.,:=@%+/-]", value) else value
     return f"#SBATCH --{name}" + (f"={quoted}" if value else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,12 @@ class Step:
 
     def identity(self, folder: Path) -> tuple[str, ...]:
         """What it is done with: its arguments, whichever folder the job is in."""
-        return tuple(word.replace(str(folder), ".") for word in self.arguments)
+        return tuple(_relative(_relative(word, folder, "."), folder.parent, "..") for word in self.arguments)
+
+
+def _relative(word: str, folder: Path, name: str) -> str:
+    """An argument with `name` in place of a folder, wherever the folder's whole name stands in it."""
+    return re.sub(rf"{re.escape(str(folder))}(?![^/\"'\s,])", lambda _: name, word)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Work:
     """Training steps."""
     attempts: int = 2
     """How often a step is tried that dies."""
+    overwrite: bool = False
+    """Whether steps that were done with other arguments are done again."""
 
     @property
     def place(self) -> Path:
@@ -105,10 +113,11 @@ def rest_of(work: Work, record: Record) -> Rest:
 
 
 def changed(work: Work, record: Record) -> Iterator[str]:
-    """Names of the steps that were begun with other arguments."""
+    """Names of the steps that were done with other arguments, or were begun and have left something."""
     for step in work.steps:
         earlier = record.steps.get(step.name)
-        if earlier is not None and earlier.arguments != step.identity(work.place):
+        there = earlier is not None and (earlier.done or (work.place / step.output).exists())
+        if earlier is not None and there and earlier.arguments != step.identity(work.place):
             yield step.name
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from consistent4d_ns.batching.jobs import Common, Export, Job, jobs_in, nearest, read_jobs
+from consistent4d_ns.batching.jobs import Common, Export, Job, default_name, jobs_in, nearest, read_jobs
 from consistent4d_ns.batching.steps import LOG, Work, rest_of
 from consistent4d_ns.batching.summary import STATUS, records_of, table, write_status
 from consistent4d_ns.cli import batch_job
@@ -27,7 +27,7 @@ from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
 from consistent4d_ns.files.names import expanded
-from consistent4d_ns.files.outputs import holds_something, new_file
+from consistent4d_ns.files.outputs import holds_something, make_folder, new_file
 from consistent4d_ns.sweeping.methods import Method
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ def batch(
             name of JOBS.
         only: Names of jobs; the others are left alone; default: all jobs.
         page: Whether to write the page that compares the runs.
-        overwrite: Do steps again whose options or data have changed since they were done.
+        overwrite: Do steps again that were done with other options, or with data at other paths.
         dry_run: Show what is done and what is left, and run nothing.
     """
     engine.check()
     jobs = expanded(jobs)
     if not jobs.exists():
         raise InputError(f"{jobs} does not exist: give a YAML file of jobs, or a folder of videos.")
-    out = (expanded(out) if out else Path("outputs") / jobs.resolve().stem).absolute()
+    out = (expanded(out) if out else Path("outputs") / default_name(jobs.resolve())).absolute()
     holds_something(out)  # Raises where it can be no folder.
     announce(f"Reading {jobs}")
     found = find(jobs, each)
@@ -153,7 +153,7 @@ def batch(
     from consistent4d_ns.comparing import film as films
 
     films.check_options(film)
-    whole = plan(jobs, found, out, engine)
+    whole = plan(jobs, found, out, engine, overwrite)
     chosen = choose(whole, only)
     records = chosen.records(overwrite)
     if dry_run:
@@ -202,7 +202,7 @@ def find(jobs: Path, each: FolderOptions) -> list[Job]:
     return jobs_in(jobs, sequences_in(jobs), common, needs_preparing)
 
 
-def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions) -> Batch:
+def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, overwrite: bool) -> Batch:
     """What there is to do for all jobs; relative paths in options lead on from the folder of their file.
 
     Raises:
@@ -213,7 +213,7 @@ def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions) -> 
     for job in found:
         check_job(job)
     base = Path.cwd() if jobs.is_dir() else jobs.absolute().parent
-    works = [work_of(job, out, base, engine.attempts) for job in found]
+    works = [work_of(job, out, base, engine.attempts, overwrite) for job in found]
     return Batch(jobs.resolve().name, out, found, works)
 
 
@@ -294,7 +294,7 @@ def write_script(
     with new_file(path) as file:
         file.write_text(text, encoding="utf-8")
         file.chmod(0o755)
-    chosen.out.mkdir(parents=True, exist_ok=True)  # Slurm writes there, and makes no folders.
+    make_folder(chosen.out)  # Slurm writes there, and makes no folders.
     print(f"{path}: {len(chosen.jobs)} tasks; start it with sbatch. The last task that ends writes the page.")
 
 
@@ -314,7 +314,7 @@ def run(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, 
                 say("Stopping what is being done; Ctrl-C again ends it at once. Repeat the command to go on.")
                 raise
     finally:
-        whole.out.mkdir(parents=True, exist_ok=True)
+        make_folder(whole.out)
         write_status(whole.out, whole.works, whole.records(), reasons)
     return reasons
 
@@ -323,7 +323,7 @@ def task_of(work: Work) -> Task:
     """The process that does a job; its output goes to the job's log."""
     from consistent4d_ns.sweeping.processes import Task
 
-    work.place.mkdir(parents=True, exist_ok=True)
+    make_folder(work.place)
     return Task(work.name, [sys.executable, "-m", batch_job.__name__, work.to_json()], work.place / LOG, append=True)
 
 

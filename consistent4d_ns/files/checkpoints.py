@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import flush_to_disk, scratch_prefix
+from consistent4d_ns.files.outputs import PARTIAL, flush_to_disk, scratch_prefix
 from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.messages import warn
 
@@ -210,7 +210,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def partial_path(folder: Path) -> Path:
     """Where a checkpoint for `folder` is written first: a new name each time, so that no two writers share it."""
-    return folder.parent / f"{scratch_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}.partial"
+    return folder.parent / f"{scratch_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
 
 
 def _why_not(folder: Path) -> str:

@@ -10,12 +10,15 @@ from consistent4d_ns.files.checkpoints import list_checkpoints
 from consistent4d_ns.files.outputs import refusals
 
 
-def latest_run(parent: Path, data: Path | None, checkpoints: Path, config: str) -> Path | None:
-    """Folder of the run that was trained on some frames and in which a file was written last; None if there is none.
+def latest_run(parent: Path, data: Path | None, prompt: str | None, checkpoints: Path, config: str) -> Path | None:
+    """Folder of the run that was trained on some frames, or from a prompt, and in which a file was written last.
+
+    None if there is none.
 
     Args:
         parent: Folder of all runs.
-        data: The frames, as an absolute path.
+        data: The frames, as an absolute path; None for a prompt.
+        prompt: The prompt; None for frames.
         checkpoints: Folder of checkpoints, relative to a run's.
         config: Name of a run's configuration.
 
@@ -24,7 +27,7 @@ def latest_run(parent: Path, data: Path | None, checkpoints: Path, config: str) 
     """
     with refusals(parent):
         files = [file for file in parent.glob(f"*/{config}") if file.is_file()] if parent.is_dir() else []
-    candidates = [file.parent for file in files if saved_data(file) == data]
+    candidates = [file.parent for file in files if trained_on(file, data, prompt)]
     return max(candidates, key=lambda run: _latest_change(run / config, run / checkpoints), default=None)
 
 
@@ -33,11 +36,13 @@ def _latest_change(config: Path, checkpoints: Path) -> float:
     return max(file.stat().st_mtime for file in (config, *list_checkpoints(checkpoints).values()))
 
 
-def saved_data(config: Path) -> Path | None:
-    """The frames that a configuration names; None if it names none or is no configuration."""
+def trained_on(config: Path, data: Path | None, prompt: str | None) -> bool:
+    """Whether a configuration names these frames, or without frames this prompt; False if it is no configuration."""
     try:
         node = yaml.compose(config.read_text(encoding="utf-8"), yaml.SafeLoader)  # A tree of texts: nothing is built.
         entries = {key.value: value for key, value in node.value}
-        return Path(*(part.value for part in entries["data"].value))
+        if data is None:
+            return entries["prompt"].value == prompt
+        return Path(*(part.value for part in entries["data"].value)) == data
     except (OSError, ValueError, yaml.YAMLError, AttributeError, LookupError, TypeError, RecursionError):
-        return None
+        return False

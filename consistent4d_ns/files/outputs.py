@@ -19,6 +19,8 @@ MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
 AUTHOR = "consistent4d"
 """Our command; with its subcommand, the value of `written_by` in a manifest."""
+PARTIAL = ".partial"
+"""End of the names under which checkpoints are written until they are complete."""
 SCRATCH = ".unfinished"
 """How the names of the folders end in which something is written until it is complete."""
 YOUNG = 60.0
@@ -195,9 +197,25 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
             yield Path(scratch)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror or error}; choose another one.") from error
+
+
 def scratch_prefix(path: Path) -> str:
     """How the names begin under which `path` is written, beside it, until it is complete."""
     return f".{path.name}-"
+
+
+def _scratch_pattern(path: Path) -> str:
+    return f"{escape(scratch_prefix(path))}{'?' * 8}{SCRATCH}"
 
 
 def remove_abandoned(path: Path) -> None:
@@ -205,7 +223,7 @@ def remove_abandoned(path: Path) -> None:
 
     Whoever writes holds his folder locked; one that is younger than a minute may not be locked yet.
     """
-    for left in path.parent.glob(f"{escape(scratch_prefix(path))}{'?' * 8}{SCRATCH}"):
+    for left in path.parent.glob(_scratch_pattern(path)):
         with suppress(OSError):
             old = time.time() - left.lstat().st_mtime > YOUNG
             if old and left.is_dir() and not left.is_symlink() and not is_locked(left):
@@ -220,7 +238,8 @@ def remove_scratch(path: Path, names: Iterable[str]) -> None:
         names: The names of the files.
     """
     for name in names:
-        for left in path.glob(f"{escape(scratch_prefix(Path(name)))}*"):
+        partial = f"{escape(scratch_prefix(Path(name)))}*-{'?' * 8}{PARTIAL}"
+        for left in (*path.glob(_scratch_pattern(Path(name))), *path.glob(partial)):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:

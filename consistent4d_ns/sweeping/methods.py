@@ -1,4 +1,4 @@
-"""Names of the presets, for command lines and files; imports nothing slow."""
+"""Names of the presets that train on frames, for command lines and files; imports nothing slow."""
 
 from __future__ import annotations
 
