@@ -88,7 +88,7 @@ def test_a_training_that_is_killed_twice_equals_one_that_is_not(data: Path, tmp_
     whole = finished(data, tmp_path / "whole")
     killed(data, tmp_path / "out", saves=1, while_writing=True)
     folder = killed(data, tmp_path / "out", saves=3, while_writing=False)
-    half = folder / f".{FOLDER}-1-abcd.partial"  # As the first kill may have left one.
+    half = folder / f".{FOLDER}-1-abcd0123.partial"  # As the first kill may have left one.
     half.write_bytes(b"half")
     reached, saved = last_step(folder / "losses.jsonl"), max(list_checkpoints(folder / FOLDER))
     assert reached is not None
@@ -175,13 +175,18 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
     config = configured(data, tmp_path, timestamp="a", max_num_iterations=2)
     config.save_config()
     folder = config.get_base_dir()
-    (folder / ".losses.jsonl-x").mkdir()
-    (folder / ".losses.jsonl-x" / "losses.jsonl").write_text("half")
-    (folder / ".nerfstudio_models-7-aa.partial").write_bytes(b"half")
+    (folder / ".losses.jsonl-12345678.unfinished").mkdir()
+    (folder / ".losses.jsonl-12345678.unfinished" / "losses.jsonl").write_text("half")
+    (folder / ".nerfstudio_models-7-0123abcd.partial").write_bytes(b"half")
+    (folder / ".nerfstudio_models-mine").mkdir()
     (folder / ".mine").write_text("kept")
     (folder / FOLDER).mkdir()
     (folder / FOLDER / "best.ckpt").write_text("kept")
     config.overwrite = True
     train(config)
-    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".mine", ".training"}
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {
+        ".mine",
+        ".nerfstudio_models-mine",
+        ".training",
+    }
     assert sorted(path.name for path in (folder / FOLDER).iterdir()) == ["best.ckpt", "step-000000001.ckpt"]

@@ -185,6 +185,19 @@ def test_training_is_resumed(folder: Path, prior: Path, capsys: pytest.CaptureFi
     assert "steps 6 to 7 are left" in " ".join(capsys.readouterr().out.split())
 
 
+def test_another_prompt_is_no_run_to_go_on_with(folder: Path, prior: Path) -> None:
+    """Though its folder has the same name."""
+    config = text_config(prior, folder.parents[2])
+    config.prompt, config.resume, config.max_num_iterations = PROMPT.upper() + "!", True, 9
+    config.set_timestamp()
+    assert config.get_base_dir().parent == folder.parent
+    assert config.get_base_dir() != folder
+    assert config.load_checkpoint is None
+    named = text_config(prior, folder.parents[2])
+    named.prompt, named.resume, named.timestamp = PROMPT.upper() + "!", True, folder.name
+    assert "holds no run from this prompt" in refusal(named.set_timestamp)
+
+
 def test_what_cannot_be_trained(prior: Path, tmp_path: Path) -> None:
     for change, said in {
         "prompt": "makes an object from a prompt: give --prompt",

@@ -145,6 +145,8 @@ def check_sizes(settings: Mapping[str, Any], config: Path) -> None:
     """Raises: InputError: a setting is far larger than any network's; building it would take hours or all memory."""
     for name, value in settings.items():
         for number in value if isinstance(value, (list, tuple)) else (value,):
+            if name == "sample_size" and isinstance(number, int) and number < 1:
+                raise InputError(f"{config}: {name} is {value}, no size; download the prior again.")
             if isinstance(number, int) and number > LARGEST.get(name, LARGEST_SETTING):
                 raise InputError(f"{config}: {name} is {value}, far too large for a prior; download the prior again.")
 

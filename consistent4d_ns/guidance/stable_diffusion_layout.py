@@ -82,11 +82,12 @@ def load_text_folder(folder: Path) -> TextToImageNetworks:
     files = {p: folder / path for p, path in weight_files(names_in(folder), str(folder), STABLE_DIFFUSION).items()}
     scheduler = folder / "scheduler" / "scheduler_config.json"
     schedule = read_settings(scheduler)
+    text_encoder = _load_text_encoder(files["text_encoder"])
     networks = TextToImageNetworks(
         unet=load_unet(files["unet"]),
         vae=load_vae(files["vae"]),
-        text_encoder=_load_text_encoder(files["text_encoder"]),
-        tokenizer=_load_tokenizer(folder / "tokenizer"),
+        text_encoder=text_encoder,
+        tokenizer=_load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size),
         alphas=alphas_from_config(schedule, str(scheduler), ("epsilon", VELOCITY)),
         predicts_velocity=schedule.get("prediction_type") == VELOCITY,
     )
@@ -150,7 +151,8 @@ def _text_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
     return {prefix + name: value for name, value in bare.items()} if next(iter(wanted)).startswith(prefix) else bare
 
 
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+def _load_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
+    """The tokenizer in a folder, for a text encoder that knows so many words."""
     from transformers import CLIPTokenizer
 
     for name in ("vocab.json", "merges.txt"):
@@ -162,4 +164,11 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
     except Exception as error:  # A damaged file raises all kinds of exceptions.
         reason = (str(error) or type(error).__name__).strip().split("\n", 1)[0]
         raise InputError(f"{folder}: holds no CLIP tokenizer ({reason}); download the prior again.") from error
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{folder}: this tokenizer has nothing to pad prompts with; download the prior again.")
+    if max(tokenizer.get_vocab().values()) >= vocabulary:
+        raise InputError(
+            f"{folder}: this tokenizer knows more words than the text encoder, {vocabulary}; download the prior again."
+        )
+    tokenizer.padding_side = "right"
     return tokenizer

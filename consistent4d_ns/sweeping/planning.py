@@ -20,7 +20,17 @@ from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
 SEED = "machine.seed"
 """The option that `--seeds` sets."""
-OWN = ("data", "output_dir", "experiment_name", "method_name", "timestamp", "vis", "resume", "machine.num_devices")
+OWN = (
+    "data",
+    "output_dir",
+    "experiment_name",
+    "method_name",
+    "timestamp",
+    "relative_model_dir",
+    "vis",
+    "resume",
+    "machine.num_devices",
+)
 """Options that a sweep sets itself, as a batch does."""
 LONGEST_NAME = 150
 """Characters that a run's name may have: names of files end at 255 bytes, and something is appended to this one."""

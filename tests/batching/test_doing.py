@@ -18,7 +18,7 @@ from consistent4d_ns.batching.doing import LOCK
 from consistent4d_ns.batching.records import Record, StepRecord, read_record
 from consistent4d_ns.batching.steps import LOG, Step, Work, rest_of
 from consistent4d_ns.batching.summary import records_of
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import FAILED, REFUSED, InputError
 from consistent4d_ns.files.locks import FileLock
 from tests.batching.works import PROGRAM, notes, step, task, work
 
@@ -113,6 +113,29 @@ def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
     assert [finished(process) for process in both] == [0, 0]
     assert [note for note in notes(job) if "unit" not in note] == ["train begins anew", "train ends"]
     assert "Waiting for it" in (folder / LOG).read_text()
+
+
+def test_a_second_process_with_other_options_replaces_nothing(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    """It was planned before the first one had recorded anything."""
+    folder = tmp_path / "job"
+    assert finished(started(work(folder, step("train", folder)))) == 0
+    other = work(folder, step("train", folder, 0.5))
+    assert finished(started(other)) == REFUSED
+    assert "holds train of job with other options" in (folder / LOG).read_text()
+    assert finished(started(dataclasses.replace(other, overwrite=True))) == 0
+
+
+def test_what_was_refused_and_wrote_nothing_may_be_corrected(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    folder = tmp_path / "job"
+    refused = work(folder, step("train", folder, program=f"raise SystemExit({REFUSED})"))
+    assert finished(started(refused)) == FAILED
+    corrected = work(folder, step("train", folder))
+    assert records_of([corrected], overwrite=False)["job"].state == "failed"
+    assert finished(started(corrected)) == 0
 
 
 def test_after_ctrl_c_it_goes_on(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
@@ -212,6 +235,8 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
     job = work(folder, step("train", folder))
     moved = tmp_path / "elsewhere" / "job"
     assert step("train", moved).identity(moved) == job.steps[0].identity(folder)
+    training = Step("train", ("-m", "train", f'{{"out": "{folder.parent}", "data": "{folder}-b/frames"}}'), "run")
+    assert training.identity(folder)[-1] == '{"out": "..", "data": "../job-b/frames"}'
     (folder / "job.json").write_text(
         '{"state": "done", "step": "", "where": "", "reason": "", "steps": {"train": '
         '{"arguments": ["other"], "done": true, "seconds": 1.0, "begun": 1}}}'

@@ -267,6 +267,12 @@ def multi_view(folder: Path) -> None:
     change_json(folder / "model_index.json", **index | {"unet": ["mv_unet", "MultiViewUNetModel"]})
 
 
+def add_words(folder: Path) -> None:
+    file = folder / "tokenizer" / "vocab.json"
+    words = json.loads(file.read_text())
+    file.write_text(json.dumps({word: number + 1000 for word, number in words.items()}))
+
+
 def lose_tensor(folder: Path) -> None:
     weights = folder / "text_encoder" / "model.safetensors"
     tensors = load_file(weights)
@@ -285,6 +291,8 @@ def lose_tensor(folder: Path) -> None:
         (lambda folder: (folder / "clip_camera_projection").mkdir(), "a Zero123 prior, which reads an image"),
         (lambda folder: (folder / "tokenizer" / "merges.txt").unlink(), "merges.txt is missing"),
         (lambda folder: (folder / "tokenizer" / "vocab.json").write_text("{"), "holds no CLIP tokenizer"),
+        (add_words, "this tokenizer knows more words than the text encoder"),
+        (lambda folder: change_json(folder / "unet" / "config.json", sample_size=-8), "sample_size is -8, no size"),
         (lose_tensor, "1 of 36 tensors are missing, first"),
         (
             lambda folder: change_json(folder / "scheduler" / "scheduler_config.json", prediction_type="sample"),
