@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
 """Parameters of glibc's mallopt (malloc.h)."""
 LARGEST_BLOCK = 1 << 30
 """Blocks of fewer bytes are taken from memory that was freed."""
@@ -21,13 +21,13 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(MMAP_THRESHOLD, LARGEST_BLOCK)
         mallopt(TRIM_THRESHOLD, 2 * LARGEST_BLOCK - 1)
+        mallopt(ARENA_MAX, 1)
 
 
 def return_freed_memory() -> None:
     """Return what is free at this moment to the system; nothing where the C library is not glibc.
 
-    Every thread has a heap of its own, and what `keep_freed_memory` keeps of the viewer's threads is not used by the
-    training. Done from time to time, each has what it uses now instead of the most that it ever used.
+    Done from time to time, a process has what it uses now instead of the most that it ever used.
     """
     if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)

@@ -34,7 +34,7 @@ def resident() -> int:
 
 
 def free_in_threads() -> None:
-    """Eight threads, each with a heap of its own, free 16 MB; prints what is kept of it, before and after."""
+    """Eight threads free 16 MB each; prints what is kept of it, before and after."""
     keep_freed_memory()
     all_live, before = Barrier(8), resident()
 
