@@ -127,10 +127,16 @@ def options_of(data: Path, out: Path, options: Options) -> list[str]:
 
 
 def start(arguments: list[str], log: Path) -> BaseProcess:
-    """Start `ns-train` in a process of its own, forked from one that has imported it but computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nerfstudio.scripts.train"])
-    process = context.Process(target=_train, args=(arguments, log))
+    """Start `ns-train` in a process of its own, forked from one that has imported it but computed nothing.
+
+    With a GPU it starts anew: CUDA cannot be used in a process that is forked after an import has asked for it.
+    """
+    if "cuda" in arguments:
+        process = multiprocessing.get_context("spawn").Process(target=_train, args=(arguments, log))
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["nerfstudio.scripts.train"])
+        process = context.Process(target=_train, args=(arguments, log))
     process.start()
     return process
 
