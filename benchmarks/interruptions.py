@@ -6,7 +6,8 @@ A short training with the bundled prior, which goes through every stage of a tra
 moments and resumed with `--resume True`, until it is done. Of three kills, one comes soon after the start of the
 process, one after some checkpoints, and one while the checkpoint that then follows is written. When a training is done
 before the wanted number of kills, another one begins. Every training is compared with one that nobody killed: all
-losses of all steps, and everything in the last checkpoint, bit by bit.
+losses of all steps, and everything in the last checkpoint, bit by bit. On a GPU, where sums are not taken in the same
+order each time, a second training that nobody kills comes first: its row has no kills.
 """
 
 from __future__ import annotations
@@ -277,16 +278,16 @@ def measure(folder: Path, options: Options) -> list[Result]:
     """
     data, whole = folder / "toy", folder / "whole"
     write_sequence(data, size=64, frames=12)
-    whole.mkdir()
-    finish(start(options_of(data, whole, options), whole / "log.txt"), whole / "log.txt")
-    expected = run_of(whole)
-    assert expected is not None
+    interrupted(data, whole, options, 0, random.Random())
     draws, results, done = random.Random(options.seed), [], 0
+    repeats = options.device == "cuda"
     while done < options.kills:
+        wanted = 0 if repeats and not results else options.kills - done
         out = folder / f"killed-{len(results)}"
-        results.append(interrupted(data, out, options, options.kills - done, draws))
-        run = run_of(out)
+        results.append(interrupted(data, out, options, wanted, draws))
+        run, expected = run_of(out), run_of(whole)
         assert run is not None
+        assert expected is not None
         compare(results[-1], run, expected)
         done += len(results[-1].kills)
         print(line(results[-1], options), flush=True)
