@@ -50,6 +50,9 @@ from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
+RETURN_EVERY = 100
+"""Steps on a CPU after which freed memory is returned to the system: what is free in pieces that nothing fits into adds
+up with every step and every frame of an open page."""
 
 class Consistent4DTrainer(Trainer):
     """Trainer in which training steps and the viewer's frames alternate.
@@ -178,8 +181,6 @@ class Consistent4DTrainer(Trainer):
             warn(f"{error} {kept(self.checkpoint_dir)}")
             return
         self.unsaved = None
-        if self.device == "cpu":
-            return_freed_memory()
         if self.config.save_only_latest_checkpoint:
             for other in list_checkpoints(self.checkpoint_dir).values():
                 if other.name != path.name:
@@ -216,6 +217,8 @@ class Consistent4DTrainer(Trainer):
         result = super().train_iteration(step)
         self.last_step = step
         self.watch(step, result[2])
+        if self.device == "cpu" and step % RETURN_EVERY == 0:
+            return_freed_memory()
         return result
 
     def watch(self, step: int, metrics: dict[str, Tensor]) -> None:
