@@ -54,6 +54,7 @@ RETURN_EVERY = 100
 """Steps on a CPU after which freed memory is returned to the system: what is free in pieces that nothing fits into adds
 up with every step and every frame of an open page."""
 
+
 class Consistent4DTrainer(Trainer):
     """Trainer in which training steps and the viewer's frames alternate.
 
