@@ -113,7 +113,7 @@ class Batch:
 
 
 def batch(
-    jobs: Annotated[Path, tyro.conf.Positional],
+    jobs: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="JOBS")],
     /,
     each: Annotated[FolderOptions, Flat],
     engine: Annotated[EngineOptions, Flat],

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import OutArgument
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.media.path_options import Kind, PathOptions
 
 
 def camera_path_command(
     kind: Annotated[Kind, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    out: OutArgument,
     /,
     options: Annotated[PathOptions, tyro.conf.arg(name="")],
     overwrite: bool = False,

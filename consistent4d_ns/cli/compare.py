@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import InputError
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, NO_DEFAULT],
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
+    ],
     /,
     options: Annotated[CompareOptions, tyro.conf.arg(name="")],
     out: Path = Path("comparison.html"),

@@ -8,10 +8,9 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
+from consistent4d_ns.cli.help_texts import OutArgument
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import MeshOptions, SolidOptions, TimeOptions
@@ -39,7 +38,7 @@ PAGE_MESH = MeshOptions(faces=5000, texture_size=256, topology="frames")
 """Fine enough for images of `TOY_SIZE`; fitting one mesh to all frames would take half a minute more."""
 
 
-def demo(out: Annotated[Path, tyro.conf.Positional] = Path("demo"), /, data: Path | None = None) -> None:
+def demo(out: OutArgument = Path("demo"), /, data: Path | None = None) -> None:
     """Train consistent4d-mini on the toy (or your frames), render videos and a contact sheet, measure, make a page.
 
     Uses CUDA if available, else the CPU (a few minutes on two cores). Nothing is downloaded: the diffusion prior is

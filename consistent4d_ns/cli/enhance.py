@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from consistent4d_ns import __version__
 from consistent4d_ns.cli.export import Flat, RunOptions
+from consistent4d_ns.cli.help_texts import OutArgument, RunArgument
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.enhancing.options import ClipOptions, PseudoTruthOptions, TrainingOptions
 from consistent4d_ns.files.config_files import config_file
@@ -31,8 +30,8 @@ SHOWN = 6
 
 
 def enhance(
-    config: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    config: RunArgument,
+    out: OutArgument,
     /,
     diffusion: Annotated[PseudoTruthOptions, Flat] = PseudoTruthOptions(),  # noqa: B008
     training: Annotated[TrainingOptions, Flat] = TrainingOptions(),  # noqa: B008

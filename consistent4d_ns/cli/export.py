@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.extras import SubcommandApp
 
+from consistent4d_ns.cli.help_texts import OutArgument, RunArgument
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import Colouring, Format, MeshOptions, SolidOptions, Timeline, TimeOptions, in_range
@@ -101,13 +102,10 @@ class Common:
         return source
 
 
-PositionalPath = Annotated[Path, tyro.conf.Positional]
-
-
 @export.command
 def mesh(
-    config: PositionalPath,
-    out: PositionalPath,
+    config: RunArgument,
+    out: OutArgument,
     /,
     format: Format | None = None,
     colouring: Colouring | None = None,
@@ -168,8 +166,8 @@ def animated(found: MovingMesh | Iterator[Mesh], fps: float, lit: bool, compress
 
 @export.command
 def points(
-    config: PositionalPath,
-    out: PositionalPath,
+    config: RunArgument,
+    out: OutArgument,
     /,
     count: int = 20_000,
     common: Annotated[Common, Flat] = Common(),
@@ -198,8 +196,8 @@ def points(
 
 @export.command
 def usd(
-    config: PositionalPath,
-    out: PositionalPath,
+    config: RunArgument,
+    out: OutArgument,
     /,
     lit: bool = False,
     options: Annotated[MeshOptions, Flat] = MeshOptions(),  # noqa: B008

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from consistent4d_ns.cli.export import Common, Flat, PositionalPath, animated, meshes_of
+from consistent4d_ns.cli.export import Common, Flat, animated, meshes_of
+from consistent4d_ns.cli.help_texts import OutArgument, RunArgument
 from consistent4d_ns.export.options import Colouring, MeshOptions
 from consistent4d_ns.files.outputs import new_file
 from consistent4d_ns.media.pages import check_page_name
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def web(
-    config: PositionalPath,
-    out: PositionalPath,
+    config: RunArgument,
+    out: OutArgument,
     /,
     title: str | None = None,
     colouring: Colouring = "texture",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import tyro
-
+from consistent4d_ns.cli.help_texts import RunArgument
 from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.files.config_files import config_file
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: RunArgument,
     /,
     method: Literal["hold", "reweight"] = "hold",
     steps: int = 1500,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import OutArgument
 from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.errors import InputError
@@ -26,8 +27,8 @@ CLEAR_SPREAD = 4.0
 
 
 def prepare(
-    source: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
+    out: OutArgument,
     /,
     selection: Annotated[SelectionOptions, Flat] = SelectionOptions(),  # noqa: B008
     object: Annotated[ObjectOptions, Flat] = ObjectOptions(),  # noqa: B008

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import OutArgument, RunArgument
 from consistent4d_ns.cli.progress import announce, progress
 from consistent4d_ns.enhancing.options import MAX_SIDE
 from consistent4d_ns.enhancing.settings import read_settings
@@ -32,8 +33,8 @@ ENHANCED = "rgb"
 
 
 def render(
-    config: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    config: RunArgument,
+    out: OutArgument,
     /,
     options: Annotated[PathOptions, tyro.conf.arg(name="")],
     path: Kind | Path = "orbit-in-time",

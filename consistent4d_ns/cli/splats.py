@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from consistent4d_ns.cli.export import Flat, PositionalPath, RunOptions, report
+from consistent4d_ns.cli.export import Flat, RunOptions, report
+from consistent4d_ns.cli.help_texts import OutArgument, RunArgument
 from consistent4d_ns.cli.progress import progress
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.options import TimeOptions
@@ -16,8 +17,8 @@ from consistent4d_ns.files.outputs import new_folder
 
 
 def splats(
-    config: PositionalPath,
-    out: PositionalPath,
+    config: RunArgument,
+    out: OutArgument,
     /,
     format: SplatFormat = "ply",
     options: Annotated[SplatOptions, Flat] = SplatOptions(),  # noqa: B008

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
+from consistent4d_ns.cli.help_texts import OutArgument
 from consistent4d_ns.cli.progress import announce, progress
 
 
-def toy(
-    out: Annotated[Path, tyro.conf.Positional], /, size: int = 256, frames: int = 32, overwrite: bool = False
-) -> None:
+def toy(out: OutArgument, /, size: int = 256, frames: int = 32, overwrite: bool = False) -> None:
     """Make a toy data set: a wind-up cat, filmed by the input camera and six evaluation cameras.
 
     Args:

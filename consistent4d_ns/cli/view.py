@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
+from consistent4d_ns.cli.help_texts import RunArgument
 from consistent4d_ns.cli.ports import free_port
 from consistent4d_ns.cli.progress import announce
 
 
 def view(
-    config: Annotated[Path, tyro.conf.Positional],
+    config: RunArgument,
     /,
     step: int | None = None,
     data: Path | None = None,

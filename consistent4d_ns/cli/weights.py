@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from consistent4d_ns.cli.help_texts import OutArgument
 from consistent4d_ns.cli.progress import announce
 from consistent4d_ns.cli.tables import aligned, shown_size
 from consistent4d_ns.errors import InputError
@@ -82,9 +83,9 @@ class Convert:
     given with --pipeline.guidance.prior.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The checkpoint in the original authors' layout; a folder in the diffusers layout is taken, too."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: OutArgument
     """The folder to write."""
     precision: Literal["fp16", "fp32"] = "fp16"
     """Number format of the UNet in the folder. With fp16 (3.3 GB) scores on CUDA, where the UNet runs in fp16 by
