@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
     ],
     /,
     options: Annotated[CompareOptions, tyro.conf.arg(name="")],
