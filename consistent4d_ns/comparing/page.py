@@ -97,7 +97,7 @@ def page(comparison: Comparison, title: str, notices: Sequence[str] = (), author
         "script": (ROOM / "page.js").read_text(encoding="utf-8"),
         "runs_style": "".join(map(_run_style, range(len(comparison.runs)))),
         "notices": "".join(
-            f'<p class="notice" role="note">{escape(text)}</p>' for text in (*_notices(comparison), *notices)
+            f'<p class="notice" role="note">{escape(text)}</p>' for text in (*_notices(comparison, author), *notices)
         ),
         "cards": _cards(comparison, changes),
         "figures": _figures_table(comparison),
@@ -129,10 +129,10 @@ def _run_style(number: int) -> str:
     return f'[data-run="{number}"]{{--run:var(--colour-{number % COLOURS});--dashes:{dashes}}}'
 
 
-def _notices(comparison: Comparison) -> list[str]:
-    """What keeps the runs from being compared fairly."""
+def _notices(comparison: Comparison, author: str) -> list[str]:
+    """What keeps the runs from being compared fairly; the runs of a batch are not there to be compared."""
     said = []
-    if len(comparison.inputs) > 1:
+    if len(comparison.inputs) > 1 and author != "batch":
         used = {key: ", ".join(run.label for run in comparison.runs if run.data == key) for key in comparison.inputs}
         listed = "; ".join(f"{_frames(one)}: {used[key]}" for key, one in comparison.inputs.items())
         said.append(
@@ -154,13 +154,12 @@ def _frames(one: Input) -> str:
 
 
 def _cards(comparison: Comparison, changes: Mapping[str, Sequence[str]]) -> str:
-    """The input videos, and every run's pictures."""
-    several, short = len(comparison.inputs) > 1, short_names(list(changes))
+    """Every run's pictures, each input video before those of the first run that was trained on it."""
+    short, waiting = short_names(list(changes)), dict(comparison.inputs)
     cards = []
-    for one in comparison.inputs.values():
-        pictures = _picture(one.place, f"Input video, {_frames(one)}", "as it was filmed")
-        cards.append(_card("", f"Input{f' {one.name}' if several else ''}", _frames(one), pictures, ""))
     for number, run in enumerate(comparison.runs):
+        if run.data in waiting:
+            cards.append(_input_card(waiting.pop(run.data), several=len(comparison.inputs) > 1))
         captions = ("input view", "orbit")
         pictures = "".join(
             _picture(place, f"{run.label}, {caption}", caption)
@@ -170,6 +169,11 @@ def _cards(comparison: Comparison, changes: Mapping[str, Sequence[str]]) -> str:
         shown = ", ".join(varied[:SHORT]) + (f" and {len(varied) - SHORT} more" if len(varied) > SHORT else "")
         cards.append(_card(f' data-run="{number}"', run.label, shown, pictures, _summary(run)))
     return "".join(cards)
+
+
+def _input_card(one: Input, several: bool) -> str:
+    pictures = _picture(one.place, f"Input video, {_frames(one)}", "as it was filmed")
+    return _card("", f"Input{f' {one.name}' if several else ''}", _frames(one), pictures, "")
 
 
 def _card(run: str, title: str, subtitle: str, pictures: str, summary: str) -> str:

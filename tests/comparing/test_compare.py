@@ -231,6 +231,8 @@ def test_other_frames_and_an_older_version(runs: list[Path], tmp_path: Path, cap
     assert "Not trained to the end: cut (70 of 500 steps)." in text
     assert text.count("<strong>") == 0
     assert cells(page, "figures")[0] == ["run", "steps"]
+    headings = re.findall(r"<h3>(?:<span[^>]*></span>)?([^<]*)</h3>", text)
+    assert [heading.split()[0] for heading in headings] == ["Input", "cut", "Input", headings[3].split()[0]]
 
 
 def test_damaged_records_cost_their_part_of_the_page(
