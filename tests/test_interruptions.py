@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from copy import deepcopy
@@ -153,6 +154,36 @@ def test_resume_says_what_it_cannot_do(runs: Consistent4DTrainerConfig, tmp_path
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"step-000000010.ckpt damaged"):
         damaged.set_timestamp()
+
+
+def test_a_run_is_not_resumed_on_other_frames(
+    runs: Consistent4DTrainerConfig, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Neither on changed ones nor on those of another place; copies of its own are the same."""
+
+    def resumed(frames: Path, stamp: str = "new") -> Path | None:
+        config = configured(frames, tmp_path, resume=True, timestamp=stamp, experiment_name="toy")
+        config.set_timestamp()
+        return config.load_checkpoint
+
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    assert resumed(copy) is not None
+    first, second = sorted((copy / "input").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    words = f"--resume True: .*new was trained on other frames than {copy} now holds: leave out .* give --load-dir"
+    with pytest.raises(InputError, match=words):
+        resumed(copy)
+    assert resumed(data) is not None
+    record = tmp_path / "toy" / "consistent4d-mini" / "new" / "frames.json"
+    record.write_text("{")
+    with pytest.raises(InputError, match=words):  # By their paths.
+        resumed(copy)
+    assert "frames.json is damaged" in " ".join(capsys.readouterr().out.split())
+    record.unlink()
+    assert resumed(data) is not None
+    (record.parents[1] / "other" / record.name).unlink()
+    assert resumed(copy, "other") is not None, "the frames that it names are gone: it may have been moved"
 
 
 def test_resume_without_anything_to_resume_trains_from_the_start(data: Path, tmp_path: Path, capsys):
