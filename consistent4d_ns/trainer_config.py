@@ -42,7 +42,7 @@ from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.record.effort import EFFORT
-from consistent4d_ns.record.frames import read_frames, write_frames
+from consistent4d_ns.record.frames import FRAMES, read_frames, write_frames
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer
 
@@ -162,13 +162,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
         frames = fingerprint(sequence.frame_files()) if isinstance(sequence, FrameSequence) else None
         made = self.claim_folder()
         folder = self.get_base_dir()
-        if frames is not None and self.machine.machine_rank == 0:
-            write_frames(folder, frames)
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
         saved = copy.copy(self)
         saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
+        if frames is not None and self.machine.machine_rank == 0:
+            write_frames(folder, frames)
         if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
             small = "consistent4d-mini" if self.has_frames else "of an image, consistent4d-image-mini"
             warn(f"no GPU is used, and on a CPU such a prior takes minutes for a step; {small} trains there.")
@@ -356,7 +356,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
         with refusals(folder):
-            for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY, folder / EFFORT):
+            beside = (folder / name for name in (HISTORY, EFFORT, FRAMES))
+            for file in (*earlier, *folder.glob("events.out.tfevents.*"), *beside):
                 file.unlink(missing_ok=True)
 
     def get_base_dir(self) -> Path:

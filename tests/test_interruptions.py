@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
@@ -19,6 +20,7 @@ from benchmarks.interruptions import leaves
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import FOLDER, list_checkpoints, read_checkpoint, write_checkpoint
+from consistent4d_ns.files.outputs import MARKER
 from consistent4d_ns.record.history import last_step, read_history
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
@@ -206,8 +208,12 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
     config = configured(data, tmp_path, timestamp="a", max_num_iterations=2)
     config.save_config()
     folder = config.get_base_dir()
-    (folder / ".losses.jsonl-12345678.unfinished").mkdir()
-    (folder / ".losses.jsonl-12345678.unfinished" / "losses.jsonl").write_text("half")
+    for name in (".losses.jsonl-12345678.unfinished", ".losses.jsonl-mine____.unfinished"):
+        (folder / name).mkdir()
+        (folder / name / "losses.jsonl").write_text("half")
+    marker = {"written_by": "consistent4d", "process": 7, "locked_on": None}
+    (folder / ".losses.jsonl-12345678.unfinished" / MARKER).write_text(json.dumps(marker))
+    (folder / ".nerfstudio_models-my-01234567.partial").write_text("kept")
     (folder / ".nerfstudio_models-7-0123abcd.partial").write_bytes(b"half")
     (folder / ".nerfstudio_models-mine").mkdir()
     (folder / ".mine").write_text("kept")
@@ -216,7 +222,9 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
     config.overwrite = True
     train(config)
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {
+        ".losses.jsonl-mine____.unfinished",
         ".mine",
+        ".nerfstudio_models-my-01234567.partial",
         ".nerfstudio_models-mine",
         ".training",
     }
