@@ -162,7 +162,7 @@ def test_while_a_step_lives_its_job_is_not_done_by_another(
     """The process of the job is killed, but its step will not end."""
     folder = tmp_path / "job"
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PROGRAM}"
-    job = work(folder, step("train", folder, 3.0, program=deaf))
+    job = work(folder, step("train", folder, 2.0, program=deaf))
     process = started(job)
     eventually(lambda: len(notes(job)) > 2)
     os.kill(process.pid, signal.SIGKILL)
