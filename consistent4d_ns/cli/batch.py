@@ -138,7 +138,7 @@ def batch(
             name of JOBS.
         only: Names of jobs; the others are left alone; default: all jobs.
         page: Whether to write the page that compares the runs.
-        overwrite: Do steps again that were done with other options, or with data at other paths.
+        overwrite: Do steps again that were done with other options or other data.
         dry_run: Show what is done and what is left, and run nothing.
     """
     engine.check()
