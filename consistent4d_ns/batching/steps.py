@@ -16,6 +16,8 @@ from consistent4d_ns.files.fingerprints import is_unchanged
 
 LOG = "log.txt"
 """File in a job's folder with all that its processes said."""
+MOST_CHANGES = 3
+"""Of what a step was begun with otherwise, how much is named."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,36 @@ def rest_of(work: Work, record: Record) -> Rest:
 def difference(step: Step, earlier: StepRecord, folder: Path) -> str:
     """What else a step was begun with than it would be now, in words; empty where there is no difference."""
     if earlier.arguments != step.identity(folder):
-        return "with other options or data"
+        return f"made with other options or data ({_changes(earlier.arguments, step.identity(folder))})"
     if earlier.inputs is not None and not is_unchanged(step.files(), earlier.inputs):
         return f"made before the files in {', '.join(step.inputs)} were changed"
     return ""
+
+
+def _changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """What differs between the arguments of a step."""
+    old, new = _named_values(before), _named_values(now)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    told = [f"{name}: {old.get(name, 'none')}, now {new.get(name, 'none')}" for name in names[:MOST_CHANGES]]
+    return "; ".join(told) + (f"; and {len(names) - MOST_CHANGES} more" if len(names) > MOST_CHANGES else "")
+
+
+def _named_values(arguments: tuple[str, ...]) -> dict[str, str]:
+    """The arguments of a step by name: those of a training are JSON, those of a command options and paths."""
+    values, name = dict[str, str](), "command"
+    try:
+        training = json.loads(arguments[-1]) if arguments else None
+    except ValueError:
+        training = None
+    if isinstance(training, dict):
+        assignments = training.pop("assignments", ())
+        pairs = (str(assignment).partition("=") for assignment in assignments)
+        return {**{key: str(value) for key, value in training.items()}, **{key: value for key, _, value in pairs}}
+    for word in arguments:
+        if word.startswith("--"):
+            name = word
+        values[name] = f"{values[name]} {word}" if name in values else "on" if word == name else word
+    return {key: value.removeprefix("on ") for key, value in values.items()}
 
 
 def changed(work: Work, record: Record) -> Iterator[tuple[str, str]]:
@@ -158,6 +186,6 @@ def check_unchanged(work: Work, record: Record) -> None:
         what = found[0][1]
         names = ", ".join(name for name, other in found if other == what)
         raise InputError(
-            f"{work.folder} holds {names} of {work.name} {what}: give another --out, or --overwrite to do again what "
+            f"{work.folder}: {names} of {work.name} was {what}: give another --out, or --overwrite to do again what "
             "changes."
         )

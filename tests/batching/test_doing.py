@@ -123,7 +123,7 @@ def test_a_second_process_with_other_options_replaces_nothing(
     assert finished(started(work(folder, step("train", folder)))) == 0
     other = work(folder, step("train", folder, 0.5))
     assert finished(started(other)) == REFUSED
-    assert "holds train of job with other options" in (folder / LOG).read_text()
+    assert "train of job was made with other options" in (folder / LOG).read_text()
     assert finished(started(dataclasses.replace(other, overwrite=True))) == 0
 
 
@@ -241,7 +241,7 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
         '{"state": "done", "step": "", "where": "", "reason": "", "steps": {"train": '
         '{"arguments": ["other"], "done": true, "seconds": 1.0, "begun": 1}}}'
     )
-    with pytest.raises(InputError, match="holds train of job with other options"):
+    with pytest.raises(InputError, match="train of job was made with other options"):
         records_of([job], overwrite=False)
     assert records_of([job], overwrite=True)["job"].steps["train"].done
     (folder / "job.json").write_text('{"state": "asleep"')
@@ -272,7 +272,7 @@ def test_changed_data_is_refused_and_what_was_touched_is_not(
         (frames / name).write_text("not read")
     assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
     (frames / "0.PNG").write_text("other")
-    refusal = f"holds train of job made before the files in {frames} were changed: give another --out, or --overwrite"
+    refusal = f"train of job was made before the files in {frames} were changed: give another --out, or --overwrite"
     with pytest.raises(InputError, match=refusal):
         records_of([job], overwrite=False)
     assert finished(started(job)) == REFUSED
