@@ -199,15 +199,21 @@ def test_where_one_mesh_does_not_follow_this_is_said(
     assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == count
 
 
-def test_where_one_mesh_looks_worse_a_mesh_per_frame_is_written(run: Path, tmp_path: Path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [("LEAST_OVERLAP", 1.5, r"overlap by 0\.\d+ \(at least 1\.5\)"), ("LEAST_PSNR", 200.0, r"dB \(at least 200\)")],
+)
+def test_where_one_mesh_looks_worse_a_mesh_per_frame_is_written(
+    run: Path, tmp_path: Path, monkeypatch, capsys, bound: str, value: float, said: str
+):
     options = (*COARSE, "--frames", "2", "--texture-size", "64")
     export("mesh", run, tmp_path / "frames.glb", *options, "--topology", "frames")
-    monkeypatch.setattr(animated, "MOST_LOST", -100.0)
+    monkeypatch.setattr(animated, bound, value)
     # The surfaces that one mesh was fitted to are not looked for again.
     monkeypatch.setattr(sequence, "extract", unexpected)
     export("mesh", run, tmp_path / "object.glb", *options)
     assert (tmp_path / "object.glb").read_bytes() == (tmp_path / "frames.glb").read_bytes()
-    assert "dB worse than a mesh per frame (at most -100 dB)" in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
     assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == 2
 
 
