@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.deforming.comparing import MOST_LEFT, Progress, shortfall, worst_look
 from consistent4d_ns.export.deforming.following import Follower
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at, without_specks
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
@@ -33,24 +33,6 @@ from consistent4d_ns.export.refining import AROUND, Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.surface import Surface, decimate, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
-
-COMPARED = 6
-"""Frames, evenly spread, at which and after which one mesh is compared with the volume render."""
-LEAST_OVERLAP = 0.95
-"""Lowest intersection over union of its silhouettes with those of the volume render, at every moment compared."""
-LEAST_PSNR = 28.0
-"""Lowest PSNR in dB of its pictures against the volume render, likewise.
-
-A volume render that shows the truth with up to 24.2 dB then loses at most 1.5 dB, if what both miss is independent.
-"""
-
-T = TypeVar("T")
-
-
-class Progress(Protocol):
-    """Shows how many of `total` items are done while it passes them on."""
-
-    def __call__(self, items: Iterable[T], what: str, total: int) -> Iterator[T]: ...
 
 
 @dataclass(frozen=True)
@@ -117,10 +99,14 @@ def meshes_for(
     mesh = painted(motion, source, options, shared, progress)
     if options.topology == "shared":
         return mesh
-    trouble = unlike(mesh, motion, source, progress)
-    if trouble is None:
+    look = worst_look(mesh, [found.missed for found in motion.residuals], source, progress)
+    if look is None:
         return mesh
-    say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
+    own = source.coloured(motion.surfaces[look.frame.index], look.frame, shared, options.texture_size)
+    if shortfall(likeness(source, own, look.frame.time)) > MOST_LEFT * look.shortfall:
+        say(f"{look}, but a mesh per frame would not look much closer, so that one mesh is written.")
+        return mesh
+    say(f"{look}; a mesh per frame is written instead (--topology shared insists on one).")
     return one_per_frame(motion.surfaces)
 
 
@@ -183,47 +169,6 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
         steps = max(1, round((time - found[-1]) / spacing))
         found = [*found, *np.linspace(found[-1], time, steps + 1)[1:-1].tolist(), time]
     return found
-
-
-def unlike(mesh: MovingMesh, motion: Motion, source: Exporter, progress: Progress) -> str | None:
-    """The moment at which it looks least like the volume render, in words; None if it is close enough at all.
-
-    Compared are some frames, that whose surface is missed most, and moments halfway from them to the next.
-
-    Args:
-        mesh: One mesh for all frames.
-        motion: How it was found.
-        source: The trained object.
-        progress: Shows what is done.
-    """
-    moments = compared_moments(motion, source)
-    trouble, worst = None, 0.0
-    for index, halfway in progress(moments, "Comparing looks", len(moments)):
-        frame, after = (source.timeline.times[i] for i in (index, index + halfway))
-        found = likeness(source, mesh.between(index) if halfway else mesh.frame(index), 0.5 * (frame + after))
-        # How far below the bounds, each relative to its own.
-        short = max(1.0 - found.overlap / LEAST_OVERLAP, 1.0 - found.psnr / LEAST_PSNR)
-        if short > worst:
-            worst, when = short, f"{'halfway after' if halfway else 'at'} {TimedFrame(index, frame)}"
-            trouble = (
-                f"One mesh does not look enough like the volume render: {when}, silhouettes overlap by "
-                f"{found.overlap:.3f} (at least {LEAST_OVERLAP:g}) and PSNR is {found.psnr:.1f} dB (at least "
-                f"{LEAST_PSNR:g})"
-            )
-    return trouble
-
-
-def compared_moments(motion: Motion, source: Exporter) -> list[tuple[int, bool]]:
-    """Frames, and whether the moment halfway to the next is meant instead.
-
-    That is left out where the next frame is more than one and a half frames of the input away: nothing is shown there
-    that was trained.
-    """
-    times = source.timeline.times
-    most_missed = int(np.argmax([found.missed for found in motion.residuals]))
-    frames = sorted({*spread_moments(len(times), COMPARED), most_missed})
-    near = [i for i in frames if i + 1 < len(times) and abs(times[i + 1] - times[i]) <= 1.5 * source.spacing]
-    return sorted([*((i, False) for i in frames), *((i, True) for i in near)])
 
 
 def painted(
