@@ -13,8 +13,8 @@ SAFE = 2.7
 """Factor from which on a repair changes an edge."""
 THIN = 0.02
 """Share of a triangle's area in the template below which it counts as collapsed."""
-ROUNDS = 120
-"""Most rounds of a repair."""
+ROUNDS = 480
+"""Most rounds of a repair; two moments of 128 that were tried needed more than 120."""
 GROWTH = 12
 """Rounds after which a repair takes in the neighbours too."""
 
