@@ -181,6 +181,8 @@ def test_usd_of_one_mesh_has_a_texture_beside_it(run: Path, tmp_path: Path):
     export("usd", run, tmp_path / "object.usdz", *options)
     with zipfile.ZipFile(tmp_path / "object.usdz") as package:
         assert sorted(package.namelist()) == ["object.jpg", "object.usdc"]
+    export("usd", run, tmp_path / "still.usdc", *COARSE, "--frames", "1", "--texture-size", "64")
+    assert (tmp_path / "still_texture.png").exists()
     (tmp_path / "other_texture.png").write_text("mine")
     assert "other_texture.png exists" in message("usd", run, tmp_path / "other.usdc", *options)
     assert (tmp_path / "other_texture.png").read_text() == "mine"

@@ -16,6 +16,7 @@ from consistent4d_ns.export.deforming.comparing import MOST_LEFT, Progress, shor
 from consistent4d_ns.export.deforming.following import Follower
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at, without_specks
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
+from consistent4d_ns.export.deforming.quality import broken
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import finished, smooth_in_time, track
@@ -45,19 +46,23 @@ class Motion:
     """In world units."""
     residuals: tuple[Residual, ...]
     """How it differs from the surface of each frame."""
+    broken: tuple[int, ...]
+    """Its triangles that are turned over, collapsed or stretched too much at each frame."""
     surfaces: tuple[Surface, ...]
     """The surface of each frame as a mesh of its own (see `Exporter.surfaces`)."""
 
     @property
     def fits(self) -> bool:
-        """Whether it comes close enough to the surface of every frame."""
-        return max(found.missed for found in self.residuals) <= MOST_MISSED
+        """Whether it comes close enough to the surface of every frame, with whole triangles."""
+        return max(found.missed for found in self.residuals) <= MOST_MISSED and not any(self.broken)
 
     def report(self, timeline: Timeline) -> str:
         """The frame that fits worst, in words."""
         missed = [found.missed for found in self.residuals]
-        worst = int(np.argmax(missed))
+        worst = int(np.argmax(missed if max(missed) > MOST_MISSED else self.broken))
         frame = TimedFrame(worst, timeline.times[worst])
+        if missed[worst] <= MOST_MISSED:
+            return f"at {frame}, {self.broken[worst]} of its triangles are turned over, collapsed or stretched too much"
         share = f"{missed[worst]:.1%} of the surface (at most {MOST_MISSED:.0%})"
         return f"at {frame}, {share} is {FAR:g} or more away from it"
 
@@ -86,7 +91,8 @@ def meshes_for(
     def one_per_frame(surfaces: Iterable[Surface] | None = None) -> Iterator[Mesh]:
         return progress(source.meshes(options, single, surfaces), "Exporting", len(source.timeline))
 
-    useless = len(set(source.timeline.times)) == 1 or options.faces > MOST_SHARED_FACES
+    still = len(set(source.timeline.times)) == 1
+    useless = (still and shared == single) or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
         return one_per_frame()
     motion = motion_of(source, options.faces, progress)
@@ -97,7 +103,7 @@ def meshes_for(
             return one_per_frame(motion.surfaces)
         say(f"{trouble}; it is written all the same, because of --topology shared.")
     mesh = painted(motion, source, options, shared, progress)
-    if options.topology == "shared":
+    if options.topology == "shared" or still:
         return mesh
     look = worst_look(mesh, [found.missed for found in motion.residuals], source, progress)
     if look is None:
@@ -127,7 +133,8 @@ def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
     found = np.stack(list(progress(closest, "Fitting it closer", len(times))))
     chosen = [times.index(time) for time in source.timeline.times]
     left = tuple(residual(found[index], template.faces, moments[index]) for index in chosen)
-    return Motion(template, found[chosen], left, tuple(own[time] for time in source.timeline.times))
+    bad = tuple(broken(found[index], template.vertices, template.faces) for index in chosen)
+    return Motion(template, found[chosen], left, bad, tuple(own[time] for time in source.timeline.times))
 
 
 def follower_of(template: Surface, source: Exporter, time: float) -> Follower:

@@ -30,6 +30,23 @@ def edge_factors(vertices: Vertices, rest: Vertices, edges: Edges) -> Float[np.n
     return np.maximum(ratio, 1.0 / ratio)
 
 
+def broken(vertices: Vertices, rest: Vertices, faces: Faces) -> int:
+    """Number of triangles that `flipped` finds, or of which an edge has changed by more than `MOST_STRETCHED`."""
+    edges = edges_of(faces)
+    stretched = edges[edge_factors(vertices, rest, edges) > MOST_STRETCHED]
+    long = np.isin(_pairs(np.sort(_sides(faces), axis=-1)), _pairs(np.sort(stretched, axis=-1)))
+    return int((flipped(vertices, rest, faces) | long.any(axis=1)).sum())
+
+
+def _sides(faces: Faces) -> Int64[np.ndarray, "faces 3 2"]:
+    return np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).astype(np.int64)
+
+
+def _pairs(edges: Int64[np.ndarray, "*shape 2"]) -> Int64[np.ndarray, "*shape"]:
+    """A number for each edge."""
+    return edges[..., 0] << 32 | edges[..., 1]
+
+
 def flipped(vertices: Vertices, rest: Vertices, faces: Faces) -> Bool[np.ndarray, " faces"]:
     """Triangles that have collapsed, or face away from where their surroundings have turned them."""
     return _flipped(vertices, rest, faces, _spread(vertices, rest, edges_of(faces)))

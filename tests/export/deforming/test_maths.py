@@ -14,7 +14,7 @@ from consistent4d_ns.export.deforming.comparing import compared_moments, shortfa
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology, without_specks
 from consistent4d_ns.export.deforming.painting import robust_mean
-from consistent4d_ns.export.deforming.quality import edge_factors, flipped, repaired
+from consistent4d_ns.export.deforming.quality import broken, edge_factors, flipped, repaired
 from consistent4d_ns.export.deforming.residual import residual
 from consistent4d_ns.export.deforming.template import edges_of, template_of
 from consistent4d_ns.export.deforming.tracking import outward, smooth_in_time
@@ -72,6 +72,9 @@ def test_turned_over_and_stretched_triangles_are_found_and_repaired():
     edges = edges_of(rest.faces)
     assert edge_factors(bad, rest.vertices, edges).max() > 3
     assert flipped(bad, rest.vertices, rest.faces).any()
+    stretched = (rest.faces == 20).any(axis=1)
+    assert broken(bad, rest.vertices, rest.faces) >= stretched.sum() + flipped(bad, rest.vertices, rest.faces).sum() - 1
+    assert broken(good, rest.vertices, rest.faces) == 0
     repair = repaired(bad, rest.vertices, rest.faces)
     assert not flipped(repair, rest.vertices, rest.faces).any()
     assert edge_factors(repair, rest.vertices, edges).max() < 3
