@@ -14,6 +14,8 @@ from consistent4d_ns.batching.records import Record, StepRecord
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.fingerprints import is_unchanged
 
+LONGEST_TOLD = 80
+"""Characters of a name or a value that are shown in a message."""
 LOG = "log.txt"
 """File in a job's folder with all that its processes said."""
 MOST_CHANGES = 3
@@ -135,31 +137,35 @@ def rest_of(work: Work, record: Record) -> Rest:
 
 def difference(step: Step, earlier: StepRecord, folder: Path) -> str:
     """What else a step was begun with than it would be now, in words; empty where there is no difference."""
-    if earlier.arguments != step.identity(folder):
-        return f"made with other options or data ({_changes(earlier.arguments, step.identity(folder))})"
+    if changes := _changes(earlier.arguments, step.identity(folder)):
+        return f"made with other options or data ({changes})"
     if earlier.inputs is not None and not is_unchanged(step.files(), earlier.inputs):
         return f"made before the files in {', '.join(step.inputs)} were changed"
     return ""
 
 
 def _changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """What differs between the arguments of a step."""
+    """What differs between the arguments of a step; empty where nothing does but the order of options."""
     old, new = _named_values(before), _named_values(now)
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    told = [f"{name}: {old.get(name, 'none')}, now {new.get(name, 'none')}" for name in names[:MOST_CHANGES]]
+    told = [f"{_told(name)}: {_told(old.get(name))}, now {_told(new.get(name))}" for name in names[:MOST_CHANGES]]
     return "; ".join(told) + (f"; and {len(names) - MOST_CHANGES} more" if len(names) > MOST_CHANGES else "")
+
+
+def _told(text: str | None) -> str:
+    """A name or a value in a message: short, in one line."""
+    if text is None:
+        return "none"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: LONGEST_TOLD + 1])
+    return shown if len(shown) <= LONGEST_TOLD else f"{shown[:LONGEST_TOLD]}..."
 
 
 def _named_values(arguments: tuple[str, ...]) -> dict[str, str]:
     """The arguments of a step by name: those of a training are JSON, those of a command options and paths."""
     values, name = dict[str, str](), "command"
-    try:
-        training = json.loads(arguments[-1]) if arguments else None
-    except ValueError:
-        training = None
-    if isinstance(training, dict):
-        assignments = training.pop("assignments", ())
-        pairs = (str(assignment).partition("=") for assignment in assignments)
+    with suppress(ValueError, RecursionError, LookupError, TypeError):  # What is no training's is taken as it is.
+        training = json.loads(arguments[-1])
+        pairs = [str(assignment).partition("=") for assignment in training.pop("assignments")]
         return {**{key: str(value) for key, value in training.items()}, **{key: value for key, _, value in pairs}}
     for word in arguments:
         if word.startswith("--"):

@@ -207,15 +207,18 @@ class FrameSequence(DataParser):
         return times
 
     def frame_files(self) -> dict[str, Path]:
-        """The files of the frames that are trained on, by name: one by one, or the file that holds them all.
+        """The files of the frames that are trained on, by name: one by one, or the file that holds them all; and that of
+        their camera, if there is one.
 
         Raises:
             InputError: The frames cannot be listed.
         """
-        frames = self._chosen(self.input_folder)
+        frames, cameras = self._chosen(self.input_folder), {}
+        if self.cameras:
+            cameras = {"meta.json": self.source / "meta.json"}
         if frames.source.is_dir():
-            return dict(zip(frames.names, frames.paths, strict=True))
-        return {" ".join(map(str, frames.indices)): frames.source}
+            return cameras | dict(zip(frames.names, frames.paths, strict=True))
+        return cameras | {" ".join(map(str, frames.indices)): frames.source}
 
     def _chosen(self, path: Path) -> FrameList:
         """The chosen frames of one view."""

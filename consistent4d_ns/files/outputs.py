@@ -200,7 +200,21 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
         made = tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch_prefix(path), suffix=SCRATCH)
         with made as scratch, FolderLock(Path(scratch)) as locked:
             _mark(Path(scratch), locked)
-            yield Path(scratch)
+            try:
+                yield Path(scratch)
+            finally:
+                _empty(Path(scratch))
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the marker, so that the rest is known as this program's if it is killed meanwhile."""
+    for entry in folder.iterdir():
+        if entry.name == MARKER:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -35,6 +35,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 """H.264 on white; VP9 with alpha; looping GIF on white; a folder of PNG frames with alpha."""
 GIF_FPS = 50.0
 """Highest frame rate of a GIF: browsers slow down frames shorter than two hundredths of a second."""
+SLOWEST_GIF = 0.01
+"""Lowest frame rate of a GIF: it counts hundredths of a second in 16 bits."""
 MAX_PIXELS = 2**27
 """Most pixels of a frame: two images of 8192 x 8192 side by side. In memory a frame has 4 bytes for each."""
 CENTISECOND = 10
@@ -105,8 +107,9 @@ def check_encodable(kind: Format, width: int, height: int, fps: float) -> None:
         )
     if needs_even_sides(kind) and (width % 2 or height % 2):
         raise InputError(f"{kind} needs even sides, not {width} x {height}: give --size, or another --format.")
-    if kind == "gif" and fps > GIF_FPS:
-        raise InputError(f"a GIF plays at most {GIF_FPS:g} frames a second, not {fps:g}: give --fps, or use .mp4.")
+    if kind == "gif" and not SLOWEST_GIF <= fps <= GIF_FPS:
+        limits = f"from {SLOWEST_GIF:g} to {GIF_FPS:g} frames a second"
+        raise InputError(f"a GIF plays {limits}, not {fps:g}: give --fps, or use .mp4.")
 
 
 def check_free(out: Path, kind: Format, overwrite: bool = False) -> None:

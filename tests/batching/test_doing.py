@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from consistent4d_ns.batching.doing import LOCK
 from consistent4d_ns.batching.records import Record, StepRecord, read_record
-from consistent4d_ns.batching.steps import LOG, Step, Work, rest_of
+from consistent4d_ns.batching.steps import LOG, Step, Work, difference, rest_of
 from consistent4d_ns.batching.summary import records_of
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
 from consistent4d_ns.files.locks import FileLock
@@ -293,3 +294,21 @@ def test_a_record_without_data_is_of_an_earlier_version(tmp_path: Path):
 def test_a_job_survives_its_way_to_another_machine(tmp_path: Path):
     job = work(tmp_path / "naïve 'job'", Step("train", ("-c", "é\n"), "out", inputs=("a",), kinds=(".png",)))
     assert Work.from_json(job.to_json()) == job
+
+
+def training_step(*assignments: str) -> Step:
+    return Step("train", ("-m", "training", json.dumps({"method": "m", "assignments": assignments})), "run")
+
+
+def test_what_changed_is_named_whatever_the_order(tmp_path: Path):
+    step = training_step("steps=9", "seed=1")
+    assert not difference(step, StepRecord(training_step("seed=1", "steps=9").arguments, done=True), tmp_path)
+    told = difference(step, StepRecord(training_step("seed=1", "steps=7").arguments, done=True), tmp_path)
+    assert told == "made with other options or data (steps: 7, now 9)"
+
+
+@pytest.mark.parametrize("strange", ['{"assignments": 5}', "null", "[" * 100_000, "--\x1b\n" * 100, '{"a": 1}'])
+def test_what_cannot_be_compared_differs_in_one_short_line(tmp_path: Path, strange: str):
+    told = difference(training_step("seed=1"), StepRecord((strange,), done=True), tmp_path)
+    assert 0 < len(told) < 600
+    assert told.isprintable()
