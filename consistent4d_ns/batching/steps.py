@@ -163,7 +163,9 @@ def _told(text: str | None) -> str:
 def _named_values(arguments: tuple[str, ...]) -> dict[str, str]:
     """The arguments of a step by name: those of a training are JSON, those of a command options and paths."""
     values, name = dict[str, str](), "command"
-    with suppress(ValueError, RecursionError, LookupError, TypeError):  # What is no training's is taken as it is.
+    with suppress(
+        ValueError, RecursionError, LookupError, TypeError, AttributeError
+    ):  # What is no training's is taken as it is.
         training = json.loads(arguments[-1])
         pairs = [str(assignment).partition("=") for assignment in training.pop("assignments")]
         return {**{key: str(value) for key, value in training.items()}, **{key: value for key, _, value in pairs}}

@@ -234,7 +234,7 @@ def test_sizes_and_speeds_that_a_format_cannot_have():
         check_encodable("mp4", 63, 48, 16)
     with pytest.raises(InputError, match="webm needs even sides, not 64 x 49"):
         check_encodable("webm", 64, 49, 16)
-    with pytest.raises(InputError, match="a GIF plays from 0.01 to 50 frames a second, not 60"):
+    with pytest.raises(InputError, match=r"a GIF plays from 0\.01 to 50 frames a second, not 60"):
         check_encodable("gif", 64, 48, 60)
     check_encodable("gif", 63, 47, 50)
     check_encodable("png", 63, 47, 1000)
