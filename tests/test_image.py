@@ -261,7 +261,7 @@ def test_what_cannot_be_one_image(toy: Path, tmp_path: Path) -> None:
     assert "shows an object that does not move, of one frame, but" in refusal(config.prepare)
     config = image_config(toy, tmp_path)
     frames_of(config).frame_start = FRAMES
-    assert f"frame_start is {FRAMES}, but" in refusal(config.save_config)
+    assert f"frame-start is {FRAMES}, but" in refusal(config.save_config)
     assert not list(tmp_path.iterdir())  # Not even a folder.
     Image.new("RGB", (32, 32)).save(tmp_path / "photo.jpg")
     message = refusal(image_config(tmp_path / "photo.jpg", tmp_path).save_config)

@@ -71,7 +71,7 @@ OPTIONS = [
     ("gradient_accumulation_steps", {"field": 0}, "--gradient-accumulation-steps field is 0"),
     ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
     ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
-    ("pipeline.guidance.max_noise.end", 0.15, "max_noise"),
+    ("pipeline.guidance.max_noise.end", 0.15, "max-noise"),
     ("pipeline.targets.hold.rays", 0, "targets.hold.rays is 0: give 1 to 1048576"),
     ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
 ]

@@ -70,7 +70,7 @@ class MeshOptions:
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raises: InputError: an option's value is not between two others."""
     if not low <= value <= high:
-        raise InputError(f"{name} {value:g}: give a value from {low:g} to {high:g}.")
+        raise InputError(f"{name} {value:.10g}: give a value from {low:.10g} to {high:.10g}.")
 
 
 def spread_moments(count: int, most: int) -> list[int]:

@@ -146,7 +146,7 @@ FRAME_CASES = [
     Case(
         "one frame of a moving object",
         f"{FRAMES} --pipeline.datamanager.dataparser.frame-count 0",
-        "frame_count is 0",
+        "frame-count is 0",
         frames(),
     ),
     Case(
