@@ -266,7 +266,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerCon
     said = capsys.readouterr().out
     folder = config.get_base_dir()
     checkpoint = folder / "nerfstudio_models" / "step-000000004.ckpt"
-    assert f"Stopped after step 4. The last checkpoint is {checkpoint}." in said
+    assert f"Stopped after step 4. The last checkpoint is {checkpoint}. To go on, add --resume True to the" in said
     assert "Traceback" not in said
     assert read_checkpoint(checkpoint)["step"] == 4
     assert [row["step"] for row in read_history(folder / "losses.jsonl")] == list(range(5))

@@ -39,7 +39,7 @@ def assign(config: Any, assignment: str) -> None:
 
 
 def nearest(config: Any, path: str) -> str:
-    """How a sentence about an option that does not exist ends: with those that are spelt nearly so, if there are any."""
+    """How a sentence about an option that does not exist ends: with those that are spelt nearly so, if any are."""
     names, owner = field_path(path).split("."), config
     for number, name in enumerate(names):
         present = list(owner) if isinstance(owner, dict) else list(vars(owner)) if is_dataclass(owner) else []
