@@ -39,7 +39,7 @@ def prepare(
 ) -> None:
     """Cut an object out of a video: frames with alpha, all cropped by one square, for `ns-train ... --data OUT`.
 
-    Where the object is, an alpha channel tells, or masks, or a key colour, or a segmentation network (extra `prepare`).
+    An alpha channel, masks, a key colour or a segmentation network (extra `prepare`) says where the object is.
 
     Args:
         source: A video (mp4, mov, mkv, webm), an animation (gif, apng, webp) or a folder of pictures; or a folder that

@@ -32,7 +32,9 @@ def assign(config: Any, assignment: str) -> None:
         owner = reduce(child, parents, config)
         kind = get_type_hints(type(owner))[name]
     except (AttributeError, KeyError) as error:
-        raise InputError(f"{assignment}: {config.method_name} has no option {path}{nearest(config, path)}") from error
+        raise InputError(
+            f"{assignment}: {config.method_name} has no option {path.replace('_', '-')}{nearest(config, path)}"
+        ) from error
     if not equals or is_dataclass(kind):
         raise InputError(f"{assignment}: give PATH=VALUE, where PATH names a single value.")
     setattr(owner, name, _parsed(kind, value, assignment))
