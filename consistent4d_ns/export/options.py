@@ -25,8 +25,8 @@ class SolidOptions:
     resolution: int = 192
     """Cells along each side of the object's box on which the surface is extracted; 16 to 512."""
     density: float | None = None
-    """Density from which on a point belongs to the object, in 1 / world unit; default: the one whose silhouettes agree best with those
-    of the volume rendering."""
+    """Density from which on a point belongs to the object, in 1 / world unit; default: the one whose silhouettes
+    agree best with those of the volume rendering."""
     opacity: float | None = None
     """Minimum opacity, in 0..1, of all lines of sight through a point inside the object, which carves thin fog away; 0
     carves nothing; default: as for --density."""

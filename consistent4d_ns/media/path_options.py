@@ -31,5 +31,5 @@ class PathOptions:
     size: int | tuple[int, int] | None = None
     """Side of a square image in pixels, or width and height; default: the frames' size."""
     times: tuple[float, ...] | None = None
-    """Times of orbit (one; default: 0) and of frozen-orbits (default: 0 0.25 0.5 0.75 1), from 0, the first frame, to 1,
-    the last."""
+    """Times of orbit (one; default: 0) and of frozen-orbits (default: 0 0.25 0.5 0.75 1), from 0, the first frame, to
+    1, the last."""
