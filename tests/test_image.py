@@ -116,6 +116,7 @@ def test_presets_have_no_grids_over_time(method: Any, toy: Path) -> None:
 @pytest.mark.slow
 def test_a_run_shows_the_same_at_all_times(run: Run, folder: Path) -> None:
     """Also the checkpoint has no grids over time, and a camera without a time is no error."""
+    assert run.source_name == "cat"  # The heading of its page.
     (checkpoint,) = folder.rglob("step-*.ckpt")
     state = torch.load(checkpoint, weights_only=True)["pipeline"]
     assert not [name for name in state if name.endswith(("planes.3", "planes.4", "planes.5"))]

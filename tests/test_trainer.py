@@ -88,6 +88,13 @@ def test_wrong_options_are_one_line_at_the_start(config: Any, name: str, value: 
     assert expected in refusal(config)
 
 
+def test_frames_have_to_be_named(config: Consistent4DTrainerConfig):
+    """Nerfstudio would take the current folder."""
+    config.data = config.pipeline.datamanager.data = None
+    config.pipeline.datamanager.dataparser.data = Path()
+    assert refusal(config).endswith(" reads frames: give a folder of RGBA frames or one animated file with --data.")
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_learning_rates_that_cannot_work(config: Consistent4DTrainerConfig, rate: float):
     config.optimizers["field"]["optimizer"].lr = rate

@@ -86,8 +86,8 @@ class TargetsConfig:
             _within(f"{name}.rays", part.rays, 1, MAX_RAYS)
             if part.views * part.image_size**2 > MAX_PIXELS:
                 raise InputError(
-                    f"--pipeline.targets.{name}.views is {part.views} and its image-size {part.image_size}: give fewer "
-                    f"or smaller views, at most {MAX_PIXELS} pixels in all."
+                    f"--pipeline.targets.{name}.views is {part.views} and {name}.image-size {part.image_size}: give "
+                    f"fewer or smaller views, at most {MAX_PIXELS} pixels in all."
                 )
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
