@@ -32,7 +32,8 @@ from consistent4d_ns.files.checkpoints import (
     resumed_checkpoint,
     step_of,
 )
-from consistent4d_ns.files.earlier_runs import latest_run, trained_on
+from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained_on
+from consistent4d_ns.files.fingerprints import fingerprint, is_unchanged
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import new_file, refusals
@@ -41,6 +42,7 @@ from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.record.effort import EFFORT
+from consistent4d_ns.record.frames import FRAMES, read_frames, write_frames
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer
 
@@ -157,6 +159,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.fix_camera(sequence)
         if self.pipeline.model.is_static and isinstance(sequence, FrameSequence):
             self.say_which_frame(sequence)
+        frames = fingerprint(sequence.frame_files()) if isinstance(sequence, FrameSequence) else None
         made = self.claim_folder()
         folder = self.get_base_dir()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
@@ -164,6 +167,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
         with new_file(folder / CONFIG_FILE, overwrite=True) as file:
             file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
+        if frames is not None and self.machine.machine_rank == 0:
+            write_frames(folder, frames)
         if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
             static = self.pipeline.model.is_static
             small = "consistent4d-image-mini, which reads an image," if static else "consistent4d-mini"
@@ -221,11 +226,31 @@ class Consistent4DTrainerConfig(TrainerConfig):
             say(f"{here.parent} holds no earlier run {what}: training from the start.")
             return
         self.timestamp, self.has_new_timestamp = found.name, False
-        if list_checkpoints(self.get_checkpoint_dir()):
-            self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
-        else:
+        if not list_checkpoints(self.get_checkpoint_dir()):
             say(f"{found} has no checkpoint yet: training from the start in it.")
             self.overwrite = True
+            return
+        if self.has_other_frames(found):
+            raise InputError(
+                f"--resume True: {found} was trained on other frames than {self.frames_path} now holds: leave out "
+                f"--resume and --timestamp to train anew, or give --load-dir {shlex.quote(str(found))} in place of "
+                "--resume to go on with these."
+            )
+        self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
+
+    def has_other_frames(self, run: Path) -> bool:
+        """Whether the frames are others than those that a run was trained on, wherever they were then.
+
+        Where the run does not record them, as in earlier versions, the paths decide, unless its frames are gone, as
+        those of a run that was moved.
+        """
+        if not self.has_frames:
+            return False
+        earlier = read_frames(run)
+        if earlier is not None:
+            return not is_unchanged(self.sequence().frame_files(), earlier)
+        named = frames_named(run / CONFIG_FILE)
+        return named is not None and named != self.frames_path and named.exists()
 
     @property
     def has_frames(self) -> bool:
@@ -343,7 +368,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
         with refusals(folder):
-            for file in (*earlier, *folder.glob("events.out.tfevents.*"), folder / HISTORY, folder / EFFORT):
+            beside = (folder / name for name in (HISTORY, EFFORT, FRAMES))
+            for file in (*earlier, *folder.glob("events.out.tfevents.*"), *beside):
                 file.unlink(missing_ok=True)
 
     def get_base_dir(self) -> Path:

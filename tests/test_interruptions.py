@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from copy import deepcopy
@@ -18,6 +20,7 @@ from benchmarks.interruptions import leaves
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import FOLDER, list_checkpoints, read_checkpoint, write_checkpoint
+from consistent4d_ns.files.outputs import MARKER
 from consistent4d_ns.record.history import last_step, read_history
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
@@ -155,6 +158,36 @@ def test_resume_says_what_it_cannot_do(runs: Consistent4DTrainerConfig, tmp_path
         damaged.set_timestamp()
 
 
+def test_a_run_is_not_resumed_on_other_frames(
+    runs: Consistent4DTrainerConfig, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Neither on changed ones nor on those of another place; copies of its own are the same."""
+
+    def resumed(frames: Path, stamp: str = "new") -> Path | None:
+        config = configured(frames, tmp_path, resume=True, timestamp=stamp, experiment_name="toy")
+        config.set_timestamp()
+        return config.load_checkpoint
+
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    assert resumed(copy) is not None
+    first, second = sorted((copy / "input").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    words = f"--resume True: .*new was trained on other frames than {copy} now holds: leave out .* give --load-dir"
+    with pytest.raises(InputError, match=words):
+        resumed(copy)
+    assert resumed(data) is not None
+    record = tmp_path / "toy" / "consistent4d-mini" / "new" / "frames.json"
+    record.write_text("{")
+    with pytest.raises(InputError, match=words):  # By their paths.
+        resumed(copy)
+    assert "frames.json is damaged" in " ".join(capsys.readouterr().out.split())
+    record.unlink()
+    assert resumed(data) is not None
+    (record.parents[1] / "other" / record.name).unlink()
+    assert resumed(copy, "other") is not None, "the frames that it names are gone: it may have been moved"
+
+
 def test_resume_without_anything_to_resume_trains_from_the_start(data: Path, tmp_path: Path, capsys):
     """So one command line serves for the first start and for all that follow."""
     config = configured(data, tmp_path, resume=True)
@@ -175,8 +208,12 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
     config = configured(data, tmp_path, timestamp="a", max_num_iterations=2)
     config.save_config()
     folder = config.get_base_dir()
-    (folder / ".losses.jsonl-12345678.unfinished").mkdir()
-    (folder / ".losses.jsonl-12345678.unfinished" / "losses.jsonl").write_text("half")
+    for name in (".losses.jsonl-12345678.unfinished", ".losses.jsonl-mine____.unfinished"):
+        (folder / name).mkdir()
+        (folder / name / "losses.jsonl").write_text("half")
+    marker = {"written_by": "consistent4d", "process": 7, "locked_on": None}
+    (folder / ".losses.jsonl-12345678.unfinished" / MARKER).write_text(json.dumps(marker))
+    (folder / ".nerfstudio_models-my-01234567.partial").write_text("kept")
     (folder / ".nerfstudio_models-7-0123abcd.partial").write_bytes(b"half")
     (folder / ".nerfstudio_models-mine").mkdir()
     (folder / ".mine").write_text("kept")
@@ -185,7 +222,9 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
     config.overwrite = True
     train(config)
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {
+        ".losses.jsonl-mine____.unfinished",
         ".mine",
+        ".nerfstudio_models-my-01234567.partial",
         ".nerfstudio_models-mine",
         ".training",
     }

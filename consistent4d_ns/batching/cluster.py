@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from consistent4d_ns.errors import FAILED, InputError
+from consistent4d_ns.messages import say
 from consistent4d_ns.sweeping.processes import PATIENCE, POLL, Done, Place, Task, start, stop
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ LOCAL = "local"
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable with which, at 0, Ray takes 127.0.0.1 for this machine's address on Linux, too, as it does on
 other systems; `_node_ip_address` would be replaced by the address in the network."""
+STARTS = 3
+"""How often it is tried to start Ray on this machine. Ray 2.60 gives two helpers of its own 15 seconds, which no option
+and no environment variable changes; a second time, their files are in memory."""
 NODE_DEATHS = 3
 """How often a job is begun again because its node has died; Ray's own default."""
 
@@ -50,17 +54,29 @@ def connected(address: str) -> Iterator[None]:
         os.environ[LOOPBACK] = "0"  # Read when Ray is imported.
     import ray
 
-    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     with handlers_kept():
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            raise InputError(f"--address {address}: {_remedy(address, reason)}") from error
+        for left in reversed(range(STARTS if address == LOCAL else 1)):
+            try:
+                _connect(address)
+                break
+            except Exception as error:  # Ray raises no narrower class where a process of its own does not start.
+                reason = " ".join(str(error).split())[:200].rstrip(".")
+                if not left:
+                    raise InputError(f"--address {address}: {_remedy(address, reason)}") from error
+                ray.shutdown()
+                say(f"Ray has not started ({reason}): trying again.")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster, or start one; raises whatever Ray does."""
+    import ray
+
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
 
 
 def _remedy(address: str, reason: str) -> str:

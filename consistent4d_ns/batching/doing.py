@@ -15,6 +15,7 @@ from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from consistent4d_ns.batching.records import Record, State, StepRecord, read_record, write_record
 from consistent4d_ns.batching.steps import LOG, Rest, Step, Work, check_unchanged, rest_of
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
+from consistent4d_ns.files.fingerprints import fingerprint
 from consistent4d_ns.files.locks import FileLock
 from consistent4d_ns.files.outputs import make_folder
 from consistent4d_ns.sweeping.processes import PATIENCE, POLL, failure, interrupt
@@ -112,12 +113,11 @@ class Doing:
 
     def _step(self, step: Step, rest: Rest) -> str | None:
         """Do a step, again if it dies; why it failed, if it did."""
-        words, reason = rest.words(step), None
+        words, reason, inputs = rest.words(step), None, fingerprint(step.files())
         for _ in range(self._work.attempts):
             earlier, began = self._record.steps.get(step.name), time.monotonic()
-            begun = StepRecord(
-                step.identity(self._work.place), done=False, begun=1 if earlier is None else earlier.begun + 1
-            )
+            count = 1 if earlier is None else earlier.begun + 1
+            begun = StepRecord(step.identity(self._work.place), done=False, begun=count, inputs=inputs)
             self._note("running", step=step.name, steps={**self._record.steps, step.name: begun})
             code, reason, interrupted = self._process(step, words)
             seconds = round(time.monotonic() - began, 1)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.names import expanded, is_plain_name
 from consistent4d_ns.files.yaml_files import read_yaml
-from consistent4d_ns.sweeping.methods import Method
+from consistent4d_ns.sweeping.methods import TEXT_METHOD, Method
 
 Export = Literal["web", "mesh", "points", "splats", "usd", "usdz", "video"]
 Options: TypeAlias = Mapping[str, "str | tuple[str, ...]"]
@@ -142,6 +142,8 @@ def _job(values: Mapping[str, Any], where: str, base: Path, needs_preparing: Cal
     """A job of a file, checked."""
     data = _existing(values["data"], f"{where}: data", base)
     truth = _existing(values["truth"], f"{where}: truth", base) if values.get("truth") else None
+    if values["method"] == TEXT_METHOD:
+        raise InputError(f"{where}: method {TEXT_METHOD} reads a prompt, and a job has frames: use ns-train for it.")
     if values["method"] not in get_args(Method):
         raise InputError(f"{where}: method {nearest(values['method'], get_args(Method))}")
     return Job(
@@ -162,7 +164,7 @@ def _existing(value: Any, where: str, base: Path) -> Path:
         raise InputError(f"{where}: give one path.")
     path = base / expanded(Path(value))
     if not path.exists():
-        raise InputError(f"{where}: {path} does not exist: give a path relative to the folder of the file.")
+        raise InputError(f"{where}: {path} does not exist; relative paths lead on from the folder of the file.")
     return path
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from consistent4d_ns.batching.jobs import Export, Job, Options
+from consistent4d_ns.batching.sources import READ, footage_read, frames_read, truth_read
 from consistent4d_ns.batching.steps import Step, Work
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.sweeping import planning
@@ -67,7 +69,8 @@ def work_of(job: Job, out: Path, base: Path, attempts: int, overwrite: bool = Fa
         total = training.config().max_num_iterations
     except InputError as error:
         raise InputError(f"{job.name}: options: {error}") from error
-    return Work(job.name, str(folder), str(base), tuple(_steps(job, folder, training)), total, attempts, overwrite)
+    steps = tuple(_steps(job, folder, training, base))
+    return Work(job.name, str(folder), str(base), steps, total, attempts, overwrite)
 
 
 def run_of(job: Job, out: Path) -> Path:
@@ -75,12 +78,13 @@ def run_of(job: Job, out: Path) -> Path:
     return out / job.name / job.method / RUN
 
 
-def _steps(job: Job, folder: Path, training: planning.Job) -> Iterator[Step]:
+def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterator[Step]:
     """The steps of a job, in order."""
     run = run_of(job, folder.parent)
     if job.prepare is not None:
-        frames = str(folder / FRAMES)
-        yield _command("prepare", ("prepare", str(job.data), frames), job.prepare, FRAMES, feeds=True)
+        words = ("prepare", str(job.data), str(folder / FRAMES))
+        inputs = [*footage_read(job.data), *_named(job.prepare, base)]
+        yield _command("prepare", words, job.prepare, FRAMES, inputs, feeds=True)
     yield Step(
         "train",
         ("-m", TRAINING, json.dumps(dataclasses.asdict(training), ensure_ascii=False)),
@@ -88,17 +92,27 @@ def _steps(job: Job, folder: Path, training: planning.Job) -> Iterator[Step]:
         feeds=True,
         again=("--resume",),
         anew=REPLACE,
+        inputs=tuple(map(str, frames_read(Path(training.data)))),
+        kinds=READ,
     )
     if job.truth is not None:
-        words = ("--gt", str(job.truth), "--run", str(run), "--objects", job.name, "--out", str(folder / METRICS))
-        yield _command("evaluate", ("eval", *words), job.evaluate, METRICS)
+        words = ("eval", "--gt", str(job.truth), "--run", str(run), "--objects", job.name)
+        inputs = truth_read(job.truth, job.name)
+        yield _command("evaluate", (*words, "--out", str(folder / METRICS)), job.evaluate, METRICS, inputs)
     for export, options in job.exports.items():
         command, output = EXPORTS[export]
         if not isinstance(options.get("format", ""), str):
             raise InputError(f"{job.name}: exports, {export}: format: give one value.")
         if "format" in options:
             output = _output_of(export, options["format"])
-        yield _command(export, (*command, str(run), str(folder / output)), options, output)
+        yield _command(export, (*command, str(run), str(folder / output)), options, output, _named(options, base))
+
+
+def _named(options: Options, base: Path) -> list[Path]:
+    """Files and folders that options name: masks, or a camera path."""
+    values = [value for value in options.values() if isinstance(value, str) and value]
+    paths = [base / os.path.expanduser(value) for value in values]
+    return [path for path in paths if os.path.exists(path)]  # Not Path.exists, for which a text may be too long.
 
 
 def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
@@ -106,7 +120,9 @@ def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
     return f"{export}.{format}" if export == "video" and format != "png" else export
 
 
-def _command(name: str, words: tuple[str, ...], options: Options, output: str, feeds: bool = False) -> Step:
+def _command(
+    name: str, words: tuple[str, ...], options: Options, output: str, inputs: Sequence[Path], feeds: bool = False
+) -> Step:
     """A step that is a `consistent4d` command.
 
     Raises:
@@ -114,7 +130,8 @@ def _command(name: str, words: tuple[str, ...], options: Options, output: str, f
     """
     if taken := [option for option in options if option in TAKEN]:
         raise InputError(f"{name}: {taken[0]} is set by the batch itself; leave it out.")
-    return Step(name, ("-m", COMMAND, *words, *option_words(options)), output, feeds, REPLACE, REPLACE)
+    arguments = ("-m", COMMAND, *words, *option_words(options))
+    return Step(name, arguments, output, feeds, REPLACE, REPLACE, tuple(map(str, inputs)), READ)
 
 
 def option_words(options: Options) -> list[str]:

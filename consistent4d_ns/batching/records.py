@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.fingerprints import Fingerprint
 from consistent4d_ns.files.json_files import number, read_json
 from consistent4d_ns.files.outputs import new_file
 
@@ -31,6 +32,8 @@ class StepRecord:
     """How long it took, from its latest beginning."""
     begun: int = 1
     """How often it was begun."""
+    inputs: Fingerprint | None = None
+    """The data that it was begun with; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -91,5 +94,6 @@ def _parsed(values: Any) -> Record:
         if not (type(step["done"]) is bool and all(isinstance(word, str) for word in step["arguments"])):
             raise ValueError(f"step {name}")
         seconds, begun = number(step["seconds"], "seconds"), int(number(step["begun"], "begun"))
-        steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, begun)
+        inputs = None if step.get("inputs") is None else Fingerprint.parsed(step["inputs"])
+        steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, begun, inputs)
     return Record(**texts, steps=steps)

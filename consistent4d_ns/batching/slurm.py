@@ -32,7 +32,7 @@ def script(names: Sequence[str], command: Sequence[str], out: Path, options: Seq
     """
     given = [_option(option) for option in options]
     set_here = [name for name, _ in given]
-    if not any(name in GPUS for name in set_here):
+    if not any(could_be(name, GPUS) for name in set_here):
         given.append(("gpus", "1"))
     limit = "" if at_once is None else f"%{at_once}"
     lines = [
@@ -57,13 +57,25 @@ exec {shlex.join(command)} --only "${{jobs[$SLURM_ARRAY_TASK_ID]}}"
 """
 
 
+def could_be(name: str, options: Sequence[str]) -> str | None:
+    """The first of these options that a name may stand for: sbatch takes any beginning of a name that is clear."""
+    return next((option for option in options if option.startswith(name)), None)
+
+
 def _option(option: str) -> tuple[str, str]:
-    """Name and value of an option of sbatch."""
+    """Name and value of an option of sbatch.
+
+    Raises:
+        InputError: it is not written in its long form, or is the script's own.
+    """
     name, _, value = option.removeprefix("--").partition("=")
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise InputError(f"--sbatch {option}: give NAME=VALUE or NAME, as in partition=gpu or exclusive.")
-    if name in OWN:
-        raise InputError(f"--sbatch {option}: the script sets {name} itself; change it there.")
+        raise InputError(
+            f"--sbatch {option}: give NAME=VALUE or NAME, with the long name, as in partition=gpu or exclusive."
+        )
+    if own := could_be(name, OWN):
+        meant = "" if name == own else f"{name} may stand for {own}: "
+        raise InputError(f"--sbatch {option}: {meant}the script sets {own} itself; change it there.")
     return name, value
 
 

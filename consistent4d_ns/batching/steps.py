@@ -6,14 +6,18 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from consistent4d_ns.batching.records import Record, StepRecord
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.fingerprints import is_unchanged
 
 LOG = "log.txt"
 """File in a job's folder with all that its processes said."""
+MOST_CHANGES = 3
+"""Of what a step was begun with otherwise, how much is named."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,22 @@ class Step:
     """Further arguments where it was begun before, with the same arguments, and not completed."""
     anew: tuple[str, ...] = ()
     """Further arguments where its output is to be replaced."""
+    inputs: tuple[str, ...] = ()
+    """Files of the user that it reads, and folders whose files it reads; absolute paths."""
+    kinds: tuple[str, ...] = ()
+    """How the names of files end that it reads in such folders."""
+
+    def files(self) -> dict[str, Path]:
+        """The files that it reads, by names in which the folders that they lie in are numbers."""
+        found = {}
+        for number, path in enumerate(map(Path, self.inputs)):
+            if not path.is_dir():
+                found[f"{number}/"] = path
+                continue
+            with suppress(OSError):  # The step itself says that the folder cannot be read.
+                names = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(self.kinds))
+                found |= {f"{number}/{name}": path / name for name in names if not name.startswith(".")}
+        return found
 
     def identity(self, folder: Path) -> tuple[str, ...]:
         """What it is done with: its arguments, whichever folder the job is in."""
@@ -75,7 +95,7 @@ class Work:
     def from_json(cls, text: str) -> Work:
         """The job that `to_json` wrote."""
         values = json.loads(text)
-        words = ("arguments", "again", "anew")
+        words = ("arguments", "again", "anew", "inputs", "kinds")
         steps = tuple(Step(**{**step, **{name: tuple(step[name]) for name in words}}) for step in values["steps"])
         return cls(**{**values, "steps": steps})
 
@@ -98,12 +118,13 @@ class Rest:
 def rest_of(work: Work, record: Record) -> Rest:
     """What is left of a job.
 
-    A step is left whose output is not complete or was made with other arguments, and so is what is made of its output.
+    A step is left whose output is not complete, or was made with other arguments or of other data, and so is what is
+    made of its output.
     """
     left, kept, remade = list[Step](), dict[str, StepRecord](), False
     for step in work.steps:
         earlier = None if remade else record.steps.get(step.name)
-        if earlier is not None and earlier.arguments == step.identity(work.place):
+        if earlier is not None and not difference(step, earlier, work.place):
             kept[step.name] = earlier
             if earlier.done and (work.place / step.output).exists():
                 continue
@@ -112,19 +133,59 @@ def rest_of(work: Work, record: Record) -> Rest:
     return Rest(tuple(left), kept)
 
 
-def changed(work: Work, record: Record) -> Iterator[str]:
-    """Names of the steps that were done with other arguments, or were begun and have left something."""
+def difference(step: Step, earlier: StepRecord, folder: Path) -> str:
+    """What else a step was begun with than it would be now, in words; empty where there is no difference."""
+    if earlier.arguments != step.identity(folder):
+        return f"made with other options or data ({_changes(earlier.arguments, step.identity(folder))})"
+    if earlier.inputs is not None and not is_unchanged(step.files(), earlier.inputs):
+        return f"made before the files in {', '.join(step.inputs)} were changed"
+    return ""
+
+
+def _changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """What differs between the arguments of a step."""
+    old, new = _named_values(before), _named_values(now)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    told = [f"{name}: {old.get(name, 'none')}, now {new.get(name, 'none')}" for name in names[:MOST_CHANGES]]
+    return "; ".join(told) + (f"; and {len(names) - MOST_CHANGES} more" if len(names) > MOST_CHANGES else "")
+
+
+def _named_values(arguments: tuple[str, ...]) -> dict[str, str]:
+    """The arguments of a step by name: those of a training are JSON, those of a command options and paths."""
+    values, name = dict[str, str](), "command"
+    try:
+        training = json.loads(arguments[-1]) if arguments else None
+    except ValueError:
+        training = None
+    if isinstance(training, dict):
+        assignments = training.pop("assignments", ())
+        pairs = (str(assignment).partition("=") for assignment in assignments)
+        return {**{key: str(value) for key, value in training.items()}, **{key: value for key, _, value in pairs}}
+    for word in arguments:
+        if word.startswith("--"):
+            name = word
+        values[name] = f"{values[name]} {word}" if name in values else "on" if word == name else word
+    return {key: value.removeprefix("on ") for key, value in values.items()}
+
+
+def changed(work: Work, record: Record) -> Iterator[tuple[str, str]]:
+    """Names of the steps that were done otherwise, or were begun and have left something; and what the difference is.
+
+    What is made of their output is not among them.
+    """
     for step in work.steps:
         earlier = record.steps.get(step.name)
         there = earlier is not None and (earlier.done or (work.place / step.output).exists())
-        if earlier is not None and there and earlier.arguments != step.identity(work.place):
-            yield step.name
+        if earlier is not None and there and (what := difference(step, earlier, work.place)):
+            yield step.name, what
 
 
 def check_unchanged(work: Work, record: Record) -> None:
-    """Raises: InputError: a step was begun with other arguments, so that its output would be replaced."""
-    if names := list(changed(work, record)):
+    """Raises: InputError: a step was begun with other arguments or data, so that its output would be replaced."""
+    if found := list(changed(work, record)):
+        what = found[0][1]
+        names = ", ".join(name for name, other in found if other == what)
         raise InputError(
-            f"{work.folder} holds {', '.join(names)} of {work.name} with other options or data: give another --out, or "
-            "--overwrite to do again what changes."
+            f"{work.folder}: {names} of {work.name} was {what}: give another --out, or --overwrite to do again what "
+            "changes."
         )

@@ -10,22 +10,25 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
-from consistent4d_ns.batching.jobs import Common, Export, Job, default_name, jobs_in, nearest, read_jobs
+from consistent4d_ns.batching.jobs import Common, Export, Job, Options, default_name, jobs_in, nearest, read_jobs
 from consistent4d_ns.batching.steps import LOG, Work, rest_of
 from consistent4d_ns.batching.summary import STATUS, records_of, table, write_status
 from consistent4d_ns.cli import batch_job
 from consistent4d_ns.cli.compare import write_page
+from consistent4d_ns.cli.export import check_usd
 from consistent4d_ns.cli.help_texts import NO_DEFAULT
 from consistent4d_ns.cli.option_checks import check_options
 from consistent4d_ns.cli.progress import Fifths, announce, say
+from consistent4d_ns.cli.splats import check_format
 from consistent4d_ns.cli.sweep import check_page, places_of
 from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
+from consistent4d_ns.export.splats.options import SplatFormat
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.files.outputs import holds_something, make_folder, new_file
 from consistent4d_ns.sweeping.methods import Method
@@ -138,7 +141,7 @@ def batch(
             name of JOBS.
         only: Names of jobs; the others are left alone; default: all jobs.
         page: Whether to write the page that compares the runs.
-        overwrite: Do steps again that were done with other options, or with data at other paths.
+        overwrite: Do steps again that were done with other options or other data.
         dry_run: Show what is done and what is left, and run nothing.
     """
     engine.check()
@@ -218,15 +221,33 @@ def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, ove
 
 
 def check_job(job: Job) -> None:
-    """Raises: InputError: an option of one of the commands of a job is unknown or cannot have its value."""
+    """Check the options of the commands of a job, and that what these need is installed.
+
+    Raises:
+        InputError: an option is unknown or cannot have its value, or a package is not installed.
+    """
     from consistent4d_ns.batching.planning import option_words
 
     given = {"prepare": job.prepare or {}, "evaluate": job.evaluate, **job.exports}
     for step, options in given.items():
         try:
             check_options(step, tuple(option_words(options)))
+            if step != "prepare" or job.prepare is not None:
+                check_packages(step, options)
         except InputError as error:
             raise InputError(f"{job.name}: {error}") from error
+
+
+def check_packages(step: str, options: Options) -> None:
+    """Raises: InputError: a package that a step needs is not installed."""
+    if step in ("usd", "usdz"):
+        check_usd(Path(step))
+    elif step == "splats" and options.get("format", "ply") != "ply":
+        check_format(Path(step), cast(SplatFormat, options["format"]))
+    elif step == "prepare":
+        from consistent4d_ns.preparing.matting import check_matting
+
+        check_matting()
 
 
 def settings_of(each: FolderOptions) -> dict[str, str]:
@@ -291,6 +312,8 @@ def write_script(
     command += [] if film.figures else ["--no-figures"]
     text = slurm.script([job.name for job in chosen.jobs], command, chosen.out, engine.sbatch, engine.at_once)
     path = expanded(engine.slurm)
+    if path.exists():  # --overwrite is for what the tasks do; the script may have been edited.
+        raise InputError(f"{path} exists: give another name, or remove it.")
     with new_file(path) as file:
         file.write_text(text, encoding="utf-8")
         file.chmod(0o755)

@@ -240,7 +240,7 @@ def usd(
             write_moving_usd(path, beside, found, fps, lit)
         else:
             write_usd(path, found, fps, lit)
-    report(out, source.timeline, found)
+    report(out, source.timeline, None if suffix == ".usdz" else found)
 
 
 def meshes_of(

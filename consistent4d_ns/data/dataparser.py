@@ -208,11 +208,26 @@ class FrameSequence(DataParser):
             )
         return times
 
-    def _list(self, path: Path) -> FrameList:
-        """The chosen frames of one view; says what else lies in its folder."""
+    def frame_files(self) -> dict[str, Path]:
+        """The files of the frames that are trained on, by name: one by one, or the file that holds them all.
+
+        Raises:
+            InputError: The frames cannot be listed.
+        """
+        frames = self._chosen(self.input_folder)
+        if frames.source.is_dir():
+            return dict(zip(frames.names, frames.paths, strict=True))
+        return {" ".join(map(str, frames.indices)): frames.source}
+
+    def _chosen(self, path: Path) -> FrameList:
+        """The chosen frames of one view."""
         premultiplied = self.config.alpha == "premultiplied"
         start, stride, count = self.config.frame_start, self.config.frame_stride, self.config.frame_count
-        frames = list_frames(path, stride, count, start=start, premultiplied=premultiplied)
+        return list_frames(path, stride, count, start=start, premultiplied=premultiplied)
+
+    def _list(self, path: Path) -> FrameList:
+        """The chosen frames of one view; says what else lies in its folder."""
+        frames = self._chosen(path)
         if frames.ignored:
             say(f"{path}: ignoring what is not a frame of the series: {enumeration(frames.ignored)}")
         return frames

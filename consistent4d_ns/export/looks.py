@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import mean
 
 import torch
@@ -9,11 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.export.options import TimedFrame
-from consistent4d_ns.export.refining import SAMPLES, SIZE, views_around
+from consistent4d_ns.data.cameras import OrbitViews
+from consistent4d_ns.export.refining import SIZE, views_around
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.shot import Shot, shoot
-from consistent4d_ns.media.pictures import render_colour
+from consistent4d_ns.media.pictures import render_image
+from consistent4d_ns.rendering.metrics import silhouette_iou
+
+SAMPLES = 3
+"""Samples along each side of a pixel; odd, so that no pixel is covered by exactly a half."""
 
 
 def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
@@ -30,18 +35,27 @@ def picture(mesh: Mesh, shot: Shot) -> Float[Tensor, "3 size size"]:
     return shot.on_white(looked_up.movedim(0, -1))
 
 
-def loss(source: Exporter, frame: TimedFrame, mesh: Mesh, other: Mesh) -> float:
-    """By how many dB of PSNR against the volume render one mesh of a frame looks worse than another.
+@dataclass(frozen=True)
+class Likeness:
+    """How like the volume render a mesh looks; means over the input view and views all around."""
 
-    A mean over the input view and views all around; below 0 where it looks better.
-    """
-    device = source.model.device
-    found = []
-    # Turned, so that they are not those that corrected the colours of a mesh of its own.
-    for view in (source.view, *views_around(source.view, 1)):
-        view = view.to(device)
-        truth = render_colour(source.model, view, frame.time, SIZE).movedim(-1, 0)
-        shown = (picture(m, shoot(m.surface, view, SIZE, SAMPLES)) for m in (mesh, other))
-        one, two = (float((image - truth).square().mean().clamp(min=1e-10).log10()) for image in shown)
-        found.append(10.0 * (one - two))
-    return mean(found)
+    overlap: float
+    """Intersection over union of the silhouettes, in [0, 1]."""
+    psnr: float
+    """Peak signal-to-noise ratio of the pictures in dB."""
+
+
+def likeness(source: Exporter, mesh: Mesh, time: float) -> Likeness:
+    """How like the volume render at a time in [0, 1] a mesh looks."""
+    # Turned, so that they are not those that corrected the colours of the first frame.
+    views = (source.view, *views_around(source.view, 1))
+    overlaps, psnrs = zip(*(_compared(source, mesh, view.to(source.model.device), time) for view in views), strict=True)
+    return Likeness(mean(overlaps), mean(psnrs))
+
+
+def _compared(source: Exporter, mesh: Mesh, view: OrbitViews, time: float) -> tuple[float, float]:
+    """Intersection over union, and PSNR, in one view."""
+    truth, shot = render_image(source.model, view, time, SIZE), shoot(mesh.surface, view, SIZE, SAMPLES)
+    error = (picture(mesh, shot) - truth["rgb"].movedim(-1, 0)).square().mean().clamp(min=1e-10)
+    overlap = silhouette_iou(shot.opacity()[..., None], truth["accumulation"])
+    return overlap, float(-10.0 * error.log10())

@@ -47,7 +47,14 @@ class MovingMesh:
 
     def frame(self, index: int) -> Mesh:
         """The mesh as it is at a frame."""
-        whole = with_normals(self.positions[index], self.faces)
+        return self._placed(self.positions[index])
+
+    def between(self, index: int) -> Mesh:
+        """The mesh as players show it halfway from a frame to the next."""
+        return self._placed(0.5 * (self.positions[index] + self.positions[index + 1]))
+
+    def _placed(self, positions: Float32[np.ndarray, "vertices 3"]) -> Mesh:
+        whole = with_normals(positions, self.faces)
         vertex = self.vertex
         surface = Surface(whole.vertices[vertex], self.written_faces, whole.normals[vertex])
         uvs = None if self.atlas is None else self.atlas.uvs

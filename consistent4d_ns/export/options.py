@@ -54,7 +54,8 @@ class MeshOptions:
     """Side of the texture in texels; 64 to 8192."""
     topology: Topology = "auto"
     """One mesh that moves (`shared`), or a mesh of its own for every frame (`frames`); `auto` takes one mesh if it
-    comes close to the surface of every frame and looks about as good, else says so and writes a mesh per frame."""
+    comes close to the surface of every frame and looks like the volume render, else says so and writes a mesh per
+    frame."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""

@@ -25,7 +25,9 @@ SIZE = 128
 SAMPLES = 2
 """Samples along each side of a pixel."""
 AROUND = 5
-"""Views around the object at a moment, besides the input view."""
+"""Views around the object at a moment, besides the input view, of a mesh that is seen at many moments."""
+AROUND_ONE = 12
+"""The same of a mesh that is seen at one moment only; 20 look no better."""
 ELEVATIONS = (-20.0, 0.0, 20.0)
 """Their elevations, in turn, in degrees relative to the input view's."""
 TURN = 0.618034
@@ -79,25 +81,24 @@ def refined(colours: Float[Tensor, "colours 3"], sights: Iterable[Sight]) -> Flo
 
 
 def sights(
-    model: Consistent4DModel, view: OrbitViews, time: float, turn: int, surface: Surface, mix: Mix
+    model: Consistent4DModel, views: Iterable[OrbitViews], time: float, surface: Surface, mix: Mix
 ) -> Iterator[Sight]:
-    """A mesh seen from the input view and from around the object.
+    """A mesh seen from some views, each of length 1.
 
     Args:
         model: The trained field.
-        view: The input view.
+        views: Where it is seen from.
         time: In [0, 1].
-        turn: Number of the moment, by which the views are turned.
         surface: The mesh then.
         mix: Where its colours are.
     """
-    return (sight(model, seen, time, surface, mix) for seen in (view, *views_around(view, turn)))
+    return (sight(model, view, time, surface, mix) for view in views)
 
 
-def views_around(view: OrbitViews, turn: int) -> list[OrbitViews]:
-    """`AROUND` views from all sides, at the input view's distance."""
-    shift = 360.0 / AROUND * (TURN * turn % 1.0)
-    around = enumerate(full_circle(AROUND))
+def views_around(view: OrbitViews, turn: int, count: int = AROUND) -> list[OrbitViews]:
+    """`count` views from all sides, at the input view's distance, for the moment with the number `turn`."""
+    shift = 360.0 / count * (TURN * turn % 1.0)
+    around = enumerate(full_circle(count))
     return [
         OrbitViews(
             (view.elevation + ELEVATIONS[(index + turn) % len(ELEVATIONS)]).clamp(-90.0, 90.0),

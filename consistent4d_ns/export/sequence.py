@@ -21,7 +21,7 @@ from consistent4d_ns.export.options import (
     TimeOptions,
     spread_moments,
 )
-from consistent4d_ns.export.refining import Mix, Sight, refined, sights, vertex_mix
+from consistent4d_ns.export.refining import AROUND_ONE, Mix, Sight, refined, sights, vertex_mix, views_around
 from consistent4d_ns.export.solid import Solid, calibrate, lines_of_sight, occupied_lattice
 from consistent4d_ns.export.surface import Surface, extract, sample_evenly
 from consistent4d_ns.export.texture import ColourFunction, evaluate, texels_of, unwrap
@@ -119,11 +119,12 @@ class Exporter:
         self, colours: Float[Tensor, "colours 3"], surface: Surface, frame: TimedFrame, mix: Mix
     ) -> Float[Tensor, "colours 3"]:
         """Colours of one frame's mesh with which it looks more like the volume render."""
-        return refined(colours, self.sights(surface, frame, 0, mix))
+        return refined(colours, self.sights(surface, frame, 0, AROUND_ONE, mix))
 
-    def sights(self, surface: Surface, frame: TimedFrame, turn: int, mix: Mix) -> Iterator[Sight]:
-        """A frame's mesh seen from around the object; see `refining.sights`."""
-        return sights(self.model, self.view, frame.time, turn, surface, mix)
+    def sights(self, surface: Surface, frame: TimedFrame, turn: int, count: int, mix: Mix) -> Iterator[Sight]:
+        """A frame's mesh seen from the input view and from `count` views around the object; see `views_around`."""
+        views = (self.view, *views_around(self.view, turn, count))
+        return sights(self.model, views, frame.time, surface, mix)
 
     def points(self, count: int) -> Iterator[Points]:
         """`count` points of each frame.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,11 +39,24 @@ def _latest_change(config: Path, checkpoints: Path) -> float:
 
 def trained_on(config: Path, data: Path | None, prompt: str | None) -> bool:
     """Whether a configuration names these frames, or without frames this prompt; False if it is no configuration."""
+    entries = _entries(config)
+    if data is None:
+        return "prompt" in entries and getattr(entries["prompt"], "value", None) == prompt
+    return frames_named(config) == data
+
+
+def frames_named(config: Path) -> Path | None:
+    """Where a configuration says that its frames are; None if it names none, or is no configuration."""
+    try:
+        return Path(*(part.value for part in _entries(config)["data"].value))
+    except (AttributeError, LookupError, TypeError):
+        return None
+
+
+def _entries(config: Path) -> dict[str, Any]:
+    """Nodes of a configuration by name; none if it is no configuration."""
     try:
         node = yaml.compose(config.read_text(encoding="utf-8"), yaml.SafeLoader)  # A tree of texts: nothing is built.
-        entries = {key.value: value for key, value in node.value}
-        if data is None:
-            return entries["prompt"].value == prompt
-        return Path(*(part.value for part in entries["data"].value)) == data
+        return {key.value: value for key, value in node.value}
     except (OSError, ValueError, yaml.YAMLError, AttributeError, LookupError, TypeError, RecursionError):
-        return False
+        return {}

@@ -80,8 +80,10 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> bool:
+        """Take the lock; whether it is held from now on."""
         self._handle = _locked(self._folder)
+        return self._handle is not None
 
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:

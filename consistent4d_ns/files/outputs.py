@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.json_files import read_json
 from consistent4d_ns.files.locks import FolderLock, is_locked
 
 MANIFEST = "manifest.json"
@@ -23,8 +26,10 @@ PARTIAL = ".partial"
 """End of the names under which checkpoints are written until they are complete."""
 SCRATCH = ".unfinished"
 """How the names of the folders end in which something is written until it is complete."""
-YOUNG = 60.0
-"""Seconds for which such a folder is left alone whoever made it."""
+MARKER = ".written-by-consistent4d"
+"""File in such a folder that says that this program made it."""
+PARTIAL_NAME = r"\d+-[0-9a-f]{8}"
+"""What stands in the name of a checkpoint that is being written: the process, and eight random digits."""
 ROOM = "make room, or give another place"
 """What to do where something cannot be written."""
 
@@ -193,7 +198,8 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
         made = tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch_prefix(path), suffix=SCRATCH)
-        with made as scratch, FolderLock(Path(scratch)):
+        with made as scratch, FolderLock(Path(scratch)) as locked:
+            _mark(Path(scratch), locked)
             yield Path(scratch)
 
 
@@ -214,20 +220,37 @@ def scratch_prefix(path: Path) -> str:
     return f".{path.name}-"
 
 
-def _scratch_pattern(path: Path) -> str:
-    return f"{escape(scratch_prefix(path))}{'?' * 8}{SCRATCH}"
+def _scratch_folders(path: Path) -> list[Path]:
+    """The temporary folders of this program in which `path` is or was written; others of such names are not ours."""
+    found = path.parent.glob(f"{escape(scratch_prefix(path))}{'?' * 8}{SCRATCH}")
+    return [folder for folder in found if not folder.is_symlink() and _marker(folder) is not None]
+
+
+def _mark(folder: Path, locked: bool) -> None:
+    """Say in a temporary folder whose it is, and on which machine it is locked, if it is."""
+    marker = {"written_by": AUTHOR, "process": os.getpid(), "locked_on": socket.gethostname() if locked else None}
+    (folder / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
+
+
+def _marker(folder: Path) -> dict[str, Any] | None:
+    """What `_mark` wrote; None if this program has not made the folder."""
+    try:
+        marker = read_json(folder / MARKER)
+        return marker if marker["written_by"] == AUTHOR and {"process", "locked_on"} <= marker.keys() else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove the temporary folders of processes that were killed while they wrote `path`.
+    """Remove the temporary folders of processes of this machine that were killed while they wrote `path`.
 
-    Whoever writes holds his folder locked; one that is younger than a minute may not be locked yet.
+    Whoever makes one locks it before he marks it, so that one that is marked as locked on this machine, and is not
+    locked, has been left. Where a file system has no locks, and where other machines write, nothing is removed.
     """
-    for left in path.parent.glob(_scratch_pattern(path)):
-        with suppress(OSError):
-            old = time.time() - left.lstat().st_mtime > YOUNG
-            if old and left.is_dir() and not left.is_symlink() and not is_locked(left):
-                shutil.rmtree(left, ignore_errors=True)
+    for folder in _scratch_folders(path):
+        marker = _marker(folder)
+        if marker is not None and marker["locked_on"] == socket.gethostname() and not is_locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_scratch(path: Path, names: Iterable[str]) -> None:
@@ -238,10 +261,10 @@ def remove_scratch(path: Path, names: Iterable[str]) -> None:
         names: The names of the files.
     """
     for name in names:
-        partial = f"{escape(scratch_prefix(Path(name)))}*-{'?' * 8}{PARTIAL}"
-        for left in (*path.glob(_scratch_pattern(Path(name))), *path.glob(partial)):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                with suppress(OSError):
+        for folder in _scratch_folders(path / name):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial = re.compile(rf"{re.escape(scratch_prefix(Path(name)))}{PARTIAL_NAME}{re.escape(PARTIAL)}")
+        for left in path.glob(f"{escape(scratch_prefix(Path(name)))}*{PARTIAL}"):
+            if partial.fullmatch(left.name):
+                with suppress(OSError):  # A folder is not ours.
                     left.unlink()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,6 +37,8 @@ GIF_FPS = 50.0
 """Highest frame rate of a GIF: browsers slow down frames shorter than two hundredths of a second."""
 MAX_PIXELS = 2**27
 """Most pixels of a frame: two images of 8192 x 8192 side by side. In memory a frame has 4 bytes for each."""
+CENTISECOND = 10
+"""Milliseconds of the unit in which a GIF says how long a frame is shown."""
 PALETTE_SAMPLES = 16
 """Frames from which the palette of a GIF is computed."""
 BT709 = 1
@@ -210,13 +212,61 @@ def _yuv(frame: Frame, codec: Codec) -> VideoFrame:
 
 
 def _write_gif(file: Path, frames: Iterable[Frame], fps: float) -> None:
+    """Write a GIF, one frame of which is in memory at a time.
+
+    All frames share a palette, as palettes of their own would flicker; so they wait on the disk until it is known.
+    """
     from PIL import Image
 
-    images = [Image.fromarray(on_white(frame)) for frame in frames]
-    # One palette for all frames: palettes of their own would flicker.
-    palette = _palette(images[:: -(-len(images) // PALETTE_SAMPLES)])
-    first, *rest = (image.quantize(palette=palette) for image in images)
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=_durations(len(images), fps), loop=0)
+    waiting = file.with_name(f"{file.name}.frames")
+    waiting.mkdir()
+    count = 0
+    for frame in frames:
+        Image.fromarray(on_white(frame)).save(waiting / f"{count}.png", compress_level=1)
+        count += 1
+    palette = _palette([_opened(waiting, index) for index in range(0, count, -(-count // PALETTE_SAMPLES))])
+    _encode_gif(file, (_opened(waiting, index).quantize(palette=palette) for index in range(count)), count, fps)
+
+
+def _opened(folder: Path, index: int) -> Image.Image:
+    """A frame that waits on the disk."""
+    from PIL import Image
+
+    with Image.open(folder / f"{index}.png") as image:
+        image.load()
+        return image
+
+
+def _encode_gif(file: Path, images: Iterable[Image.Image], count: int, fps: float) -> None:
+    """Encode images that share a palette, one by one.
+
+    Pillow's encoder would keep all of them until the last one is there.
+    """
+    import av
+
+    durations = _durations(count, fps)
+    options = {"loop": "0", "final_delay": str(durations[-1] // CENTISECOND)}
+    with av.open(str(file), "w", format="gif", options=options) as container:
+        stream = container.add_stream("gif", rate=1000 // CENTISECOND)
+        stream.pix_fmt = "pal8"
+        begin = 0
+        for index, (image, duration) in enumerate(zip(images, durations, strict=True)):
+            if index == 0:
+                stream.width, stream.height = image.size
+            indexed: Any = (np.asarray(image), _argb(image))  # What `pal8` is made of; PyAV's types do not know it.
+            frame = av.VideoFrame.from_ndarray(indexed, format="pal8")
+            frame.pts, frame.time_base = begin, Fraction(CENTISECOND, 1000)
+            container.mux(stream.encode(frame))
+            begin += duration // CENTISECOND
+        container.mux(stream.encode())
+
+
+def _argb(image: Image.Image) -> UInt8[np.ndarray, "256 4"]:
+    """The palette of an image, each colour opaque, with alpha before it."""
+    colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    entries = np.zeros((256, 4), np.uint8)
+    entries[:, 0], entries[: len(colours), 1:] = 255, colours
+    return entries
 
 
 def _palette(samples: list[Image.Image]) -> Image.Image:

@@ -168,6 +168,11 @@ def is_finished(config: Consistent4DTrainerConfig, overwrite: bool = False) -> b
         raise InputError(
             f"{folder} holds a run with other options ({changes}): give another --out, or --overwrite to train it anew."
         )
+    if config.has_other_frames(folder):
+        raise InputError(
+            f"{folder} holds a run on other frames than {config.frames_path} now holds: give another --out, or "
+            "--overwrite to train it anew."
+        )
     newest = newest_whole(earlier.get_checkpoint_dir())
     return newest is not None and is_last(step_of(newest), config.max_num_iterations)
 

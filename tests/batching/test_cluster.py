@@ -119,7 +119,7 @@ def test_a_node_dies_and_nothing_is_lost_or_done_twice(nodes: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("ray", reason="needs Ray (extra ray)")
     monkeypatch.setenv(cluster.LOOPBACK, "0")  # Which the connection sets.
     monkeypatch.setattr("ray.init", lambda *_, **__: open_nothing())
@@ -128,6 +128,20 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         pass
     with pytest.raises(InputError, match=r"--address local: Ray does not start"), connected("local"):
         pass
+    assert capsys.readouterr().out.count("Ray has not started (it is not there): trying again.") == cluster.STARTS - 1
+
+
+@pytest.mark.slow
+def test_ray_is_started_again_where_it_was_too_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("ray", reason="needs Ray (extra ray)")
+    monkeypatch.setenv(cluster.LOOPBACK, "0")  # Which the connection sets.
+    answers = iter([open_nothing, lambda: None])
+    monkeypatch.setattr("ray.init", lambda *_, **__: next(answers)())
+    with connected("local"):
+        assert "trying again" in capsys.readouterr().out
+    assert not list(answers), "and no more often"
 
 
 def open_nothing() -> None:

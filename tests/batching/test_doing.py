@@ -123,7 +123,7 @@ def test_a_second_process_with_other_options_replaces_nothing(
     assert finished(started(work(folder, step("train", folder)))) == 0
     other = work(folder, step("train", folder, 0.5))
     assert finished(started(other)) == REFUSED
-    assert "holds train of job with other options" in (folder / LOG).read_text()
+    assert "train of job was made with other options" in (folder / LOG).read_text()
     assert finished(started(dataclasses.replace(other, overwrite=True))) == 0
 
 
@@ -162,7 +162,7 @@ def test_while_a_step_lives_its_job_is_not_done_by_another(
     """The process of the job is killed, but its step will not end."""
     folder = tmp_path / "job"
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PROGRAM}"
-    job = work(folder, step("train", folder, 3.0, program=deaf))
+    job = work(folder, step("train", folder, 2.0, program=deaf))
     process = started(job)
     eventually(lambda: len(notes(job)) > 2)
     os.kill(process.pid, signal.SIGKILL)
@@ -241,7 +241,7 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
         '{"state": "done", "step": "", "where": "", "reason": "", "steps": {"train": '
         '{"arguments": ["other"], "done": true, "seconds": 1.0, "begun": 1}}}'
     )
-    with pytest.raises(InputError, match="holds train of job with other options"):
+    with pytest.raises(InputError, match="train of job was made with other options"):
         records_of([job], overwrite=False)
     assert records_of([job], overwrite=True)["job"].steps["train"].done
     (folder / "job.json").write_text('{"state": "asleep"')
@@ -253,6 +253,43 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
         records_of([job], overwrite=True)
 
 
+def with_inputs(job: Work, *paths: Path) -> Work:
+    """The job with files of the user that all of its steps read."""
+    steps = (dataclasses.replace(one, inputs=tuple(map(str, paths)), kinds=(".png",)) for one in job.steps)
+    return dataclasses.replace(job, steps=tuple(steps))
+
+
+def test_changed_data_is_refused_and_what_was_touched_is_not(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    folder, frames = tmp_path / "job", tmp_path / "frames"
+    frames.mkdir()
+    (frames / "0.PNG").write_text("first")
+    job = with_inputs(work(folder, step("train", folder, feeds=True)), frames)
+    assert finished(started(job)) == 0
+    os.utime(frames / "0.PNG", (1e9, 1e9))
+    for name in ("notes.txt", ".hidden.png"):
+        (frames / name).write_text("not read")
+    assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
+    (frames / "0.PNG").write_text("other")
+    refusal = f"train of job was made before the files in {frames} were changed: give another --out, or --overwrite"
+    with pytest.raises(InputError, match=refusal):
+        records_of([job], overwrite=False)
+    assert finished(started(job)) == REFUSED
+    assert refusal in (folder / LOG).read_text()
+    assert finished(started(dataclasses.replace(job, overwrite=True))) == 0
+    assert [note for note in notes(job) if note.startswith("train begins")] == ["train begins anew"] * 2
+    (frames / "0.PNG").unlink()
+    assert [one.name for one in rest_of(job, record(job)).left] == ["train"]
+
+
+def test_a_record_without_data_is_of_an_earlier_version(tmp_path: Path):
+    folder = tmp_path / "job"
+    job = with_inputs(work(folder, step("train", folder)), tmp_path)
+    (folder / "train.done").touch()
+    assert words(job, StepRecord(job.steps[0].identity(folder), done=True)) == []
+
+
 def test_a_job_survives_its_way_to_another_machine(tmp_path: Path):
-    job = work(tmp_path / "naïve 'job'", Step("train", ("-c", "é\n"), "out"))
+    job = work(tmp_path / "naïve 'job'", Step("train", ("-c", "é\n"), "out", inputs=("a",), kinds=(".png",)))
     assert Work.from_json(job.to_json()) == job

@@ -77,6 +77,35 @@ jobs:
     assert work.total == 100
 
 
+def test_what_steps_read(tmp_path: Path):
+    """Footage with its masks, prepared frames, truth, and what options name."""
+    for name in ("toy/input", "toy/eval_0", "clip/JPEGImages/480p", "clip/Annotations", "masks"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "camera.json").touch()
+    footage, frames = read(
+        tmp_path,
+        f"""
+defaults: {{method: consistent4d-mini}}
+jobs:
+  - {{name: a, data: clip, prepare: {{masks: masks, key: "{"x" * 5000}"}}, exports: {{video: {{path: camera.json}}}}}}
+  - {{name: b, data: toy, prepare: false, truth: toy, exports: [web]}}
+""",
+    )
+    inputs = {
+        (job.name, step.name): [os.path.relpath(path, tmp_path) for path in step.inputs]
+        for job in (footage, frames)
+        for step in work_of(job, tmp_path / "out", tmp_path, 2).steps
+    }
+    assert inputs == {
+        ("a", "prepare"): ["clip", "clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
+        ("a", "train"): ["out/a/frames"],
+        ("a", "video"): ["camera.json"],
+        ("b", "train"): ["toy/input", "toy/meta.json"],
+        ("b", "evaluate"): ["toy/meta.json", "toy/eval_0"],
+        ("b", "web"): [],
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -177,11 +206,21 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
         lines
     )
     assert not (tmp_path / "f").exists()
-    assert "--gpus=1" not in script(NAMES, ["x"], out, ["gres=gpu:2"], None)
+    for gpus in ("gres=gpu:2", "gpus-per-t=2"):
+        assert "--gpus=1" not in script(NAMES, ["x"], out, [gpus], None)
 
 
 @pytest.mark.parametrize(
-    ("option", "words"), [("array=0-3", "sets array itself"), ("a b=c", "NAME=VALUE"), ('comment=a"b', "quotes")]
+    ("option", "words"),
+    [
+        ("array=0-3", "--sbatch array=0-3: the script sets array itself"),
+        ("--arr=0-3", "arr may stand for array: the script sets array itself"),
+        ("a=0-3", "a may stand for array"),
+        ("-a=0-3", "with the long name"),
+        ("no-req", "may stand for no-requeue"),
+        ("a b=c", "NAME=VALUE"),
+        ('comment=a"b', "quotes"),
+    ],
 )
 def test_options_that_cannot_be_in_the_script(option: str, words: str):
     with pytest.raises(InputError, match=words):

@@ -107,7 +107,7 @@ def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
     (place / "jobs.yaml").write_text(changed_options)
     code, _, said = batch(capsys, "jobs.yaml", "--out", "out", "--only", "good")
     assert code == 2
-    assert "holds train of good with other options or data: give another --out, or --overwrite" in said
+    assert f"train of good was made with other options or data (max-num-iterations: {STEPS}, now 9): give " in said
 
 
 def test_what_would_be_done_is_shown_and_nothing_is_written(place: Path, capsys: pytest.CaptureFixture[str]):
@@ -133,7 +133,19 @@ def test_a_script_for_slurm(place: Path, capsys: pytest.CaptureFixture[str]):
     assert f"-m consistent4d_ns.cli.main {command}" in text
     code, _, said = batch(capsys, *words)
     assert code == 2
+    assert "jobs.sh exists: give another name, or remove it." in said
+    code, _, said = batch(capsys, *words, "--overwrite")  # It is for what the tasks do.
+    assert code == 2
     assert "jobs.sh exists" in said
+
+
+def test_missing_packages_are_said_before_any_job_begins(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    with (place / "jobs.yaml").open("a") as file:
+        file.write("  exports: {usd: {}}\n")
+    monkeypatch.setattr("consistent4d_ns.cli.export.find_spec", lambda name: None)
+    code, _, said = batch(capsys, "jobs.yaml", "--out", "out", "--dry-run")
+    assert code == 2
+    assert "good: usd cannot be written, because the package usd-core is not installed" in said
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from consistent4d_ns.cli import export as command
 from consistent4d_ns.cli.commands import app
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export import files, gltf, sequence, usd
-from consistent4d_ns.export.deforming import animated
+from consistent4d_ns.export.deforming import animated, comparing
 from consistent4d_ns.export.gltf import y_up
 from tests.export.test_gltf import array, document
 from tests.support.commands import run_command
@@ -181,6 +181,8 @@ def test_usd_of_one_mesh_has_a_texture_beside_it(run: Path, tmp_path: Path):
     export("usd", run, tmp_path / "object.usdz", *options)
     with zipfile.ZipFile(tmp_path / "object.usdz") as package:
         assert sorted(package.namelist()) == ["object.jpg", "object.usdc"]
+    export("usd", run, tmp_path / "still.usdc", *COARSE, "--frames", "1", "--texture-size", "64")
+    assert (tmp_path / "still_texture.png").exists()
     (tmp_path / "other_texture.png").write_text("mine")
     assert "other_texture.png exists" in message("usd", run, tmp_path / "other.usdc", *options)
     assert (tmp_path / "other_texture.png").read_text() == "mine"
@@ -202,12 +204,13 @@ def test_where_one_mesh_does_not_follow_this_is_said(
 def test_where_one_mesh_looks_worse_a_mesh_per_frame_is_written(run: Path, tmp_path: Path, monkeypatch, capsys):
     options = (*COARSE, "--frames", "2", "--texture-size", "64")
     export("mesh", run, tmp_path / "frames.glb", *options, "--topology", "frames")
-    monkeypatch.setattr(animated, "MOST_LOST", -100.0)
+    monkeypatch.setattr(comparing, "LEAST_PSNR", 200.0)
+    monkeypatch.setattr(animated, "MOST_LEFT", 2.0)  # Both kinds of mesh are far below such a bound.
     # The surfaces that one mesh was fitted to are not looked for again.
     monkeypatch.setattr(sequence, "extract", unexpected)
     export("mesh", run, tmp_path / "object.glb", *options)
     assert (tmp_path / "object.glb").read_bytes() == (tmp_path / "frames.glb").read_bytes()
-    assert "dB worse than a mesh per frame (at most -100 dB)" in capsys.readouterr().err
+    assert "dB (at least 200); a mesh per frame is written" in capsys.readouterr().err
     assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == 2
 
 

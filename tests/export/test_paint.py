@@ -108,7 +108,7 @@ def test_wrong_colours_are_corrected_by_renders(ball: Run, colouring):
     mix = vertex_mix(surface, "cpu") if colouring == "vertex" else texels.mix
     points = torch.from_numpy(surface.vertices) if colouring == "vertex" else texels.at(surface.vertices)
     grey = torch.full_like(points, 0.5)
-    better = refined(grey, source.sights(surface, frame, 0, mix))
+    better = refined(grey, source.sights(surface, frame, 0, AROUND, mix))
     before, after = ((colours - ball_colours(points)).abs().mean() for colours in (grey, better))
     assert after < 0.3 * before
     torch.testing.assert_close(refined(grey, ()), grey)
@@ -118,6 +118,7 @@ def test_views_around_are_turned_from_moment_to_moment():
     view = orbit_views(10.0, 30.0, 2.0, 49.1)
     first, second = (views_around(view, turn) for turn in range(2))
     assert len(first) == len(second) == AROUND
+    assert len(views_around(view, 0, 12)) == 12
     assert {float(seen.elevation) for seen in first} == {-10.0, 10.0, 30.0}
     assert float(first[0].azimuth) == 30.0
     assert float(second[0].azimuth) == pytest.approx(30.0 + 0.618034 * 360.0 / AROUND, abs=1e-3)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files import outputs
+from consistent4d_ns.files import locks, outputs
 from consistent4d_ns.files.outputs import new_file, new_folder, refusals
 
 
@@ -193,10 +194,9 @@ with new_file(Path(sys.argv[1])) as unfinished:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What another one is writing at this moment stays, as does everything that only looks alike."""
-    out, mine = tmp_path / "a.mp4", tmp_path / ".a.mp4-settings"
-    mine.mkdir()
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path):
+    """What another one is writing at this moment stays."""
+    out = tmp_path / "a.mp4"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(out)], stdout=subprocess.PIPE) for _ in range(2)]
     for writer in writers:
         assert writer.stdout is not None
@@ -207,15 +207,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, monke
         assert len(unfinished(tmp_path)) == 2
         with new_file(out) as file:
             file.write_text("done")
-        assert len(unfinished(tmp_path)) == 2  # The writer of one that is so young may not have locked it yet.
-        for folder in unfinished(tmp_path):
-            long_ago = time.time() - 2 * outputs.YOUNG
-            os.utime(folder, (long_ago, long_ago))
-        with new_file(out, overwrite=True) as file:
-            file.write_text("done again")
         (left,) = unfinished(tmp_path)
         assert (left / "a.mp4").read_text() == "half"
-        assert mine.is_dir()
     finally:
         writers[1].kill()
         writers[1].communicate()
@@ -223,3 +216,61 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, monke
 
 def unfinished(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.endswith(outputs.SCRATCH)]
+
+
+def left_behind(name: str, out: Path, **changes: object) -> Path:
+    """A temporary folder of which nobody writes any more, as one that was killed has left it."""
+    folder = out.parent / f".{out.name}-{name:_<8}{outputs.SCRATCH}"
+    folder.mkdir()
+    (folder / out.name).write_text("half")
+    marker = {"written_by": "consistent4d", "process": 7, "locked_on": socket.gethostname()} | changes
+    (folder / outputs.MARKER).write_text(json.dumps(marker))
+    return folder
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="needs locks of folders")
+def test_nothing_is_removed_that_somebody_else_made_or_may_still_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However old it is, and however much its name looks like ours."""
+    out = tmp_path / "a.mp4"
+    mine, settings = left_behind("mine", out), tmp_path / ".a.mp4-settings"
+    (mine / outputs.MARKER).unlink()
+    settings.mkdir()
+    kept = [mine, settings, left_behind("theirs", out, written_by="another program")]
+    kept += [
+        left_behind("odd", out),
+        left_behind("far", out, locked_on="other"),
+        left_behind("nolock", out, locked_on=None),
+    ]
+    (kept[3] / outputs.MARKER).write_text('{"written_by": "consis')
+    linked = tmp_path / f".a.mp4-12345678{outputs.SCRATCH}"
+    linked.symlink_to(left_behind("else", tmp_path / "b.mp4"))
+    left = left_behind("left", out)
+    for folder in (*kept, left):
+        os.utime(folder, (1e9, 1e9))
+    with monkeypatch.context() as patch:  # A file system without locks.
+        patch.setattr(locks.fcntl, "flock", fail)
+        fill_in(out)
+        assert left.is_dir()
+    fill_in(out)
+    assert not left.exists()
+    assert all(folder.is_dir() for folder in (*kept, linked))
+    assert sum((folder / "a.mp4").exists() for folder in kept) == 5
+
+
+def fill_in(out: Path) -> None:
+    with new_file(out, overwrite=True) as file:
+        file.write_text("done")
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_marked_folder_is_whose_locks_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with outputs.scratch_beside(tmp_path / "a") as scratch:
+        held = json.loads((scratch / outputs.MARKER).read_text())
+        assert held["locked_on"] == (socket.gethostname() if locks.fcntl else None)
+    monkeypatch.setattr(locks, "fcntl", None)
+    with outputs.scratch_beside(tmp_path / "a") as scratch:
+        assert json.loads((scratch / outputs.MARKER).read_text())["locked_on"] is None
+    assert list(tmp_path.iterdir()) == []

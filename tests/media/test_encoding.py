@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -185,6 +187,28 @@ def test_gif_plays_over_and_over_at_the_right_speed(tmp_path: Path, fps: float):
     assert max(pauses) - min(pauses) <= 10
     assert max(map(mean_difference, frames, WHITE)) < 6
     assert all((frame[0, -1] == 255).all() for frame in frames)
+
+
+def test_a_gif_keeps_few_of_its_frames_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No more than those that its palette is computed from, whether frames come or are encoded."""
+    few, alive = encoding.PALETTE_SAMPLES, list[int]()
+
+    def look(index: int) -> None:
+        if index % few == few - 1:  # It takes a while.
+            alive.append(sum(isinstance(thing, Image.Image) for thing in gc.get_objects()))
+
+    def frames() -> Iterator[Frame]:
+        for index in range(4 * few):
+            look(index)
+            yield FRAMES[index % COUNT]
+
+    calls, palette_of = count(), encoding._argb
+    monkeypatch.setattr(encoding, "_argb", lambda image: (look(next(calls)), palette_of(image))[1])
+    look(few - 1)
+    write_frames(tmp_path / "frames", "gif", frames(), 8.0)
+    assert len(alive) == 9
+    assert max(alive) - alive[0] <= few + 4
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
 
 def test_png_frames_are_exact(tmp_path: Path):

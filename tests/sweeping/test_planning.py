@@ -113,6 +113,13 @@ def test_what_is_done_already(tmp_path: Path):
     meta.write_text(text)
     with pytest.raises(InputError, match=r"other options \(data .*toy\)"):
         is_finished(config(data=tmp_path / "others"))
+    frame = next((tmp_path / "toy" / "input").iterdir())
+    content = frame.read_bytes()
+    frame.write_bytes(content + b"changed")
+    with pytest.raises(InputError, match=r"a run on other frames than .*toy now holds: give another --out, or --over"):
+        is_finished(config())
+    frame.write_bytes(content)
+    assert is_finished(config())
     (last,) = list_checkpoints(run / "nerfstudio_models").values()
     last.write_bytes(last.read_bytes()[:-100])
     assert not is_finished(config()), "its checkpoint is damaged"

@@ -2,5 +2,6 @@
 
 `moments` extracts the surface of every moment as points and says how often it touches itself; `template` makes the mesh
 of one; `graph` and `energies` are the maths of deforming it; `fitting` brings it to one moment, `tracking` to all of
-them; `residual` measures what is left, `painting` colours it from all moments. `animated` does all of it.
+them; `residual` measures what is left, `painting` colours it from all moments, `comparing` says whether it looks like
+the volume render. `animated` does all of it.
 """

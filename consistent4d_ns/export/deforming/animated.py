@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from statistics import mean
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +12,15 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.export.deforming.comparing import MOST_LEFT, Progress, shortfall, worst_look
 from consistent4d_ns.export.deforming.following import Follower
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at, without_specks
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
+from consistent4d_ns.export.deforming.quality import broken
 from consistent4d_ns.export.deforming.residual import FAR, MOST_MISSED, Residual, residual
 from consistent4d_ns.export.deforming.template import template_of
 from consistent4d_ns.export.deforming.tracking import finished, smooth_in_time, track
-from consistent4d_ns.export.looks import loss
+from consistent4d_ns.export.looks import likeness
 from consistent4d_ns.export.moving import MovingMesh, originals_first
 from consistent4d_ns.export.options import (
     MOST_SHARED_FACES,
@@ -30,23 +30,10 @@ from consistent4d_ns.export.options import (
     Timeline,
     spread_moments,
 )
-from consistent4d_ns.export.refining import Mix, refined, vertex_mix
+from consistent4d_ns.export.refining import AROUND, Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.surface import Surface, decimate, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
-
-COMPARED = 4
-"""Frames of which a mesh of their own is made, to compare what one mesh for all looks like."""
-MOST_LOST = 1.5
-"""Largest mean loss in dB of PSNR against the volume render, compared with a mesh per frame."""
-
-T = TypeVar("T")
-
-
-class Progress(Protocol):
-    """Shows how many of `total` items are done while it passes them on."""
-
-    def __call__(self, items: Iterable[T], what: str, total: int) -> Iterator[T]: ...
 
 
 @dataclass(frozen=True)
@@ -59,19 +46,23 @@ class Motion:
     """In world units."""
     residuals: tuple[Residual, ...]
     """How it differs from the surface of each frame."""
+    broken: tuple[int, ...]
+    """Its triangles that are turned over, collapsed or stretched too much at each frame."""
     surfaces: tuple[Surface, ...]
     """The surface of each frame as a mesh of its own (see `Exporter.surfaces`)."""
 
     @property
     def fits(self) -> bool:
-        """Whether it comes close enough to the surface of every frame."""
-        return max(found.missed for found in self.residuals) <= MOST_MISSED
+        """Whether it comes close enough to the surface of every frame, with whole triangles."""
+        return max(found.missed for found in self.residuals) <= MOST_MISSED and not any(self.broken)
 
     def report(self, timeline: Timeline) -> str:
         """The frame that fits worst, in words."""
         missed = [found.missed for found in self.residuals]
-        worst = int(np.argmax(missed))
+        worst = int(np.argmax(missed if max(missed) > MOST_MISSED else self.broken))
         frame = TimedFrame(worst, timeline.times[worst])
+        if missed[worst] <= MOST_MISSED:
+            return f"at {frame}, {self.broken[worst]} of its triangles are turned over, collapsed or stretched too much"
         share = f"{missed[worst]:.1%} of the surface (at most {MOST_MISSED:.0%})"
         return f"at {frame}, {share} is {FAR:g} or more away from it"
 
@@ -100,7 +91,8 @@ def meshes_for(
     def one_per_frame(surfaces: Iterable[Surface] | None = None) -> Iterator[Mesh]:
         return progress(source.meshes(options, single, surfaces), "Exporting", len(source.timeline))
 
-    useless = len(set(source.timeline.times)) == 1 or options.faces > MOST_SHARED_FACES
+    still = len(set(source.timeline.times)) == 1
+    useless = (still and shared == single) or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
         return one_per_frame()
     motion = motion_of(source, options.faces, progress)
@@ -111,15 +103,16 @@ def meshes_for(
             return one_per_frame(motion.surfaces)
         say(f"{trouble}; it is written all the same, because of --topology shared.")
     mesh = painted(motion, source, options, shared, progress)
-    if options.topology == "shared":
+    if options.topology == "shared" or still:
         return mesh
-    lost = looks_lost(mesh, motion.surfaces, source, options, shared, progress)
-    if lost <= MOST_LOST:
+    look = worst_look(mesh, [found.missed for found in motion.residuals], source, progress)
+    if look is None:
         return mesh
-    say(
-        f"One mesh would look {lost:.1f} dB worse than a mesh per frame (at most {MOST_LOST:g} dB); "
-        "a mesh per frame is written instead (--topology shared insists on one)."
-    )
+    own = source.coloured(motion.surfaces[look.frame.index], look.frame, shared, options.texture_size)
+    if shortfall(likeness(source, own, look.frame.time)) > MOST_LEFT * look.shortfall:
+        say(f"{look}, but a mesh per frame would not look much closer, so that one mesh is written.")
+        return mesh
+    say(f"{look}; a mesh per frame is written instead (--topology shared insists on one).")
     return one_per_frame(motion.surfaces)
 
 
@@ -140,7 +133,8 @@ def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
     found = np.stack(list(progress(closest, "Fitting it closer", len(times))))
     chosen = [times.index(time) for time in source.timeline.times]
     left = tuple(residual(found[index], template.faces, moments[index]) for index in chosen)
-    return Motion(template, found[chosen], left, tuple(own[time] for time in source.timeline.times))
+    bad = tuple(broken(found[index], template.vertices, template.faces) for index in chosen)
+    return Motion(template, found[chosen], left, bad, tuple(own[time] for time in source.timeline.times))
 
 
 def follower_of(template: Surface, source: Exporter, time: float) -> Follower:
@@ -184,33 +178,6 @@ def stepping_stones(times: list[float], spacing: float) -> list[float]:
     return found
 
 
-def looks_lost(
-    mesh: MovingMesh,
-    surfaces: Sequence[Surface],
-    source: Exporter,
-    options: MeshOptions,
-    colouring: Colouring,
-    progress: Progress,
-) -> float:
-    """By how many dB it looks worse than a mesh of its own, on average over `COMPARED` frames (see `looks.loss`).
-
-    Args:
-        mesh: One mesh for all frames.
-        surfaces: The surface of each frame.
-        source: The trained object.
-        options: How it is meshed.
-        colouring: A texture or a colour per vertex, of all meshes.
-        progress: Shows what is done.
-    """
-    frames = list(source.timeline)
-    chosen = spread_moments(len(frames), COMPARED)
-    found = []
-    for index in progress(chosen, "Comparing looks", len(chosen)):
-        own = source.coloured(surfaces[index], frames[index], colouring, options.texture_size)
-        found.append(loss(source, frames[index], mesh.frame(index), own))
-    return mean(found)
-
-
 def painted(
     motion: Motion, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
 ) -> MovingMesh:
@@ -226,7 +193,9 @@ def painted(
     def corrected(colours: Float[Tensor, "colours 3"], mix: Mix) -> Float[Tensor, "colours 3"]:
         few = spread_moments(len(frames), RENDERED_MOMENTS)
         places = ((frames[index], with_normals(motion.positions[index], faces)) for index in few)
-        return refined(colours, (s for turn, (at, now) in enumerate(places) for s in source.sights(now, at, turn, mix)))
+        return refined(
+            colours, (s for turn, (at, now) in enumerate(places) for s in source.sights(now, at, turn, AROUND, mix))
+        )
 
     if colouring == "vertex":
         colours = corrected(vertex_colours(looks(), device), vertex_mix(motion.template, device))

@@ -10,13 +10,15 @@ import torch
 import trimesh
 
 from consistent4d_ns.export.deforming.animated import stepping_stones
+from consistent4d_ns.export.deforming.comparing import compared_moments, shortfall
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology, without_specks
 from consistent4d_ns.export.deforming.painting import robust_mean
-from consistent4d_ns.export.deforming.quality import edge_factors, flipped, repaired
+from consistent4d_ns.export.deforming.quality import broken, edge_factors, flipped, repaired
 from consistent4d_ns.export.deforming.residual import residual
 from consistent4d_ns.export.deforming.template import edges_of, template_of
 from consistent4d_ns.export.deforming.tracking import outward, smooth_in_time
+from consistent4d_ns.export.looks import Likeness
 from consistent4d_ns.export.options import spread_moments
 from consistent4d_ns.export.rotations import rotation_matrices
 from consistent4d_ns.export.surface import Surface, with_normals
@@ -70,6 +72,9 @@ def test_turned_over_and_stretched_triangles_are_found_and_repaired():
     edges = edges_of(rest.faces)
     assert edge_factors(bad, rest.vertices, edges).max() > 3
     assert flipped(bad, rest.vertices, rest.faces).any()
+    stretched = (rest.faces == 20).any(axis=1)
+    assert broken(bad, rest.vertices, rest.faces) >= stretched.sum() + flipped(bad, rest.vertices, rest.faces).sum() - 1
+    assert broken(good, rest.vertices, rest.faces) == 0
     repair = repaired(bad, rest.vertices, rest.faces)
     assert not flipped(repair, rest.vertices, rest.faces).any()
     assert edge_factors(repair, rest.vertices, edges).max() < 3
@@ -167,3 +172,22 @@ def test_smoothing_in_time_stays_on_the_surface():
     smooth = smooth_in_time(sliding, template)
     assert np.abs(smooth[2] - still[2]).max() < 0.5 * np.abs(sliding[2] - still[2]).max()
     np.testing.assert_allclose(np.linalg.norm(smooth[2], axis=1), 0.5, atol=2e-3)
+
+
+def test_one_mesh_is_compared_at_frames_between_near_ones_and_where_it_misses_most():
+    times = tuple(i / 30 for i in range(31))
+    missed = [0.0] * 31
+    missed[9] = 0.1
+    spread = [0, 6, 9, 12, 18, 24, 30]
+    assert compared_moments(times, missed, 1 / 30) == [
+        (i, half) for i in spread for half in (False, True) if i < 30 or not half
+    ]
+    # Played backwards, or with frames that are too far apart.
+    assert (0, True) in compared_moments(times[::-1], missed, 1 / 30)
+    assert not any(half for _, half in compared_moments(times[::10], missed[::10], 1 / 30))
+
+
+def test_what_falls_short_most_counts():
+    assert shortfall(Likeness(0.95, 28.0)) == 0.0
+    assert shortfall(Likeness(0.76, 27.9)) == pytest.approx(0.2)
+    assert shortfall(Likeness(0.94, 21.0)) == pytest.approx(0.25)
