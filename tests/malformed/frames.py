@@ -158,7 +158,7 @@ FRAME_CASES = [
     Case(
         "an image size of a million",
         f"{FRAMES} --pipeline.datamanager.dataparser.image-size 1000000",
-        "image_size",
+        "image-size",
         frames(),
     ),
     Case(
