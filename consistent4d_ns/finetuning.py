@@ -37,7 +37,7 @@ class FinetuneOptions:
     """How a run is trained further."""
 
     method: Method = "hold"
-    """`hold` fits the object's own renderings beside the input view, `reweight` distils on."""
+    """`hold` fits the object's own renderings beside the input view, `reweight` goes on distilling the prior."""
     steps: int = 1500
     """Training steps."""
     image_size: int | None = None

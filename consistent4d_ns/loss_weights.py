@@ -67,7 +67,7 @@ class LossWeights:
             values = getattr(self, term)
             if isinstance(values, Sequence) and len(values) not in (1, num_levels):
                 raise InputError(
-                    f"loss-weights.{term} has {len(values)} values for {num_levels} levels; "
+                    f"--pipeline.model.loss-weights.{term} has {len(values)} values for {num_levels} levels; "
                     "give one value for all levels or one per level."
                 )
         # A schedule is linear between these steps.
@@ -75,7 +75,9 @@ class LossWeights:
             for name, weight in self.at_step(step, num_levels).items():
                 if not 0.0 <= weight < math.inf:
                     term, _ = split_level(name)
-                    raise InputError(f"loss-weights.{term} is {weight}: give a finite number of at least 0.")
+                    raise InputError(
+                        f"--pipeline.model.loss-weights.{term} is {weight}: give a finite number of at least 0."
+                    )
 
     def needs_normals(self, step: int) -> bool:
         """Whether any term at this step looks at normals."""

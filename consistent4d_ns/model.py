@@ -109,7 +109,7 @@ class Consistent4DModelConfig(ModelConfig):
         levels = len(self.grid_resolutions)
         if len(self.channels) not in (1, levels):
             raise InputError(
-                f"model.channels has {len(self.channels)} values for {levels} levels; "
+                f"--pipeline.model.channels has {len(self.channels)} values for {levels} levels; "
                 "give one value for all levels or one per level."
             )
         self.loss_weights.check(levels)
@@ -118,11 +118,11 @@ class Consistent4DModelConfig(ModelConfig):
             # Along t, 0 cells are none.
             sides = [side for level in value for side in level[:3]] if name == "grid_resolutions" else np.ravel(value)
             if min(sides, default=0) < 1:
-                raise InputError(f"model.{name.replace('_', '-')} is {value}: give at least 1.")
+                raise InputError(f"--pipeline.model.{name.replace('_', '-')} is {value}: give at least 1.")
             if np.max(value) > largest:
-                raise InputError(f"model.{name.replace('_', '-')} is {value}: give at most {largest}.")
+                raise InputError(f"--pipeline.model.{name.replace('_', '-')} is {value}: give at most {largest}.")
         if min(level[3] for level in self.grid_resolutions) < 0:
-            raise InputError(f"model.grid-resolutions is {self.grid_resolutions}: give 0 or more along t.")
+            raise InputError(f"--pipeline.model.grid-resolutions is {self.grid_resolutions}: give 0 or more along t.")
 
     @property
     def is_static(self) -> bool:

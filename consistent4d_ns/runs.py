@@ -43,10 +43,11 @@ class Run:
 
     @property
     def source_name(self) -> str:
-        """Name of the file or folder of the frames; without frames the prompt."""
+        """Name of the folder of the frames, or of their file without its suffix; without frames the prompt."""
         if not self.config.has_frames and self.config.prompt:
             return self.config.prompt
-        return (self.config.frames_path or Path("frames")).name
+        frames = self.config.frames_path or Path("frames")
+        return frames.stem if frames.is_file() else frames.name
 
 
 class ConfigLoader(yaml.SafeLoader):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +14,7 @@ from types import FrameType
 from typing import Any, Literal, NoReturn, cast
 
 import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.comms import is_main_process
 from nerfstudio.utils.decorators import check_main_thread
@@ -50,6 +53,8 @@ from consistent4d_ns.targets.stages import TargetStages
 from consistent4d_ns.training_state import TrainingState
 from consistent4d_ns.viewer.fair_lock import FairLock
 
+TRAIN_SCRIPT = "nerfstudio.scripts.train"
+"""Module of `ns-train`."""
 RETURN_EVERY = 100
 """Steps on a CPU after which freed memory is returned to the system: what is free in pieces that nothing fits into adds
 up with every step and every frame of an open page."""
@@ -115,6 +120,12 @@ class Consistent4DTrainer(Trainer):
         if is_main_process():
             self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
             self.callbacks += self.report.callbacks()
+            self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.say_next))
+
+    def say_next(self, step: int) -> None:
+        """Say how to look at the run that is finished."""
+        if is_ns_train():
+            say(f"Next: consistent4d view {shlex.quote(str(self.base_dir))}")
 
     def discard_folder(self) -> None:
         """Remove the run's folder, if it was made for this training, which does not begin; and those made around it."""
@@ -328,7 +339,7 @@ class Consistent4DTrainer(Trainer):
         """End the program with one line, without Nerfstudio's table of timings."""
         self.config.logging.profiler = "none"
         if self.local_rank == 0:
-            say(f"{message} {kept(self.checkpoint_dir)}")
+            say(f"{message} {kept(self.checkpoint_dir)}{way_on(self.checkpoint_dir)}")
         raise SystemExit(code_of(interruption))
 
 
@@ -376,6 +387,16 @@ def kept(folder: Path) -> str:
     """A sentence that names the last checkpoint of a run that is whole."""
     last = newest_whole(folder)
     return f"The last checkpoint is {last}." if last else "There is no checkpoint yet."
+
+
+def way_on(folder: Path) -> str:
+    """What to add about going on with a run that has a checkpoint, where `ns-train` trains it."""
+    return " To go on, add --resume True to the command." if is_ns_train() and newest_whole(folder) else ""
+
+
+def is_ns_train() -> bool:
+    """Whether this process is `ns-train`; `consistent4d demo`, `sweep` and others speak for themselves."""
+    return TRAIN_SCRIPT in sys.modules
 
 
 @contextmanager

@@ -170,7 +170,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if frames is not None and self.machine.machine_rank == 0:
             write_frames(folder, frames)
         if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
-            small = "consistent4d-mini" if self.has_frames else "of an image, consistent4d-image-mini"
+            static = self.pipeline.model.is_static
+            small = "consistent4d-image-mini, which reads an image," if static else "consistent4d-mini"
             warn(f"no GPU is used, and on a CPU such a prior takes minutes for a step; {small} trains there.")
         camera, what = self.pipeline.datamanager.dataparser, "Input camera" if self.has_frames else "Front view"
         say(
@@ -189,6 +190,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         check_options(self)
         self.pipeline.model.check()
         self.check_prompt()
+        self.check_data()
         self.check_frame_count()
         self.pipeline.datamanager.plan.check()
         self.pipeline.guidance.check()
@@ -281,11 +283,21 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 f"{self.method_name} learns from its prior alone: leave out --pipeline.guidance.kind none."
             )
         if self.pipeline.datamanager.plan.reference_every:
-            raise InputError(f"{self.method_name} has no input view to fit: leave plan.reference-every at 0.")
+            raise InputError(
+                f"{self.method_name} has no input view to fit: leave --pipeline.datamanager.plan.reference-every at 0."
+            )
         for option in ("steps_per_eval_batch", "steps_per_eval_all_images"):
             if getattr(self, option):
                 name = option.replace("_", "-")
                 raise InputError(f"--{name} compares with frames, and {self.method_name} has none: leave it at 0.")
+
+    def check_data(self) -> None:
+        """Raises: InputError: there are no frames; Nerfstudio would take the current folder."""
+        manager = self.pipeline.datamanager
+        given = self.data is not None or manager.data not in (None, Path())
+        if self.has_frames and not given and manager.dataparser.data in (None, Path()):
+            what = "an image" if self.pipeline.model.is_static else "a folder of RGBA frames or one animated file"
+            raise InputError(f"{self.method_name} reads frames: give {what} with --data.")
 
     def check_frame_count(self) -> None:
         """Raises: InputError: a field without planes over time is to show more than one frame."""

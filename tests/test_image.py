@@ -116,6 +116,7 @@ def test_presets_have_no_grids_over_time(method: Any, toy: Path) -> None:
 @pytest.mark.slow
 def test_a_run_shows_the_same_at_all_times(run: Run, folder: Path) -> None:
     """Also the checkpoint has no grids over time, and a camera without a time is no error."""
+    assert run.source_name == "cat"  # The heading of its page.
     (checkpoint,) = folder.rglob("step-*.ckpt")
     state = torch.load(checkpoint, weights_only=True)["pipeline"]
     assert not [name for name in state if name.endswith(("planes.3", "planes.4", "planes.5"))]
@@ -261,7 +262,7 @@ def test_what_cannot_be_one_image(toy: Path, tmp_path: Path) -> None:
     assert "shows an object that does not move, of one frame, but" in refusal(config.prepare)
     config = image_config(toy, tmp_path)
     frames_of(config).frame_start = FRAMES
-    assert f"frame_start is {FRAMES}, but" in refusal(config.save_config)
+    assert f"frame-start is {FRAMES}, but" in refusal(config.save_config)
     assert not list(tmp_path.iterdir())  # Not even a folder.
     Image.new("RGB", (32, 32)).save(tmp_path / "photo.jpg")
     message = refusal(image_config(tmp_path / "photo.jpg", tmp_path).save_config)

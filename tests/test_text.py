@@ -164,7 +164,7 @@ def test_exports(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_needs_frames_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "has no frames whose view could be sharpened" in refusal(finetune, folder, out=tmp_path)
-    assert "compare runs that have the same input" in refusal(read_runs, [folder])
+    assert f"look at it with `consistent4d view {folder}`" in refusal(read_runs, [folder])
     config = load_run(folder).config
     with (
         mock.patch.object(Consistent4DDataManager, "setup_train"),  # as `ns-render dataset` does

@@ -71,7 +71,7 @@ OPTIONS = [
     ("gradient_accumulation_steps", {"field": 0}, "--gradient-accumulation-steps field is 0"),
     ("pipeline.model.samples_per_ray", 0, "samples-per-ray"),
     ("pipeline.datamanager.plan.stage_steps", (5,), "stage-steps"),
-    ("pipeline.guidance.max_noise.end", 0.15, "max_noise"),
+    ("pipeline.guidance.max_noise.end", 0.15, "max-noise"),
     ("pipeline.targets.hold.rays", 0, "targets.hold.rays is 0: give 1 to 1048576"),
     ("load_dir", Path("nowhere"), "nowhere does not exist: give a run's folder"),
 ]
@@ -86,6 +86,13 @@ def test_wrong_options_are_one_line_at_the_start(config: Any, name: str, value: 
         owner = getattr(owner, part)
     setattr(owner, field, value)
     assert expected in refusal(config)
+
+
+def test_frames_have_to_be_named(config: Consistent4DTrainerConfig):
+    """Nerfstudio would take the current folder."""
+    config.data = config.pipeline.datamanager.data = None
+    config.pipeline.datamanager.dataparser.data = Path()
+    assert refusal(config).endswith(" reads frames: give a folder of RGBA frames or one animated file with --data.")
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
@@ -266,7 +273,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerCon
     said = capsys.readouterr().out
     folder = config.get_base_dir()
     checkpoint = folder / "nerfstudio_models" / "step-000000004.ckpt"
-    assert f"Stopped after step 4. The last checkpoint is {checkpoint}." in said
+    assert f"Stopped after step 4. The last checkpoint is {checkpoint}. To go on, add --resume True to the" in said
     assert "Traceback" not in said
     assert read_checkpoint(checkpoint)["step"] == 4
     assert [row["step"] for row in read_history(folder / "losses.jsonl")] == list(range(5))

@@ -75,7 +75,7 @@ class EngineOptions:
     sbatch: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     """With --slurm: options of sbatch: partition=gpu time=2:00:00."""
     attempts: int = 2
-    """How often a step is tried that dies, as for want of memory; what is refused is not tried again. 1 to 10."""
+    """How often a step is tried that dies, as of too little memory; what is refused is not tried again. 1 to 10."""
     keep_going: bool = True
     """Whether the others go on where a job fails."""
 

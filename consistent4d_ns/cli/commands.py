@@ -19,6 +19,7 @@ from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import export
 from consistent4d_ns.cli.export_web import web
 from consistent4d_ns.cli.finetune import finetune
+from consistent4d_ns.cli.help_rules import summary
 from consistent4d_ns.cli.prepare import prepare
 from consistent4d_ns.cli.render import render
 from consistent4d_ns.cli.splats import splats
@@ -53,4 +54,4 @@ GROUPS = {"export": "Write a finished run as meshes, points or Gaussians for oth
 
 app = SubcommandApp()
 for name, command in COMMANDS.items():
-    app.command(command, name=name, help=GROUPS.get(name))
+    app.command(command, name=name, help=GROUPS.get(name) or summary(command))

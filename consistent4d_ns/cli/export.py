@@ -95,7 +95,7 @@ class Common:
         """
         from consistent4d_ns.export.sequence import exporter
 
-        announce("Calibrating the density threshold of the object")
+        announce("Finding the density from which on a point belongs to the object")
         source = exporter(run, self.solid, self.times)
         chosen = source.solid.threshold
         print(f"Object: density at least {chosen.density:.3g}, opacity of lines of sight at least {chosen.opacity:g}.")

@@ -32,8 +32,8 @@ def finetune(
     Args:
         run: The run's folder, or its config.yml.
         method: hold keeps cleaned renderings of the object in place while random pixels of the frames are fitted, and
-            needs no prior; reweight distils on, with a tenth of the weight, and fits the frames with four times as
-            much.
+            needs no prior; reweight goes on with score distillation from the prior, at a tenth of its weight, and fits
+            the frames with four times as much.
         steps: Training steps.
         data: Frames in place of the run's: the same moments, perhaps at a higher resolution. Default: the run's.
         image_size: Side in pixels at which frames are fitted, for example 512; default: as the run was trained.

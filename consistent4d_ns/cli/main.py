@@ -45,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         check_folder()
         from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
+        from consistent4d_ns.cli.help_rules import RULES
 
         check_command(arguments, COMMANDS)
-        app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments)
+        app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments, registry=RULES)
 
 
 def check_command(arguments: Sequence[str], commands: Mapping[str, Any], program: str = "consistent4d") -> None:

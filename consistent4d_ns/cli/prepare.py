@@ -39,7 +39,7 @@ def prepare(
 ) -> None:
     """Cut an object out of a video: frames with alpha, all cropped by one square, for `ns-train ... --data OUT`.
 
-    Where the object is, an alpha channel tells, or masks, or a key colour, or a segmentation network (extra `prepare`).
+    An alpha channel, masks, a key colour or a segmentation network (extra `prepare`) says where the object is.
 
     Args:
         source: A video (mp4, mov, mkv, webm), an animation (gif, apng, webp) or a folder of pictures; or a folder that
@@ -62,9 +62,13 @@ def prepare(
     from consistent4d_ns.preparing import steps
 
     result = steps.prepare(source, out, options, overwrite, progress, estimated_elevation, serve)
-    frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
-    print(f"{out}: {frames} of {result.size} x {result.size} pixels, {result.seconds:.2f} seconds.")
-    method = "consistent4d-image-mini" if result.frames == 1 else "consistent4d-mini"
+    still, size = result.frames == 1, f"{result.size} x {result.size} pixels"
+    print(
+        f"{out}: 1 frame of {size}."
+        if still
+        else f"{out}: {result.frames} frames of {size}, {result.seconds:.2f} seconds."
+    )
+    method = "consistent4d-image-mini" if still else "consistent4d-mini"
     print(f"Look at {out / 'preview.png'}, then: ns-train {method} --data {shlex.quote(str(out))}")
 
 

@@ -56,8 +56,8 @@ def render(
             folder of PNG frames with alpha.
         path: Kind of camera path (see `consistent4d camera-path --help`), or a .json file, for example from the viewer.
         outputs: Images from left to right: input, rgb, depth, normals, accumulation, and rgb_L, depth_L,
-            accumulation_L of cascade level L; default: input rgb depth, without input of a run that was trained from a
-            prompt. NAME@DEGREES is seen from an azimuth that many degrees larger: rgb@90.
+            accumulation_L of level L of the field, from 0, the coarsest; default: input rgb depth, without input of a
+            run that was trained from a prompt. NAME@DEGREES is seen from an azimuth that many degrees larger: rgb@90.
         format: Output format, if the name of OUT does not determine it.
         enhance: Folder that `consistent4d enhance` wrote: rgb is enhanced, by default at the size of that training.
         options: Trajectory, length and image size of the path; for a .json file only --fps and --size may be given.

@@ -50,7 +50,7 @@ class Film:
     frames: int
     """Pictures of each view; time passes evenly from 0 to 1."""
     fps: float
-    """Pictures a second."""
+    """Frames per second."""
     size: int
     """Side of each picture in pixels; even, as the video's format needs it."""
     orbit: Cameras

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def read_runs(runs: Sequence[Path], data: Path | None = None) -> list[Consistent
     for run, config in zip(runs, configs, strict=True):
         if not config.has_frames:
             raise InputError(
-                f"{run} was trained from a prompt and has no frames: compare runs that have the same input."
+                f"{run} was trained from a prompt, and a comparison shows the frames of a run: look at it with "
+                f"`consistent4d view {shlex.quote(str(run))}`."
             )
         folder = config.get_base_dir().resolve()
         if folder in given:

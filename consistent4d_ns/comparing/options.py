@@ -14,6 +14,6 @@ class CompareOptions:
     seconds: float | None = None
     """Length of the videos; default: that of the first run's video, but 2 to 8 s."""
     fps: float | None = None
-    """Pictures a second; default: the first run's frame rate, at most 16."""
+    """Frames per second; default: the first run's frame rate, at most 16."""
     figures: bool = True
     """Whether the input view, and novel views where there is ground truth, are measured at all times."""

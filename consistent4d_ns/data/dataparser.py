@@ -197,7 +197,9 @@ class FrameSequence(DataParser):
         if filmed is None:
             filmed = frames.spacing.rate or DEFAULT_FPS
         if not (math.isfinite(filmed) and filmed > 0):
-            raise InputError(f"fps is {filmed}: use a number of frames per second above 0")
+            raise InputError(
+                f"--pipeline.datamanager.dataparser.fps is {filmed}: use a number of frames per second above 0"
+            )
         times = FrameTimes.at(frames.positions, filmed)
         if not times.is_even:
             say(
@@ -331,7 +333,9 @@ def checked_image_size(size: int) -> int:
     """
     low, high = IMAGE_SIZES
     if not low <= size <= high:
-        raise InputError(f"image_size is {size}: use a value from {low} to {high} pixels")
+        raise InputError(
+            f"--pipeline.datamanager.dataparser.image-size is {size}: use a value from {low} to {high} pixels"
+        )
     return size
 
 

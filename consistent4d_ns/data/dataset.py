@@ -91,6 +91,6 @@ def check_memory(frames: int, image_size: int) -> None:
     if limit is not None and needed > limit:
         raise InputError(
             f"{frames} frames of {image_size} x {image_size} pixels take {needed / 2**30:.1f} GiB of memory, and there "
-            f"are {limit / 2**30:.1f}: take fewer (frame_stride or frame_count of the dataparser) or "
-            "smaller ones (image_size)."
+            f"are {limit / 2**30:.1f}: take fewer (frame-stride or frame-count) or smaller ones "
+            "(image-size), all options of --pipeline.datamanager.dataparser."
         )

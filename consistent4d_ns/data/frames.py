@@ -102,7 +102,7 @@ def _fitted_frames(frames: FrameList, image_size: int) -> Iterator[FittedFrame]:
     """All chosen frames, checked and fitted."""
 
     def fit(rgba: Shaped[np.ndarray, "h w 4"], where: str) -> FittedFrame:
-        return _fit(rgba, where, image_size, frames.premultiplied)
+        return _fit(rgba, where, image_size, frames)
 
     if frames.source.is_dir():
         with ThreadPoolExecutor(_threads(frames.paths)) as pool:
@@ -131,17 +131,17 @@ def _threads(paths: list[Path]) -> int:
     return 1 if any(math.prod(still_size(path)) > LARGE for path in paths) else THREADS
 
 
-def _fit(rgba: Shaped[np.ndarray, "h w 4"], where: str, image_size: int, premultiplied: bool) -> FittedFrame:
+def _fit(rgba: Shaped[np.ndarray, "h w 4"], where: str, image_size: int, frames: FrameList) -> FittedFrame:
     """Check an RGBA image; premultiply, pad and resize it."""
     defects: frozenset[Defect] = frozenset()
-    if premultiplied:
+    if frames.premultiplied:
         image = unit_range(rgba)
         if colour_exceeds_alpha(image):
             defects |= {Defect.NOT_PREMULTIPLIED}
         np.minimum(image[..., :3], image[..., 3:], out=image[..., :3])
     else:
         image = premultiply(rgba)
-    check_alpha(image[..., 3], where)
+    check_alpha(image[..., 3], where, frames.source)
     defects |= alpha_defects(image[..., 3])
     height, width = rgba.shape[:2]
     return FittedFrame(where, (height, width), resize_area(square_pad(image), image_size), defects)

@@ -20,6 +20,9 @@ from consistent4d_ns.data.times import Spacing
 from consistent4d_ns.data.videos import VIDEO_TYPES, video_spacing
 from consistent4d_ns.errors import InputError
 
+OPTIONS = "--pipeline.datamanager.dataparser."
+"""What the options of the data parser begin with, for `ns-train`."""
+
 
 @dataclass(frozen=True)
 class FrameList:
@@ -89,7 +92,10 @@ def list_frames(
         names = tuple(f"{i:05d}.png" for i in range(len(spacing.positions)))
     else:
         fault = "is neither a folder nor a file" if path.exists() else "does not exist"
-        raise InputError(f"{path} {fault}: give a folder of RGBA frames or one animated file with --data")
+        raise InputError(
+            f"{path} {fault}: give a folder of RGBA frames, one animated file or, for consistent4d-image and "
+            "consistent4d-image-mini, one image with --data"
+        )
     indices = _choose(path, len(names), stride, count, start)
     return FrameList(path, tuple(names[i] for i in indices), tuple(indices), spacing, ignored, premultiplied)
 
@@ -164,17 +170,23 @@ def _file_spacing(path: Path, types: tuple[str, ...]) -> Spacing:
 def _choose(path: Path, available: int, stride: int, count: int | None, start: int) -> range:
     """Indices of the chosen frames."""
     if stride < 1:
-        raise InputError(f"frame_stride is {stride}: use 1 for all frames of {path}, 2 for every second one, ...")
+        raise InputError(
+            f"{OPTIONS}frame-stride is {stride}: use 1 for all frames of {path}, 2 for every second one, ..."
+        )
     if count is not None and count < 1:
-        raise InputError(f"frame_count is {count}: use at least 1, or leave it out to take all frames of {path}")
+        raise InputError(
+            f"{OPTIONS}frame-count is {count}: use at least 1, or leave it out to take all frames of {path}"
+        )
     if not 0 <= start < available:
         last = f"use 0 to {available - 1}" if available > 1 else "leave it out"
-        raise InputError(f"frame_start is {start}, but {path} holds {available} frames, counted from 0: {last}")
+        raise InputError(
+            f"{OPTIONS}frame-start is {start}, but {path} holds {available} frames, counted from 0: {last}"
+        )
     every = range(start, available, stride)
     if count is not None and count > len(every):
         begin = f" from frame {start} on" if start else ""
         raise InputError(
-            f"{path} holds {available} frames, too few for frame_count {count} at frame_stride {stride}{begin}: "
-            f"use a frame_count of at most {len(every)}"
+            f"{path} holds {available} frames, too few for {OPTIONS}frame-count {count} at a stride of {stride}"
+            f"{begin}: give at most {len(every)}"
         )
     return every[:count]

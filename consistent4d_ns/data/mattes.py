@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -50,13 +52,18 @@ class MatteReport:
         ]
 
 
-def check_alpha(alpha: Float32[np.ndarray, "h w"], where: str) -> None:
-    """Raises: InputError: the frame is fully transparent or fully opaque."""
+def check_alpha(alpha: Float32[np.ndarray, "h w"], where: str, source: Path) -> None:
+    """Check that a frame, whose name is `where`, of a file or folder shows something in front of something clear.
+
+    Raises:
+        InputError: it is fully transparent or fully opaque.
+    """
     if alpha.max() < FAINT:
         raise InputError(f"{where} is fully transparent: remove this frame, or segment it again")
     if alpha.min() > 1 - FAINT:
         raise InputError(
-            f"{where} is fully opaque, its background was not removed: cut the object out with `consistent4d prepare`"
+            f"{where} is fully opaque, as its background was not removed: cut the object out with "
+            f"`consistent4d prepare {shlex.quote(str(source))} OUT`"
         )
 
 

@@ -21,6 +21,9 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.times import FrameTimes
 from consistent4d_ns.errors import InputError
 
+OPTIONS = "--pipeline.datamanager.plan."
+"""What the options of a plan begin with, for `ns-train`."""
+
 
 class StepKind(Enum):
     """What a training step renders."""
@@ -132,23 +135,29 @@ class PlanConfig:
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
         if len(self.reference_sizes) not in (0, 1, len(self.stage_steps)):
             raise InputError(
-                f"reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} stages: give one "
+                f"{OPTIONS}reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} "
+                "stages: give one "
                 "for all, one per stage, or none for those of image-sizes."
             )
         if len(lengths) != 1:
             raise InputError(
-                "stage-steps, image-sizes, views and clip-views differ in their number of stages: make them agree."
+                f"{OPTIONS}stage-steps, image-sizes, views and clip-views differ in their number of stages: make them "
+                "agree."
             )
         if self.stage_steps[0] != 0 or list(self.stage_steps) != sorted(set(self.stage_steps)):
-            raise InputError(f"stage-steps {self.stage_steps} must begin with 0 and increase.")
+            raise InputError(f"{OPTIONS}stage-steps {self.stage_steps} must begin with 0 and increase.")
         if min(*self.image_sizes, *self.reference_sizes, *self.views, *self.clip_views) < 1:
-            raise InputError("image-sizes, reference-sizes, views and clip-views must be at least 1.")
+            raise InputError(f"{OPTIONS}image-sizes, reference-sizes, views and clip-views must be at least 1.")
         if self.reference_every < 0:
-            raise InputError(f"reference-every is {self.reference_every}: give at least 1, or 0 for never.")
+            raise InputError(f"{OPTIONS}reference-every is {self.reference_every}: give at least 1, or 0 for never.")
         if self.reference_rays is not None and self.reference_rays < 1:
-            raise InputError(f"reference-rays is {self.reference_rays}: give at least 1, or None for whole frames.")
+            raise InputError(
+                f"{OPTIONS}reference-rays is {self.reference_rays}: give at least 1, or None for whole frames."
+            )
         if min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
-            raise InputError("the shares independent, azimuths, times and identical must be at least 0 and not all 0.")
+            raise InputError(
+                f"{OPTIONS}independent, azimuths, times and identical are shares: give at least 0, and not all 0."
+            )
 
     @property
     def shares(self) -> dict[StepKind, float]:

@@ -25,8 +25,8 @@ class SolidOptions:
     resolution: int = 192
     """Cells along each side of the object's box on which the surface is extracted; 16 to 512."""
     density: float | None = None
-    """Minimum density inside the object, in 1 / world unit; default: the one whose silhouettes agree best with those
-    of the volume rendering."""
+    """Density from which on a point belongs to the object, in 1 / world unit; default: the one whose silhouettes
+    agree best with those of the volume rendering."""
     opacity: float | None = None
     """Minimum opacity, in 0..1, of all lines of sight through a point inside the object, which carves thin fog away; 0
     carves nothing; default: as for --density."""
@@ -71,7 +71,7 @@ class MeshOptions:
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raises: InputError: an option's value is not between two others."""
     if not low <= value <= high:
-        raise InputError(f"{name} {value:g}: give a value from {low:g} to {high:g}.")
+        raise InputError(f"{name} {value:.10g}: give a value from {low:.10g} to {high:.10g}.")
 
 
 def spread_moments(count: int, most: int) -> list[int]:
@@ -115,7 +115,8 @@ class TimeOptions:
     """Which times are exported."""
 
     times: tuple[float, ...] | None = None
-    """Times in 0..1, in the order in which they are played; default: evenly spaced, as many as the input has frames."""
+    """Times from 0, the first frame, to 1, the last, in the order in which they are played; default: evenly spaced, as
+    many as the input has frames."""
     frames: int | None = None
     """This many evenly spaced times instead."""
     fps: float | None = None

@@ -24,7 +24,8 @@ def folder() -> Path:
     """
     if not (FOLDER / LIST).is_file():
         raise InputError(
-            f"guidance.prior {NAME}: this installation has no weights in {FOLDER}; run `pip install .` in a complete "
+            f"--pipeline.guidance.prior {NAME}: this installation has no weights in {FOLDER}; run `pip install .` "
+            "in a complete "
             "clone of consistent4d_ns, or name another prior with --pipeline.guidance.prior."
         )
     return FOLDER

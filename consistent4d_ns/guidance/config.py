@@ -52,7 +52,7 @@ class DistillationConfig(PriorConfig):
         if self.kind == "none":
             return
         if not math.isfinite(self.scale):
-            raise InputError(f"guidance.scale is {self.scale}: give a finite number, such as 5.")
+            raise InputError(f"--pipeline.guidance.scale is {self.scale}: give a finite number, such as 5.")
         check_noise_levels(self)
 
 
@@ -115,11 +115,12 @@ class TextGuidanceConfig(DistillationConfig):
             value = getattr(self, name)
             if not low <= value <= high:
                 option = name.replace("_", "-")
-                raise InputError(f"guidance.{option} is {value}: give a number from {low:g} to {high:g}.")
+                raise InputError(f"--pipeline.guidance.{option} is {value}: give a number from {low:g} to {high:g}.")
         for prompt in self.view_prompts:
             if prompt.count("{}") != 1:
                 raise InputError(
-                    f"guidance.view-prompts has {prompt!r}: write {{}} once, where the prompt is to stand, as in "
+                    f"--pipeline.guidance.view-prompts has {prompt!r}: write {{}} once, where the prompt is to "
+                    "stand, as in "
                     "'{}, front view'."
                 )
 
@@ -143,8 +144,9 @@ def timestep_range(noise_range: tuple[float, float], num_timesteps: int) -> tupl
             return low, high
     least, greatest = noise_range
     raise InputError(
-        f"guidance: the noise levels {least:.4g} to {greatest:.4g} are no range within 0 to {num_timesteps - 1} of "
-        f"{num_timesteps} timesteps; change min_noise or max_noise."
+        f"--pipeline.guidance: the noise levels {least:.4g} to {greatest:.4g} are no range within 0 to "
+        f"{num_timesteps - 1} of "
+        f"{num_timesteps} timesteps; change its min-noise or max-noise."
     )
 
 

@@ -35,7 +35,9 @@ def runs_fused(implementation: Implementation, device: torch.device) -> bool:
     """
     possible = device.type == "cuda" and has_triton()
     if implementation == "fused" and not possible:
-        raise InputError("guidance.implementation fused needs a CUDA device and Triton; choose auto or torch.")
+        raise InputError(
+            "--pipeline.guidance.implementation fused needs a CUDA device and Triton; choose auto or torch."
+        )
     return possible and implementation != "torch"
 
 

@@ -37,13 +37,13 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, 
 PROBE_SECONDS = 5.0
 """Timeout for finding out whether the hub can be reached."""
 OFFLINE = (
-    "The small prior that comes with this package works offline: "
-    f"`--pipeline.guidance.prior {bundled_prior.NAME}`, or the method consistent4d-mini."
+    "Offline, train consistent4d-mini or, on one image, consistent4d-image-mini: their small prior "
+    f"(`--pipeline.guidance.prior {bundled_prior.NAME}`) comes with this package."
 )
 """What to do without a Zero123 of the hub."""
 TEXT_OFFLINE = (
-    "The small prior that comes with this package reads an image, not a prompt: offline, make the object of an image "
-    "with the method consistent4d-image-mini."
+    "The small prior that comes with this package reads an image, not a prompt: offline, make the object from an image "
+    "with consistent4d-image-mini."
 )
 """What to do without a text-to-image prior of the hub."""
 
@@ -58,7 +58,7 @@ def is_hub_id(prior: str) -> bool:
     return named and PurePath(prior).suffix not in (".ckpt", ".safetensors")
 
 
-def check_not_address(name: str, option: str = "guidance.prior") -> None:
+def check_not_address(name: str, option: str = "--pipeline.guidance.prior") -> None:
     """Raises: InputError: `name`, given with an option, is the address of a page of the hub; names its hub id."""
     match = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", name)
     if match is not None:
@@ -80,15 +80,15 @@ def missing_prior(prior: str, reason: str, layout: Layout = ZERO123) -> InputErr
     """The one-line error for a prior that is not on this machine: what is missing, and how to get it or do without."""
     reads_text = layout is STABLE_DIFFUSION
     example = prior if is_hub_id(prior) else PUBLISHED["stable-diffusion" if reads_text else "zero123-xl"]
-    get = f"guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
+    get = f"--pipeline.guidance.prior {prior}: {reason}. Get it with `{get_command(example)}` (about 5 GB in fp32, see "
     if reads_text:
         return InputError(
             f"{get}https://huggingface.co/{example}, also for its licence), or give --pipeline.guidance.prior "
             f"another hub id or a folder in Stable Diffusion's layout. {TEXT_OFFLINE}"
         )
     return InputError(
-        f"{get}https://huggingface.co/{example}), or give a folder or the original .ckpt ({ORIGINAL_PAGE}); licences "
-        f"differ between priors (Stable-Zero123 is non-commercial). {OFFLINE}"
+        f"{get}https://huggingface.co/{example}, also for its licence), or give a folder or the original .ckpt "
+        f"({ORIGINAL_PAGE}). {OFFLINE}"
     )
 
 

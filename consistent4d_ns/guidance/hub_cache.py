@@ -120,4 +120,6 @@ def _cached_ids(repositories: Iterable[Path]) -> list[str]:
 
 def _cache_message(folder: Path, what: str, instead: Sequence[str]) -> str:
     choices = f" ({' or '.join(instead)})" if instead else ""
-    return f"guidance.prior {folder}: {what}, not a prior; give a hub id, or the folder of a snapshot{choices}."
+    return (
+        f"--pipeline.guidance.prior {folder}: {what}, not a prior; give a hub id, or the folder of a snapshot{choices}."
+    )

@@ -181,7 +181,9 @@ class LatentGuidance(ABC, Generic[Networks, ViewConditions]):
             InputError: The VAE decoder was freed (`previews` is off), or `steps` is out of range.
         """
         if not hasattr(self._networks.vae, "decoder"):
-            raise InputError("the prior's VAE decoder is not in memory any more: guidance.previews True keeps it.")
+            raise InputError(
+                "the prior's VAE decoder is not in memory any more: --pipeline.guidance.previews True keeps it."
+            )
         shape = (1, len(poses), *self.latent_shape)
         with self._without_autocast():
             conditions = self.view_conditions(poses, frames)

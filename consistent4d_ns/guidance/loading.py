@@ -80,11 +80,12 @@ def load_text_networks(prior: str) -> TextToImageNetworks:
         return load_text_folder(path)
     if path.is_file():
         raise InputError(
-            f"guidance.prior {prior}: a file, where a folder in Stable Diffusion's layout is needed; save the "
+            f"--pipeline.guidance.prior {prior}: a file, where a folder in Stable Diffusion's layout is needed; "
+            "save the "
             "checkpoint with diffusers' save_pretrained."
         )
     if prior == bundled_prior.NAME:
-        raise InputError(f"guidance.prior {prior}: {TEXT_OFFLINE}")
+        raise InputError(f"--pipeline.guidance.prior {prior}: {TEXT_OFFLINE}")
     check_not_address(prior)
     if not is_hub_id(prior):
         raise missing_prior(prior, "no such folder", STABLE_DIFFUSION)

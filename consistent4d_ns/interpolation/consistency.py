@@ -76,7 +76,9 @@ def load_interpolator(config: InterpolationConfig, device: torch.device | str) -
     if config.kind == "none":
         return None
     if config.scale not in SCALES:
-        raise InputError(f"interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}.")
+        raise InputError(
+            f"--pipeline.interpolation.scale {config.scale}: must be one of {', '.join(map(str, SCALES))}."
+        )
     net = load_ifnet(find_weight_file(config.weights)).to(device).eval().requires_grad_(False)
     precision = config.precision
     on_cuda = torch.device(device).type == "cuda"

@@ -29,7 +29,7 @@ def check_page_name(out: Path, option: str = "") -> None:
         InputError: it cannot.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{f'{option} {out}'.strip()} is no name of a page: give one that ends in .html.")
+        raise InputError(f"{f'{option} {out}'.strip()} cannot be a page: give a name that ends in .html.")
 
 
 def filled(template: Traversable, parts: Mapping[str, str]) -> str:

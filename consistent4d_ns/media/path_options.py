@@ -16,8 +16,8 @@ class PathOptions:
     """The trajectory of a camera path, its length and its image size."""
 
     frames: int | None = None
-    """Frames of one orbit or one passage of time; default: as many as the video takes at `fps`, and around what was
-    filmed in a single frame 64."""
+    """Frames of one orbit or one passage of time; default: as many as the video takes at --fps, and 64 around an
+    object that does not move."""
     fps: float | None = None
     """Frames per second; default: the video's own."""
     elevation: float | None = None
@@ -31,4 +31,5 @@ class PathOptions:
     size: int | tuple[int, int] | None = None
     """Side of a square image in pixels, or width and height; default: the frames' size."""
     times: tuple[float, ...] | None = None
-    """Times in 0..1 of orbit (one; default: 0) and of frozen-orbits (default: 0 0.25 0.5 0.75 1)."""
+    """Times of orbit (one; default: 0) and of frozen-orbits (default: 0 0.25 0.5 0.75 1), from 0, the first frame, to
+    1, the last."""

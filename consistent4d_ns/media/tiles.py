@@ -68,7 +68,7 @@ def _parse(name: str) -> Tile:
 
 
 def _choices() -> str:
-    return f"{', '.join(OUTPUTS)}, and rgb_L, depth_L, accumulation_L of cascade level L"
+    return f"{', '.join(OUTPUTS)}, and rgb_L, depth_L, accumulation_L of level L of the field, from 0, the coarsest"
 
 
 def _finite(text: str) -> float | None:

@@ -33,6 +33,8 @@ LONGEST_ROW = 1 << 14
 """Bytes at the end of a history in which its last whole line is looked for."""
 COLUMNS = 3
 """Terms side by side in a plot."""
+LABEL_ROOM = 0.45
+"""Height above the curves for labels of stages, as a share of the curves' own."""
 SMOOTHING = 40
 """The drawn curve is the mean over this part of all values of a term."""
 
@@ -243,10 +245,16 @@ def by_stage(steps: np.ndarray, values: np.ndarray, stages: Sequence[int]) -> tu
 
 
 def _mark_stages(axes: Sequence[Axes], columns: int, stages: Mapping[int, str]) -> None:
-    """A line where each stage begins; in the top row upright labels, which stay apart however close the stages are."""
+    """A line where each stage begins; in the top row upright labels, which stay apart however close the stages are.
+
+    They stand above the curves. Where a stage begins after the last step, there is neither.
+    """
     if not axes:
         return
-    first, last = axes[0].get_xlim()  # That of all panels.
+    first, last = axes[0].get_xlim()[0], max(axis.dataLim.x1 for axis in axes)
+    for axis in axes[:columns] if stages else ():
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** LABEL_ROOM)
     for step, name in ((step, name) for step, name in stages.items() if first < step < last):
         for axis in axes:
             axis.axvline(step, color="0.5", linewidth=0.8, linestyle="--")

@@ -14,7 +14,7 @@ ALL = tuple(needs.preset for needs in NEEDS)
 """Names of all presets."""
 ON_GPU = tuple(needs.preset for needs in NEEDS if needs.gpu_memory is not None)
 """Names of the presets that need a GPU."""
-SMALL = "train consistent4d-mini, which needs none"
+SMALL = "train consistent4d-mini or, on one image, consistent4d-image-mini, which need none"
 """What works without a GPU."""
 
 
@@ -79,7 +79,7 @@ def _of_gpu(machine: Machine) -> Iterator[Problem]:
     gpu = machine.gpus[0]
     if not gpu.supported:
         what = f"this PyTorch has no kernels for {gpu.name} (compute capability {gpu.capability})"
-        yield Problem(what, "install a PyTorch for this GPU, or train consistent4d-mini --machine.device-type cpu", ALL)
+        yield Problem(what, "install a PyTorch for this GPU, or give a mini preset --machine.device-type cpu", ALL)
     for needs in NEEDS:
         if needs.gpu_memory is None:
             continue

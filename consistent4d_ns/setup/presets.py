@@ -34,8 +34,7 @@ NEEDS = (
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
     Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), (1, 2), "one H200"),
     Needs("consistent4d-image-mini", ("bundled",), None, (1, 2), "two CPU cores"),
-    # Memory: not measured. Weights in half precision take 2 GiB, encoding eight images of 512 pixels most of the rest.
-    Needs("consistent4d-text", ("stable-diffusion", "rife"), (12, 20), None, ""),
+    Needs("consistent4d-text", ("stable-diffusion", "rife"), (12, 12), (12, 13), "one H200"),
 )
 """The needs of all presets."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import is_dataclass
@@ -31,10 +32,24 @@ def assign(config: Any, assignment: str) -> None:
         owner = reduce(child, parents, config)
         kind = get_type_hints(type(owner))[name]
     except (AttributeError, KeyError) as error:
-        raise InputError(f"{assignment}: {config.method_name} has no option {path}.") from error
+        raise InputError(
+            f"{assignment}: {config.method_name} has no option {path.replace('_', '-')}{nearest(config, path)}"
+        ) from error
     if not equals or is_dataclass(kind):
         raise InputError(f"{assignment}: give PATH=VALUE, where PATH names a single value.")
     setattr(owner, name, _parsed(kind, value, assignment))
+
+
+def nearest(config: Any, path: str) -> str:
+    """How a sentence about an option that does not exist ends: with those that are spelt nearly so, if any are."""
+    names, owner = field_path(path).split("."), config
+    for number, name in enumerate(names):
+        present = list(owner) if isinstance(owner, dict) else list(vars(owner)) if is_dataclass(owner) else []
+        if name not in present:
+            near = [".".join((*names[:number], other)) for other in difflib.get_close_matches(name, present)]
+            return f": did you mean {' or '.join(near).replace('_', '-')}?" if near else "."
+        owner = child(owner, name)
+    return "."
 
 
 def field_path(path: str) -> str:

@@ -86,8 +86,8 @@ class TargetsConfig:
             _within(f"{name}.rays", part.rays, 1, MAX_RAYS)
             if part.views * part.image_size**2 > MAX_PIXELS:
                 raise InputError(
-                    f"targets.{name}.views is {part.views} and targets.{name}.image-size {part.image_size}: give fewer "
-                    f"or smaller views, at most {MAX_PIXELS} pixels in all."
+                    f"--pipeline.targets.{name}.views is {part.views} and {name}.image-size {part.image_size}: give "
+                    f"fewer or smaller views, at most {MAX_PIXELS} pixels in all."
                 )
         _within("imagine.scale", imagine.scale, 0.0, math.inf)
         _within("imagine.white_tolerance", imagine.white_tolerance, 0.0, 1.0)
@@ -96,18 +96,20 @@ class TargetsConfig:
         _within("hold.final_rate", hold.final_rate, 1e-6, 1.0)
         low, high = hold.opacity_range
         if not 0.0 <= low <= high <= 1.0:
-            raise InputError(f"targets.hold.opacity-range is {low} {high}: give two values from 0 to 1, in order.")
+            raise InputError(
+                f"--pipeline.targets.hold.opacity-range is {low} {high}: give two values from 0 to 1, in order."
+            )
         for strength in imagine.strengths:
             try:
                 descent_timesteps(TIMESTEPS, imagine.sampling_steps, strength)
             except InputError as error:
-                raise InputError(f"targets.imagine.strengths or sampling-steps: {error}") from error
+                raise InputError(f"--pipeline.targets.imagine.strengths or sampling-steps: {error}") from error
         rounds = target_rounds(self, guidance)
         for earlier, later in pairwise(rounds):
             if later.begin < earlier.end:
                 raise InputError(
                     f"{earlier.name} ends at step {earlier.end} and {later.name} begins at {later.begin}: change "
-                    "targets.imagine.begin-step or targets.hold.begin-step."
+                    "--pipeline.targets.imagine.begin-step or --pipeline.targets.hold.begin-step."
                 )
 
 
@@ -187,4 +189,4 @@ def _within(option: str, value: float, least: float, greatest: float) -> None:
     """Raises: InputError: a value is out of range or not finite."""
     if not (least <= value <= greatest and math.isfinite(value)):
         limits = f"at least {least:g}" if math.isinf(greatest) else f"{least:.10g} to {greatest:.10g}"
-        raise InputError(f"targets.{option.replace('_', '-')} is {value}: give {limits}.")
+        raise InputError(f"--pipeline.targets.{option.replace('_', '-')} is {value}: give {limits}.")

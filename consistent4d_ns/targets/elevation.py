@@ -159,7 +159,7 @@ def estimate_from_frames(
     assert guidance is not None
     if guidance.camera_convention == "stable-zero123":
         raise InputError(
-            f"elevation auto: guidance.prior {prior.prior} has to be told the elevation (camera convention "
+            f"elevation auto: --pipeline.guidance.prior {prior.prior} has to be told the elevation (camera convention "
             "stable-zero123), so it cannot find it; use another prior, for example bundled, or give the elevation."
         )
     guidance.prepare(images)

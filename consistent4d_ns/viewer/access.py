@@ -1,4 +1,4 @@
-"""Who may talk to the viewer, and what happens to messages that are none.
+"""Who may talk to the viewer, whose scripts it runs, and what happens to messages that are none.
 
 viser serves a page and listens for its messages, and asks nobody where they come from: a page of another site that is
 open in the same browser could steer a training, and a path with `..` reads any file of the user. Its server offers no
@@ -26,6 +26,8 @@ LOGGER = "websockets.server"
 """Logger of the library that serves the viewer."""
 INVALID = 1007
 """Code with which a connection is closed whose message cannot be read (RFC 6455, section 7.4.1)."""
+POLICY = {"Content-Security-Policy": "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"}
+"""Header with which the page runs no scripts of other hosts: viser's own asks Google to count visits."""
 FORBIDDEN = b"This viewer answers its own page only.\n"
 TOLD = 200
 """Characters of a fault that are shown."""
@@ -119,7 +121,8 @@ def _checked(serve: Answers, root: Path, local: bool) -> Answers:
             return http.HTTPStatus.FORBIDDEN, [("Content-Type", "text/plain")], FORBIDDEN
         if headers.get("Upgrade") != "websocket" and not is_served(path, root):
             return http.HTTPStatus.NOT_FOUND, [], b"404"
-        return await serve(path, headers)
+        answered = await serve(path, headers)
+        return answered and (answered[0], {**dict(answered[1]), **POLICY}, answered[2])
 
     return answer
 

@@ -356,7 +356,7 @@ def test_without_usd_the_package_is_named(run: Path, tmp_path: Path, monkeypatch
         ("mesh", ("--format", "ply", "--colouring", "texture"), ("PLY", "--colouring vertex")),
         ("points", ("--count", "0"), ("--count 0", "from 1")),
         ("usd", (), (".usd, .usda, .usdc, .usdz",)),
-        ("web", (), ("out is no name of a page: give one that ends in .html.",)),
+        ("web", (), ("out cannot be a page: give a name that ends in .html.",)),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
@@ -373,7 +373,7 @@ def test_options_out_of_range(tmp_path: Path, kind: str, options, words):
         ("mesh", "object.glb", ("--format", "obj"), ("object.glb is one file", "give a folder")),
         ("points", "object.ply", (), ("ends in .ply", "give a folder")),
         ("usd", "object.glb", (), ("object.glb", ".usda")),
-        ("web", "object.glb", (), ("object.glb is no name of a page",)),
+        ("web", "object.glb", (), ("object.glb cannot be a page",)),
         ("web", "page.html", ("--faces", "3"), ("--faces 3", "from 100")),
     ],
 )

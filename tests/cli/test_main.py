@@ -61,8 +61,28 @@ assert not (slow := set({SLOW}) & set(sys.modules)), slow
     assert result.stderr == ""
     assert "beside " not in result.stdout
     assert "(default: )" not in result.stdout
+    assert "None" not in result.stdout
     lines = [line.strip(" │") for line in result.stdout.splitlines()]
     assert not [line for line, following in pairwise(lines) if line == following == ""], result.stdout
+
+
+def test_help_joins_the_lines_of_a_docstring(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a function, and of the dataclasses that it takes."""
+    monkeypatch.setenv("COLUMNS", "300")
+    assert end_of("render", "--help") == 0
+    printed = capsys.readouterr().out
+    assert "or a name without suffix for a folder of PNG frames with alpha. (required)" in printed
+    assert "as many as the video takes at" in printed
+    assert end_of("export", "mesh", "--help") == 0
+    assert "whose silhouettes agree best with those of the volume rendering." in capsys.readouterr().out
+
+
+def test_none_may_still_be_given_where_help_does_not_show_it(tmp_path: Path) -> None:
+    main(["camera-path", "orbit", str(tmp_path / "a.json"), "--frames", "2", "--times", "None"])
+    main(["camera-path", "orbit", str(tmp_path / "b.json"), "--frames", "2"])
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,6 +255,7 @@ def test_the_next_command_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert f"--data '{tmp_path / 'my cat'}'" in printed
     assert "1 frame of" in printed
+    assert "seconds" not in printed
 
 
 def test_bad_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

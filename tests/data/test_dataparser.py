@@ -284,12 +284,13 @@ def test_real_ground_truth_cameras(shared_data: Path) -> None:
 )
 def test_options_out_of_range(tmp_path: Path, option: str, value: float) -> None:
     text = message(write_frames(tmp_path), **{option: value})
-    assert option in text
+    assert option.replace("_", "-") in text
     assert str(value) in text
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    assert "nowhere does not exist" in message(tmp_path / "nowhere")
+    assert "nowhere.png does not exist" in (text := message(tmp_path / "nowhere.png"))
+    assert "for consistent4d-image and consistent4d-image-mini, one image with --data" in text
 
 
 def test_gap_in_the_numbering(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_nerfstudio_s_downscale_factor_makes_frames_smaller(folder: Path) -> Non
     assert (int(data.cameras.width[0]), float(data.cameras.cx[0])) == (16, 8.0)
     torch.testing.assert_close(data.cameras.fx * 2.0, full.cameras.fx)
     config.downscale_factor = 4.0  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(InputError, match="image_size is 8: use a value from 16"):
+    with pytest.raises(InputError, match="image-size is 8: use a value from 16"):
         config.setup().get_dataparser_outputs("test")
 
 
@@ -146,7 +146,7 @@ def test_more_frames_than_memory_are_refused_before_they_are_decoded(folder: Pat
     """The system would end the process without a word."""
     monkeypatch.setattr(dataset_module, "memory_limit", lambda: 3 * 8 * 32**2 - 1)
     monkeypatch.setattr(dataset_module, "decode_frames", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(InputError, match=r"^3 frames of 32 x 32 pixels take .*frame_stride.*image_size"):
+    with pytest.raises(InputError, match=r"^3 frames of 32 x 32 pixels take .*frame-stride.*image-size"):
         load(folder).rgba  # noqa: B018
     monkeypatch.undo()
     monkeypatch.setattr(dataset_module, "memory_limit", lambda: 3 * 8 * 32**2)

@@ -108,7 +108,8 @@ def test_transparent_and_opaque_frames(tmp_path: Path) -> None:
     image.putalpha(255)
     image.save(tmp_path / "1.png")
     text = message(tmp_path)
-    assert "1.png is fully opaque" in text
+    assert "1.png is fully opaque, as" in text
+    assert f"`consistent4d prepare {tmp_path} OUT`" in text
     assert "background was not removed" in text
 
 

@@ -44,7 +44,7 @@ def test_a_single_frame_anywhere(tmp_path: Path) -> None:
     assert list_frames(tmp_path, start=4, stride=3).names == ("4.png", "7.png")
     alone = list_frames(tmp_path / "7.png")
     assert (alone.available, alone.source) == (1, tmp_path / "7.png")
-    assert "frame_start is 1, but" in message(tmp_path / "7.png", start=1)
+    assert "frame-start is 1, but" in message(tmp_path / "7.png", start=1)
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.apng", "clip.webp", "clip.webm", "clip.mov"])
@@ -95,14 +95,14 @@ def test_a_number_used_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"stride": 0}, "frame_stride is 0"),
-        ({"stride": -2}, "frame_stride is -2"),
-        ({"count": 0}, "frame_count is 0"),
+        ({"stride": 0}, "frame-stride is 0"),
+        ({"stride": -2}, "frame-stride is -2"),
+        ({"count": 0}, "frame-count is 0"),
         ({"count": 5}, "at most 4"),
         ({"count": 3, "stride": 2}, "at most 2"),
-        ({"start": -1}, "frame_start is -1"),
+        ({"start": -1}, "frame-start is -1"),
         ({"start": 4}, "holds 4 frames, counted from 0: use 0 to 3"),
-        ({"start": 2, "count": 3}, "from frame 2 on: use a frame_count of at most 2"),
+        ({"start": 2, "count": 3}, "from frame 2 on: give at most 2"),
     ],
 )
 def test_stride_and_count_out_of_range(tmp_path: Path, options: dict[str, int], expected: str) -> None:

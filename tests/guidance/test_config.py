@@ -42,7 +42,7 @@ def test_timesteps_end_at_whole_fractions() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.5), (0.5, 1.0), (math.nan, 0.5), (0.5, math.inf)])
 def test_impossible_noise_levels_are_refused(low: float, high: float) -> None:
-    with pytest.raises(InputError, match=r"the noise levels .* are no range within 0 to 999 .*change min_noise"):
+    with pytest.raises(InputError, match=r"the noise levels .* are no range within 0 to 999 .*change its min-noise"):
         timestep_range((low, high), 1000)
     with pytest.raises(InputError, match="from training step 0 on"):
         check_noise_levels(GuidanceConfig(min_noise=Anneal(low), max_noise=Anneal(high)))

@@ -556,7 +556,15 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offli
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     message = refusal("someone/zero123")
-    for said in ("someone/zero123", "hf download", "5 GB", "licences", "guidance.prior bundled", "consistent4d-mini"):
+    for said in (
+        "someone/zero123",
+        "hf download",
+        "5 GB",
+        "licence",
+        "guidance.prior bundled",
+        "consistent4d-mini",
+        "consistent4d-image-mini",
+    ):
         assert said in message
     assert ("HF_HUB_OFFLINE is set" if offline else "http://127.0.0.1:9 cannot be reached") in message
 

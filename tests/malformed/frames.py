@@ -146,7 +146,7 @@ FRAME_CASES = [
     Case(
         "one frame of a moving object",
         f"{FRAMES} --pipeline.datamanager.dataparser.frame-count 0",
-        "frame_count is 0",
+        "frame-count is 0",
         frames(),
     ),
     Case(
@@ -158,7 +158,7 @@ FRAME_CASES = [
     Case(
         "an image size of a million",
         f"{FRAMES} --pipeline.datamanager.dataparser.image-size 1000000",
-        "image_size",
+        "image-size",
         frames(),
     ),
     Case(

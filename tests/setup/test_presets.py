@@ -33,7 +33,7 @@ def test_every_preset_and_its_weights():
 
 def without_note(cell: str) -> str:
     """A cell of a table without the mark of a footnote."""
-    return cell.rstrip("¹²³")
+    return cell.rstrip("¹²³⁴")
 
 
 @pytest.mark.parametrize("needs", NEEDS, ids=lambda needs: needs.preset)

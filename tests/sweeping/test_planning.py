@@ -58,7 +58,12 @@ def test_names_are_plain_and_different():
         (("max-num-iterations=3", "max_num_iterations=4"), (0, 1), "max_num_iterations is given twice"),
         (("timestamp=a,b",), (), "a sweep sets this itself"),
         (("load-dir=somewhere",), (0, 1), "a sweep sets this itself"),
-        (("pipeline.guidance.skale=1,2",), (), "has no option pipeline.guidance.skale"),
+        (
+            ("pipeline.guidance.skale=1,2",),
+            (),
+            "has no option pipeline.guidance.skale: did you mean pipeline.guidance.scale?",
+        ),
+        (("max-num-iteration=3",), (0, 1), "has no option max-num-iteration: did you mean max-num-iterations?"),
         (("pipeline.guidance.scale=1,high",), (), "'high' is not of type float"),
         (("pipeline.guidance.scale=1,",), (), "scale"),
         (("pipeline.model.loss_weights.rgb=1,-1",), (), "loss-weights.rgb is -1"),

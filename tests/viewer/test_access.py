@@ -40,13 +40,17 @@ def opened(server: viser.ViserServer, origin: str | None = None, host: str = "12
 
 
 def get(server: viser.ViserServer, path: str, **headers: str) -> tuple[int, bytes]:
+    answer = answer_to(server, path, **headers)
+    return answer.status, answer.read()
+
+
+def answer_to(server: viser.ViserServer, path: str, **headers: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port(server), timeout=PATIENCE)
     connection.putrequest("GET", path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.endheaders()
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    return connection.getresponse()
 
 
 def drain(connection: ClientConnection) -> None:
@@ -127,6 +131,13 @@ def test_files_of_the_user_are_not_served(server: viser.ViserServer):
         status, content = get(server, path)
         assert (status, content) == (404, b"404")
     assert get(server, "/")[0] == 200
+
+
+def test_the_page_runs_no_scripts_of_other_hosts(server: viser.ViserServer):
+    """viser's own page asks one that counts visits."""
+    policy = answer_to(server, "/").getheader("Content-Security-Policy", "")
+    assert policy.startswith("script-src 'self' ")
+    assert "http" not in policy
 
 
 def test_a_page_of_another_site_is_refused(server: viser.ViserServer):

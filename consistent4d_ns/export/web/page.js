@@ -244,10 +244,7 @@ async function begin() {
     $("fault").hidden = false;
     $("fault").textContent = `${error.message}, so this is a picture of the object. Open the page in another browser to turn it.`;
   }
-  if (!isCalm) {
-    play(true);
-    $("turn").setAttribute("aria-pressed", String(document.body.dataset.state === "ready"));
-  }
+  if (!isCalm) play(true); // From the input view, which is the best one: the turntable waits to be asked.
   requestAnimationFrame(tick);
 }
 
