@@ -232,9 +232,9 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return
         if self.has_other_frames(found):
             raise InputError(
-                f"--resume True: {found} was trained on other frames, or another camera, than {self.frames_path} now holds: leave out "
-                f"--resume and --timestamp to train anew, or give --load-dir {shlex.quote(str(found))} in place of "
-                "--resume to go on with these."
+                f"--resume True: {found} was trained on other frames, or another camera, than {self.frames_path} now "
+                "holds: leave out --resume and --timestamp to train anew, or give --load-dir "
+                f"{shlex.quote(str(found))} in place of --resume to go on with these."
             )
         self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
 

@@ -209,8 +209,9 @@ class FrameSequence(DataParser):
         return times
 
     def frame_files(self) -> dict[str, Path]:
-        """The files of the frames that are trained on, by name: one by one, or the file that holds them all; and that of
-        their camera, if there is one.
+        """The files of the frames that are trained on, by name: one by one, or the file that holds them all.
+
+        That of the cameras, if there is one, is among them.
 
         Raises:
             InputError: The frames cannot be listed.
