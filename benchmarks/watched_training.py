@@ -63,18 +63,26 @@ class Training:
 
 
 @contextmanager
-def training(preset: str = "consistent4d-mini", steps: int = ENDLESS) -> Iterator[Training]:
-    """Train on a small toy with the viewer open, until the block ends; begins after the first steps."""
+def training(
+    preset: str = "consistent4d-mini", steps: int = ENDLESS, options: tuple[str, ...] = ()
+) -> Iterator[Training]:
+    """Train on a small toy with the viewer open, until the block ends; begins after the first steps.
+
+    Args:
+        preset: The method.
+        steps: Of the training.
+        options: Further options of `ns-train`.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_sequence(folder / "toy", size=64, frames=8, samples_per_side=1)
         port = free_port("127.0.0.1", 0)
-        options = ["--data", str(folder / "toy"), "--output-dir", str(folder / "out")]
-        options += ["--max-num-iterations", str(steps), "--viewer.websocket-port", str(port)]
-        options += ["--pipeline.interpolation.kind", "none", "--logging.local-writer.enable", "False"]
+        words = ["--data", str(folder / "toy"), "--output-dir", str(folder / "out"), *options]
+        words += ["--max-num-iterations", str(steps), "--viewer.websocket-port", str(port)]
+        words += ["--pipeline.interpolation.kind", "none", "--logging.local-writer.enable", "False"]
         # Target views would be made for minutes before the first step.
-        options += ["--pipeline.targets.imagine.steps", "0", "--pipeline.targets.hold.steps", "0"]
-        command = [sys.executable, "-m", "nerfstudio.scripts.train", preset, *options]
+        words += ["--pipeline.targets.imagine.steps", "0", "--pipeline.targets.hold.steps", "0"]
+        command = [sys.executable, "-m", "nerfstudio.scripts.train", preset, *words]
         with (folder / "console.txt").open("wb") as console:
             process = psutil.Popen(command, stdout=console, stderr=subprocess.STDOUT)
             try:
