@@ -4,8 +4,8 @@
 
 Trains `consistent4d-mini` on a toy, without an end, with a page attached whose camera moves and rests by turns (see
 `benchmarks.page`; training stands still while it moves). After the steps in which all stages begin, memory, file
-descriptors and threads are recorded, and a line is fitted. The learning rate is next to nothing (`STILL`): an object that
-went on changing would need more or fewer samples, and so more or less memory, whether or not something leaks.
+descriptors and threads are recorded, and a line is fitted. The learning rate is next to nothing (`STILL`): an object
+that went on changing would need more or fewer samples, and so more or less memory, whether or not something leaks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 import tyro
 
 from benchmarks.watched_training import Training, training
-
 
 STILL = ("--optimizers.field.optimizer.lr", "1e-12")
 """Keeps the object, and with it the work of every step, as it is."""
