@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from consistent4d_ns.batching.jobs import Export, Job, Options
-from consistent4d_ns.batching.sources import READ, footage_read, frames_read, truth_read
+from consistent4d_ns.batching.sources import PICTURES, READ, footage_read, frames_read, truth_read
 from consistent4d_ns.batching.steps import Step, Work
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.sweeping import planning
@@ -26,6 +26,8 @@ METRICS = "metrics"
 """Folder of what `consistent4d eval` writes."""
 TAKEN = ("gt", "pred", "run", "objects", "out", "overwrite", "review", "port")
 """Options of commands that the batch sets itself, or with which a command would wait for somebody."""
+READING = ("masks", "path", "data")
+"""Options of commands that name files to be read."""
 REPLACE = ("--overwrite",)
 """How all commands are told to replace what they wrote."""
 EXPORTS: dict[Export, tuple[tuple[str, ...], str]] = {
@@ -93,7 +95,7 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
         again=("--resume",),
         anew=REPLACE,
         inputs=tuple(map(str, frames_read(Path(training.data)))),
-        kinds=READ,
+        kinds=PICTURES,
     )
     if job.truth is not None:
         words = ("eval", "--gt", str(job.truth), "--run", str(run), "--objects", job.name)
@@ -110,7 +112,7 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
 
 def _named(options: Options, base: Path) -> list[Path]:
     """Files and folders that options name: masks, or a camera path."""
-    values = [value for value in options.values() if isinstance(value, str) and value]
+    values = [value for name, value in options.items() if name in READING and isinstance(value, str) and value]
     paths = [base / os.path.expanduser(value) for value in values]
     return [path for path in paths if os.path.exists(path)]  # Not Path.exists, for which a text may be too long.
 

@@ -21,7 +21,9 @@ INPUT = "input"
 """Folder of the input view, where other views lie beside it."""
 META = "meta.json"
 """File of the cameras of views, beside their folders."""
-READ = (*dict.fromkeys((*MASK_TYPES, *ANIMATION_TYPES, *VIDEO_TYPES, ".json")),)
+PICTURES = (*dict.fromkeys((*MASK_TYPES, *ANIMATION_TYPES, *VIDEO_TYPES)),)
+"""How the names of files end that hold pictures."""
+READ = (*PICTURES, ".json")
 """How the names of files end that steps read in folders of data."""
 
 
@@ -57,8 +59,10 @@ def is_sequence(folder: Path) -> bool:
 
 
 def frames_read(data: Path) -> list[Path]:
-    """What a training reads of a path: the file, or the folder of the input view, with the cameras beside it."""
-    return [data / INPUT, data / META] if (data / INPUT).is_dir() else [data]
+    """What a training reads of a path: the file or the folder of the input view, and what says where its camera is."""
+    if (data / INPUT).is_dir():
+        return [data / INPUT, data / META]
+    return [data] if data.is_file() else [data, data / RECORD]  # Frames may not be prepared yet.
 
 
 def footage_read(data: Path) -> list[Path]:

@@ -98,7 +98,7 @@ jobs:
     }
     assert inputs == {
         ("a", "prepare"): ["clip", "clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
-        ("a", "train"): ["out/a/frames"],
+        ("a", "train"): ["out/a/frames", "out/a/frames/prepare.json"],
         ("a", "video"): ["camera.json"],
         ("b", "train"): ["toy/input", "toy/meta.json"],
         ("b", "evaluate"): ["toy/meta.json", "toy/eval_0"],

@@ -94,6 +94,8 @@ def meshes_for(
     still = len(set(source.timeline.times)) == 1
     useless = (still and shared == single) or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
+        if options.topology == "auto" and not still:
+            say(f"A mesh per frame is written, as one mesh has at most {MOST_SHARED_FACES} triangles.")
         return one_per_frame()
     motion = motion_of(source, options.faces, progress)
     if not motion.fits:
