@@ -314,7 +314,7 @@ def test_what_no_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     missing = refusal("someone/sd")
     assert "Get it with `hf download someone/sd`" in missing
-    assert "reads an image, not a prompt: offline, make the object of an image" in missing
+    assert "reads an image, not a prompt: offline, make the object from an image" in missing
     assert "consistent4d weights stable-diffusion" in refusal("nowhere")
     assert "reads an image, not a prompt" in refusal("bundled")
     (tmp_path / "sd.ckpt").touch()
