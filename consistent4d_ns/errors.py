@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -126,6 +127,12 @@ def line_of(error: BaseException) -> str | None:
     if isinstance(error, AssertionError) and _module_of(error) == EXPORTER:
         return f"error: {EXPORTER_REMEDY}"
     return None
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "", most: int = 3) -> str:
+    """A question that names what is spelt nearly so, each with a prefix; empty where nothing is."""
+    near = [prefix + other for other in difflib.get_close_matches(name, list(known), n=most)]
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 def printable(text: str) -> str:

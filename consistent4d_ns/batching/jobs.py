@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, did_you_mean
 from consistent4d_ns.files.names import expanded, is_plain_name
 from consistent4d_ns.files.yaml_files import read_yaml
 from consistent4d_ns.sweeping.methods import TEXT_METHOD, Method
@@ -118,8 +117,8 @@ def _mapping(value: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:
 
 def nearest(key: str, keys: Sequence[str]) -> str:
     """What to say of a key that is none of these."""
-    near = difflib.get_close_matches(key, keys, n=2)
-    return f"{key[:80]} is unknown; " + (f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(keys)}.")
+    remedy = did_you_mean(key, keys, most=2) or f"use {', '.join(keys)}."
+    return f"{key[:80]} is unknown; {remedy}"
 
 
 def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, Any]:

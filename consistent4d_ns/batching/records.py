@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Literal, get_args
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.fingerprints import Fingerprint
 from consistent4d_ns.files.json_files import number, read_json
-from consistent4d_ns.files.outputs import new_file
+from consistent4d_ns.files.outputs import write_values
 
 RECORD = "job.json"
 """The file in a job's folder."""
@@ -80,8 +78,7 @@ def write_record(folder: Path, record: Record) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    with new_file(folder / RECORD, overwrite=True) as file:
-        file.write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
+    write_values(folder / RECORD, record)
 
 
 def _parsed(values: Any) -> Record:

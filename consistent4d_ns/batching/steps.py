@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consistent4d_ns.batching.records import Record, StepRecord
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, printable
 from consistent4d_ns.files.fingerprints import is_unchanged
 
 LONGEST_TOLD = 80
@@ -156,16 +156,14 @@ def _told(text: str | None) -> str:
     """A name or a value in a message: short, in one line."""
     if text is None:
         return "none"
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: LONGEST_TOLD + 1])
-    return shown if len(shown) <= LONGEST_TOLD else f"{shown[:LONGEST_TOLD]}..."
+    return printable(text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}...")
 
 
 def _named_values(arguments: tuple[str, ...]) -> dict[str, str]:
     """The arguments of a step by name: those of a training are JSON, those of a command options and paths."""
     values, name = dict[str, str](), "command"
-    with suppress(
-        ValueError, RecursionError, LookupError, TypeError, AttributeError
-    ):  # What is no training's is taken as it is.
+    # What is no training's is taken as it is.
+    with suppress(ValueError, RecursionError, LookupError, TypeError, AttributeError):
         training = json.loads(arguments[-1])
         pairs = [str(assignment).partition("=") for assignment in training.pop("assignments")]
         return {**{key: str(value) for key, value in training.items()}, **{key: value for key, _, value in pairs}}

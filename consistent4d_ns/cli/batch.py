@@ -242,8 +242,8 @@ def check_packages(step: str, options: Options) -> None:
     """Raises: InputError: a package that a step needs is not installed."""
     if step in ("usd", "usdz"):
         check_usd(Path(step))
-    elif step == "splats" and options.get("format", "ply") != "ply":
-        check_format(Path(step), cast(SplatFormat, options["format"]))
+    elif step == "splats":
+        check_format(Path(step), cast(SplatFormat, options.get("format", "ply")))
     elif step == "prepare":
         from consistent4d_ns.preparing.matting import check_matting
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import difflib
 import gc
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 from consistent4d_ns import __version__
 from consistent4d_ns.cli.endings import one_line_endings
-from consistent4d_ns.errors import DEBUG, InputError, hide_nerfstudio_warnings
+from consistent4d_ns.errors import DEBUG, InputError, did_you_mean, hide_nerfstudio_warnings
 
 DESCRIPTION = """Everything besides `ns-train`, `ns-viewer`, `ns-render` and `ns-eval`.
 
@@ -68,8 +67,7 @@ def check_command(arguments: Sequence[str], commands: Mapping[str, Any], program
     if name in commands:
         own = getattr(commands[name], "_subcommands", {})
         return check_command(arguments[1:], own, f"{program} {name}") if own else None
-    near = difflib.get_close_matches(name, commands)
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"`{program} --help` lists the commands."
+    remedy = did_you_mean(name, commands) or f"`{program} --help` lists the commands."
     raise InputError(f"{name} is not a command of {program}: {remedy}")
 
 

@@ -22,7 +22,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from torch import Tensor
 
 from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camera
-from consistent4d_ns.data.listing import FrameList, list_frames
+from consistent4d_ns.data.listing import OPTIONS, FrameList, list_frames
 from consistent4d_ns.data.prepared import read_prepared
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
@@ -197,9 +197,7 @@ class FrameSequence(DataParser):
         if filmed is None:
             filmed = frames.spacing.rate or DEFAULT_FPS
         if not (math.isfinite(filmed) and filmed > 0):
-            raise InputError(
-                f"--pipeline.datamanager.dataparser.fps is {filmed}: use a number of frames per second above 0"
-            )
+            raise InputError(f"{OPTIONS}fps is {filmed}: use a number of frames per second above 0")
         times = FrameTimes.at(frames.positions, filmed)
         if not times.is_even:
             say(
@@ -334,9 +332,7 @@ def checked_image_size(size: int) -> int:
     """
     low, high = IMAGE_SIZES
     if not low <= size <= high:
-        raise InputError(
-            f"--pipeline.datamanager.dataparser.image-size is {size}: use a value from {low} to {high} pixels"
-        )
+        raise InputError(f"{OPTIONS}image-size is {size}: use a value from {low} to {high} pixels")
     return size
 
 

@@ -135,9 +135,8 @@ class PlanConfig:
         lengths = {len(self.stage_steps), len(self.image_sizes), len(self.views), len(self.clip_views)}
         if len(self.reference_sizes) not in (0, 1, len(self.stage_steps)):
             raise InputError(
-                f"{OPTIONS}reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} "
-                "stages: give one "
-                "for all, one per stage, or none for those of image-sizes."
+                f"{OPTIONS}reference-sizes has {len(self.reference_sizes)} values for {len(self.stage_steps)} stages: "
+                "give one for all, one per stage, or none for those of image-sizes."
             )
         if len(lengths) != 1:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -12,11 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.json_files import read_json
 from consistent4d_ns.files.locks import FolderLock, is_locked
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
@@ -51,6 +55,16 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
         yield scratch / path.name
         flush_to_disk(scratch / path.name)
         (scratch / path.name).replace(path)
+
+
+def write_values(path: Path, values: DataclassInstance) -> None:
+    """Write a dataclass as JSON, in the place of an earlier file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with new_file(path, overwrite=True) as file:
+        file.write_text(json.dumps(dataclasses.asdict(values), indent=1) + "\n", encoding="utf-8")
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
@@ -206,6 +220,13 @@ def scratch_beside(path: Path, remedy: str = ROOM) -> Iterator[Path]:
                 _empty(Path(scratch))
 
 
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, its marker last."""
+    with suppress(OSError):  # What cannot be removed stays, marked.
+        _empty(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _empty(folder: Path) -> None:
     """Remove all but the marker, so that the rest is known as this program's if it is killed meanwhile."""
     for entry in folder.iterdir():
@@ -264,7 +285,7 @@ def remove_abandoned(path: Path) -> None:
     for folder in _scratch_folders(path):
         marker = _marker(folder)
         if marker is not None and marker["locked_on"] == socket.gethostname() and not is_locked(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def remove_scratch(path: Path, names: Iterable[str]) -> None:
@@ -276,7 +297,7 @@ def remove_scratch(path: Path, names: Iterable[str]) -> None:
     """
     for name in names:
         for folder in _scratch_folders(path / name):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         partial = re.compile(rf"{re.escape(scratch_prefix(Path(name)))}{PARTIAL_NAME}{re.escape(PARTIAL)}")
         for left in path.glob(f"{escape(scratch_prefix(Path(name)))}*{PARTIAL}"):
             if partial.fullmatch(left.name):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from consistent4d_ns.checks.config import check_config
-from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import new_file
-from consistent4d_ns.messages import warn
+from consistent4d_ns.files.outputs import write_values
+from consistent4d_ns.record.kept import read_kept
 
 EFFORT = "training.json"
 """The file in the run's folder."""
@@ -40,22 +38,19 @@ def write_effort(folder: Path, effort: Effort) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    with new_file(folder / EFFORT, overwrite=True) as file:
-        file.write_text(json.dumps(dataclasses.asdict(effort), indent=1) + "\n", encoding="utf-8")
+    write_values(folder / EFFORT, effort)
 
 
 def read_effort(folder: Path) -> Effort | None:
     """What the training of a run took; None where that is not recorded, as in runs of version 0.2.0."""
-    file = folder / EFFORT
-    if not file.exists():
-        return None
-    try:
-        effort = Effort(**json.loads(file.read_text(encoding="utf-8")))
-        check_config(effort)
-        numbers = (effort.first_step, effort.last_step, effort.seconds, effort.peak_memory or 0)
-        if not all(0 <= number < LARGEST for number in numbers):
-            raise ValueError
-    except (OSError, ValueError, TypeError, RecursionError, InputError):
-        warn(f"{file} is damaged: what this training took is not shown.")
-        return None
+    return read_kept(folder / EFFORT, _parsed, "what this training took is not shown")
+
+
+def _parsed(values: Any) -> Effort:
+    """The values of a file; raises TypeError, ValueError or InputError where they make no sense."""
+    effort = Effort(**values)
+    check_config(effort)
+    numbers = (effort.first_step, effort.last_step, effort.seconds, effort.peak_memory or 0)
+    if not all(0 <= number < LARGEST for number in numbers):
+        raise ValueError
     return effort

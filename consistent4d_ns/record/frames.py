@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 
 from consistent4d_ns.files.fingerprints import Fingerprint
-from consistent4d_ns.files.json_files import read_json
-from consistent4d_ns.files.outputs import new_file
-from consistent4d_ns.messages import warn
+from consistent4d_ns.files.outputs import write_values
+from consistent4d_ns.record.kept import read_kept
 
 FRAMES = "frames.json"
 """The file in the run's folder."""
@@ -21,17 +18,9 @@ def write_frames(folder: Path, frames: Fingerprint) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    with new_file(folder / FRAMES, overwrite=True) as file:
-        file.write_text(json.dumps(dataclasses.asdict(frames), indent=1) + "\n", encoding="utf-8")
+    write_values(folder / FRAMES, frames)
 
 
 def read_frames(folder: Path) -> Fingerprint | None:
     """The fingerprint of the frames of a run; None where it is not recorded, as in runs of earlier versions."""
-    file = folder / FRAMES
-    if not file.exists():
-        return None
-    try:
-        return Fingerprint.parsed(read_json(file))
-    except (OSError, ValueError, TypeError, LookupError):
-        warn(f"{file} is damaged: whether the frames have changed is not known.")
-        return None
+    return read_kept(folder / FRAMES, Fingerprint.parsed, "whether the frames have changed is not known")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import is_dataclass
@@ -12,7 +11,7 @@ from typing import Any, get_type_hints
 import tyro
 from tyro.constructors import UnsupportedTypeAnnotationError
 
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, did_you_mean
 
 
 def assign(config: Any, assignment: str) -> None:
@@ -46,8 +45,8 @@ def nearest(config: Any, path: str) -> str:
     for number, name in enumerate(names):
         present = list(owner) if isinstance(owner, dict) else list(vars(owner)) if is_dataclass(owner) else []
         if name not in present:
-            near = [".".join((*names[:number], other)) for other in difflib.get_close_matches(name, present)]
-            return f": did you mean {' or '.join(near).replace('_', '-')}?" if near else "."
+            question = did_you_mean(name, present, "".join(f"{above}." for above in names[:number]))
+            return f": {question.replace('_', '-')}" if question else "."
         owner = child(owner, name)
     return "."
 
