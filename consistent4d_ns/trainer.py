@@ -55,7 +55,7 @@ from consistent4d_ns.viewer.fair_lock import FairLock
 
 TRAIN_SCRIPT = "nerfstudio.scripts.train"
 """Module of `ns-train`."""
-RETURN_EVERY = 100
+RETURN_EVERY = 25
 """Steps on a CPU after which freed memory is returned to the system: what is free in pieces that nothing fits into adds
 up with every step and every frame of an open page."""
 
