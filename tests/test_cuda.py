@@ -17,6 +17,12 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.export.deforming.fitting import Placement, body_of, fit, vertices_of
+from consistent4d_ns.export.deforming.following import no_lines
+from consistent4d_ns.export.deforming.graph import at_rest
+from consistent4d_ns.export.deforming.matching import goal_of
+from consistent4d_ns.export.deforming.moments import moment_of
+from consistent4d_ns.export.surface import with_normals
 from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.field.types import PlaneReduction
 from consistent4d_ns.guidance.base import Guidance, GuidanceDraws, draw
@@ -36,6 +42,7 @@ from consistent4d_ns.model import queried
 from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
+from tests.export.deforming.test_maths import ball
 from tests.field.test_planes import kernel_error
 from tests.guidance.test_stable_diffusion import FRONT_VIEW
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
@@ -407,3 +414,20 @@ def test_distillation(precision: Precision, tolerance: float):
     loss, found = distil("cuda", precision, images.cuda(), poses.cuda(), frames.cuda(), on_cuda(draws))
     assert float((loss - expected).norm() / expected.norm()) < tolerance
     assert float((found - gradient).norm() / gradient.norm()) < tolerance
+
+
+def test_a_mesh_is_fitted_as_on_the_cpu():
+    """Steps are recorded and nearest points are found otherwise, so that a mesh may slide a little along a surface."""
+    template, goal = ball(), ball()
+    shift = np.array((0.05, 0.0, 0.0), np.float32)
+    moment = moment_of(with_normals(goal.vertices + shift, goal.faces))
+
+    def fitted(device: str) -> Tensor:
+        body = body_of(template, device)
+        rest = Placement(at_rest(body.graph), torch.zeros_like(body.graph.rest))
+        return vertices_of(body, fit(body, goal_of(moment, device), rest, no_lines(device))).cpu()
+
+    expected, found = fitted("cpu"), fitted("cuda")
+    assert (found - expected).norm(dim=1).mean() < 3e-3
+    radius = (found - torch.from_numpy(shift)).norm(dim=1)
+    assert (radius - 0.5).abs().mean() < 3e-3

@@ -187,6 +187,31 @@ def parameter_gradients(
     return numbers, tuple(None if gradient is None else gradient.shape for gradient in gradients)
 
 
+def repeat(step: Callable[[], None], count: int, device: torch.device) -> None:
+    """Take a step so many times; on a CUDA device it is recorded the second time, and replayed.
+
+    It must do the same every time, with the same memory, whatever the values are. The first time it may also allocate
+    what it keeps, such as the moments of an optimiser, which has to be `capturable`.
+    """
+    if device.type != "cuda":
+        for _ in range(count):
+            step()
+        return
+    with torch.cuda.device(device):
+        stream, current = _recording_stream(torch.cuda.current_device()), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            step()
+        current.wait_stream(stream)
+        if count == 1:
+            return
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            step()
+        for _ in range(count - 1):
+            graph.replay()
+
+
 @cache
 def _recording_stream(device: int) -> torch.cuda.Stream:
     """One for all recordings: libraries keep a workspace for every stream that they ever saw."""

@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from consistent4d_ns.device.cuda_graphs import repeat
 from consistent4d_ns.export.deforming.following import Sightlines, no_lines
 from consistent4d_ns.export.deforming.graph import Graph, Pose, carried, graph_of, strain
 from consistent4d_ns.export.deforming.matching import Goal, normals_of, points_of
@@ -179,13 +181,24 @@ def _descend(
     penalty: Callable[[Tensor], Tensor],
 ) -> None:
     """Change `values` so that the vertices at `place()` come close to the aim and the penalty stays low."""
-    optimiser = torch.optim.Adam(values, lr=rate, betas=(0.8, 0.95))
+    optimiser = torch.optim.Adam(values, lr=rate, betas=(0.8, 0.95), capturable=values[0].is_cuda)
     for number, (width, weight) in enumerate(rounds):
         for group in optimiser.param_groups:
             group["lr"] = rate * 0.5 ** (3.0 * number / len(rounds))
-        cost = aim.search(place(), width)
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            vertices = place()
-            (cost(vertices) / UNIT**2 + weight * penalty(vertices)).backward()
-            optimiser.step()
+        with torch.no_grad():
+            start = place()
+        repeat(partial(_step, optimiser, place, aim.search(start, width), penalty, weight), STEPS, values[0].device)
+
+
+def _step(
+    optimiser: torch.optim.Optimizer,
+    place: Callable[[], Tensor],
+    cost: Callable[[Tensor], Tensor],
+    penalty: Callable[[Tensor], Tensor],
+    weight: float,
+) -> None:
+    """One step down."""
+    optimiser.zero_grad()
+    vertices = place()
+    (cost(vertices) / UNIT**2 + weight * penalty(vertices)).backward()
+    optimiser.step()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from consistent4d_ns.export.deforming.moments import Moment
-
-if TYPE_CHECKING:
-    from scipy.spatial import KDTree
+from consistent4d_ns.export.deforming.nearest import Nearest
 
 NORMAL_WEIGHT = 0.06
 """World units that a difference of 1 between unit normals counts as: opposite sides of a thin limb are kept apart."""
@@ -48,15 +44,12 @@ class Matches:
 class Goal:
     """A surface that is searched for nearest points."""
 
-    moment: Moment
-    """Its points."""
-    tree: KDTree = field(init=False, repr=False)
-    """Search tree of points and normals."""
-
-    def __post_init__(self) -> None:
-        from scipy.spatial import KDTree
-
-        object.__setattr__(self, "tree", KDTree(_features(self.moment.points, self.moment.normals)))
+    points: Float[Tensor, "points 3"]
+    """Points of the surface in world units."""
+    normals: Float[Tensor, "points 3"]
+    """Unit vectors there that point outwards."""
+    nearest: Nearest
+    """Finds points with normals like given ones."""
 
     def match(self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"], width: float) -> Matches:
         """Nearest points in both directions.
@@ -66,26 +59,24 @@ class Goal:
             normals: Unit vectors there.
             width: Distance in world units at which a pair counts a quarter.
         """
-        from scipy.spatial import KDTree
-
-        mesh = _features(points.detach().cpu().numpy(), normals.detach().cpu().numpy())
-        some = slice(0, BACKWARDS)
-        back_goal = _features(self.moment.points[some], self.moment.normals[some])
-        ahead, back = np.asarray(self.tree.query(mesh)[1]), np.asarray(KDTree(mesh).query(back_goal)[1])
-        source = torch.from_numpy(np.concatenate((np.arange(len(mesh)), back))).to(points.device)
-        found = np.concatenate((ahead, np.arange(len(back))))
-        goal, normal = (
-            torch.from_numpy(values[found]).to(points.device) for values in (self.moment.points, self.moment.normals)
-        )
+        mesh, some = _features(points, normals), slice(0, BACKWARDS)
+        back = Nearest(mesh)(_features(self.points[some], self.normals[some]))
+        source = torch.cat((torch.arange(len(mesh), device=mesh.device), back))
+        found = torch.cat((self.nearest(mesh), torch.arange(len(back), device=mesh.device)))
+        goal, normal = self.points[found], self.normals[found]
         agreement = (normals[source] * normal).sum(dim=-1).clamp(min=0.0)
         closeness = width**2 / (width**2 + (points[source] - goal).square().sum(dim=-1))
         return Matches(source, goal, normal, (agreement * closeness).square().detach())
 
 
-def _features(
-    points: Float32[np.ndarray, "points 3"], normals: Float32[np.ndarray, "points 3"]
-) -> Float32[np.ndarray, "points 6"]:
-    return np.concatenate((points, NORMAL_WEIGHT * normals), axis=1)
+def goal_of(moment: Moment, device: torch.device | str) -> Goal:
+    """The surface of a moment, to be searched on a device."""
+    points, normals = (torch.from_numpy(values).to(device) for values in (moment.points, moment.normals))
+    return Goal(points, normals, Nearest(_features(points, normals)))
+
+
+def _features(points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]) -> Float[Tensor, "points 6"]:
+    return torch.cat((points, NORMAL_WEIGHT * normals), dim=1).detach()
 
 
 def points_of(vertices: Float[Tensor, "vertices 3"], faces: Int64[Tensor, "faces 3"]) -> Float[Tensor, "points 3"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64
 
-from consistent4d_ns.export.deforming.template import both_ways, edges_of, sums_at
+from consistent4d_ns.export.deforming.template import both_ways, edges_of, numbered, sums_at
 
 MOST_STRETCHED = 3.0
 """Factor by which an edge may become longer or shorter than in the template."""
@@ -34,17 +34,12 @@ def broken(vertices: Vertices, rest: Vertices, faces: Faces) -> int:
     """Number of triangles that `flipped` finds, or of which an edge has changed by more than `MOST_STRETCHED`."""
     edges = edges_of(faces)
     stretched = edges[edge_factors(vertices, rest, edges) > MOST_STRETCHED]
-    long = np.isin(_pairs(np.sort(_sides(faces), axis=-1)), _pairs(np.sort(stretched, axis=-1)))
+    long = np.isin(numbered(np.sort(_sides(faces), axis=-1)), numbered(np.sort(stretched, axis=-1)))
     return int((flipped(vertices, rest, faces) | long.any(axis=1)).sum())
 
 
 def _sides(faces: Faces) -> Int64[np.ndarray, "faces 3 2"]:
     return np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).astype(np.int64)
-
-
-def _pairs(edges: Int64[np.ndarray, "*shape 2"]) -> Int64[np.ndarray, "*shape"]:
-    """A number for each edge."""
-    return edges[..., 0] << 32 | edges[..., 1]
 
 
 def flipped(vertices: Vertices, rest: Vertices, faces: Faces) -> Bool[np.ndarray, " faces"]:
@@ -89,26 +84,43 @@ def repaired(
     surroundings have turned (a step of "As-Rigid-As-Possible Surface Modeling", Sorkine and Alexa, SGP 2007).
     """
     edges, current, start = edges_of(faces), vertices.astype(np.float64), rest.astype(np.float64)
-    touched = np.zeros(len(vertices), bool)
+    touched, near = np.zeros(len(vertices), bool), np.ones(len(vertices), bool)
     for step in range(ROUNDS):
-        spread = _spread(current, start, edges)
+        # Triangles can only have become bad around the vertices that have moved.
+        looked = faces[near[faces].any(axis=1)]
+        around = edges[_grown(near, edges)[edges].any(axis=1)]
+        spread = _spread(current, start, around)
         bad = np.zeros(len(vertices), bool)
-        bad[faces[_flipped(current, start, faces, spread)]] = True
-        bad[edges[edge_factors(current, start, edges) > SAFE]] = True
+        bad[looked[_flipped(current, start, looked, spread)]] = True
+        bad[around[edge_factors(current, start, around) > SAFE]] = True
         if not bad.any():
             break
         touched |= bad
         if step % GROWTH == GROWTH - 1:
-            touched[edges[touched[edges].any(axis=1)]] = True
-        current[touched] = _expected(current, start, edges, spread)[touched]
+            touched = _grown(touched, edges)
+        near = _grown(touched, edges)
+        current[touched] = _expected(current, start, edges, touched, near)
     return current.astype(np.float32)
 
 
-def _expected(vertices: Vertices, rest: Vertices, edges: Edges, spread: np.ndarray) -> Vertices:
-    """Where the neighbours of each vertex expect it, on average."""
-    starts, ends = both_ways(edges)
-    turns = _rotations(spread)
+def _grown(vertices: Bool[np.ndarray, " vertices"], edges: Edges) -> Bool[np.ndarray, " vertices"]:
+    """Vertices and their neighbours."""
+    grown = vertices.copy()
+    grown[edges[vertices[edges].any(axis=1)]] = True
+    return grown
+
+
+def _expected(
+    vertices: Vertices,
+    rest: Vertices,
+    edges: Edges,
+    chosen: Bool[np.ndarray, " vertices"],
+    near: Bool[np.ndarray, " vertices"],
+) -> Float[np.ndarray, "chosen 3"]:
+    """Where the neighbours of each chosen vertex expect it, on average; `near` are these vertices and neighbours."""
+    turns = np.empty((len(vertices), 3, 3))
+    turns[near] = _rotations(_spread(vertices, rest, edges[near[edges].any(axis=1)])[near])
+    starts, ends = both_ways(edges[chosen[edges].any(axis=1)])
     apart = (0.5 * (turns[starts] + turns[ends]) @ (rest[ends] - rest[starts])[..., None])[..., 0]
-    places = vertices[starts] + apart
-    count = np.maximum(np.bincount(ends, minlength=len(vertices)), 1)
-    return sums_at(ends, places, len(vertices)) / count[:, None]
+    sums = sums_at(ends, vertices[starts] + apart, len(vertices))[chosen]
+    return sums / np.maximum(np.bincount(ends, minlength=len(vertices))[chosen], 1)[:, None]

@@ -92,5 +92,11 @@ def sums_at(
 
 def edges_of(faces: Int32[np.ndarray, "faces 3"]) -> Int64[np.ndarray, "edges 2"]:
     """Every edge once, the smaller vertex first."""
-    edges = np.concatenate((faces[:, :2], faces[:, 1:], faces[:, ::2])).astype(np.int64)
-    return np.unique(np.sort(edges, axis=1), axis=0)
+    edges = np.sort(np.concatenate((faces[:, :2], faces[:, 1:], faces[:, ::2])).astype(np.int64), axis=1)
+    numbers = np.unique(numbered(edges))  # much faster than rows are sorted
+    return np.stack((numbers >> 32, numbers & 0xFFFFFFFF), axis=1)
+
+
+def numbered(edges: Int64[np.ndarray, "*shape 2"]) -> Int64[np.ndarray, "*shape"]:
+    """A number for each edge, in the order of its first vertex and then of its second."""
+    return edges[..., 0] << 32 | edges[..., 1]

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from consistent4d_ns.export.deforming.fitting import Placement, body_of, closer, fit, vertices_of
 from consistent4d_ns.export.deforming.following import Follower, Sightlines, no_lines
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried
-from consistent4d_ns.export.deforming.matching import Goal
+from consistent4d_ns.export.deforming.matching import goal_of
 from consistent4d_ns.export.deforming.moments import Moment
 from consistent4d_ns.export.deforming.quality import repaired
 from consistent4d_ns.export.surface import Surface, with_normals
@@ -44,7 +44,7 @@ def track(
     body = body_of(template, device)
 
     def fitted(index: int, start: Placement, lines: Sightlines) -> tuple[Placement, Float32[np.ndarray, "vertices 3"]]:
-        found = fit(body, Goal(moments[index]), start, lines)
+        found = fit(body, goal_of(moments[index], device), start, lines)
         vertices = repaired(vertices_of(body, found).cpu().numpy(), template.vertices, template.faces)
         offsets = torch.from_numpy(vertices).to(device) - carried(body.graph, found.pose)
         return Placement(found.pose, offsets), vertices
@@ -95,5 +95,5 @@ def finished(
     """Vertices of each frame brought close to its surface again, without bad triangles."""
     body = body_of(template, device)
     for vertices, moment in zip(positions, moments, strict=True):
-        near = closer(body, Goal(moment), torch.from_numpy(vertices).to(device))
+        near = closer(body, goal_of(moment, device), torch.from_numpy(vertices).to(device))
         yield repaired(near.cpu().numpy(), template.vertices, template.faces)

@@ -15,7 +15,7 @@ from consistent4d_ns.export.deforming import following
 from consistent4d_ns.export.deforming.fitting import Placement, body_of, fit, vertices_of
 from consistent4d_ns.export.deforming.following import Flow, Follower, Sightlines, no_lines, through, visible
 from consistent4d_ns.export.deforming.graph import at_rest
-from consistent4d_ns.export.deforming.matching import Goal
+from consistent4d_ns.export.deforming.matching import goal_of
 from consistent4d_ns.export.deforming.moments import moment_of
 from consistent4d_ns.export.looks import picture
 from consistent4d_ns.export.sequence import Mesh
@@ -90,7 +90,7 @@ def test_a_ball_that_turns_is_followed_where_its_shape_says_nothing(monkeypatch)
     rest = Placement(at_rest(body.graph), torch.zeros_like(body.graph.rest))
 
     def off(lines: Sightlines) -> float:
-        found = vertices_of(body, fit(body, Goal(moment_of(end)), rest, lines)).numpy()
+        found = vertices_of(body, fit(body, goal_of(moment_of(end), "cpu"), rest, lines)).numpy()
         # The poles hardly move.
         return float(np.linalg.norm(found - end.vertices, axis=1)[np.abs(end.vertices[:, 2]) < 0.35].mean())
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 import trimesh
 
+from consistent4d_ns.export.deforming import nearest as nearest_module
 from consistent4d_ns.export.deforming.animated import stepping_stones
 from consistent4d_ns.export.deforming.comparing import compared_moments, shortfall
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology, without_specks
+from consistent4d_ns.export.deforming.nearest import Nearest
 from consistent4d_ns.export.deforming.painting import robust_mean
 from consistent4d_ns.export.deforming.quality import broken, edge_factors, flipped, repaired
 from consistent4d_ns.export.deforming.residual import residual
@@ -79,6 +81,30 @@ def test_turned_over_and_stretched_triangles_are_found_and_repaired():
     assert not flipped(repair, rest.vertices, rest.faces).any()
     assert edge_factors(repair, rest.vertices, edges).max() < 3
     np.testing.assert_array_equal(repaired(good, rest.vertices, rest.faces), good)
+
+
+def test_a_repair_stays_around_what_is_bad():
+    rest = ball(4)
+    bent = rest.vertices * np.array((1.0, 1.0, 1.3), np.float32)
+    bad = bent.copy()
+    bad[7] *= 0.2
+    repair = repaired(bad, rest.vertices, rest.faces)
+    assert broken(bad, rest.vertices, rest.faces) > 0
+    assert broken(repair, rest.vertices, rest.faces) == 0
+    far = np.linalg.norm(bent - bent[7], axis=1) > 0.35
+    assert far.sum() > 1000
+    np.testing.assert_array_equal(repair[far], bad[far])
+
+
+def test_nearest_points_by_a_tree_and_by_comparing_all_pairs(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    points, queries = torch.rand(500, 6, generator=generator), torch.rand(301, 6, generator=generator)
+    expected = torch.cdist(queries.double(), points.double()).argmin(dim=1)
+    assert torch.equal(Nearest(points)(queries), expected)
+    monkeypatch.setattr(nearest_module, "PAIRS", 64 * 500)
+    found = nearest_module.nearest_of_all(queries, points)
+    farther = (queries - points[found]).norm(dim=1) - (queries - points[expected]).norm(dim=1)
+    assert farther.max() < 1e-5
 
 
 def test_contacts_are_handles():
