@@ -112,26 +112,27 @@ def test_that_a_mesh_was_given_up_is_kept_with_the_reason(source: Exporter):
 
 
 def test_what_the_outcome_depends_on_is_in_the_key(source: Exporter, run: Run, monkeypatch: pytest.MonkeyPatch):
-    def other(what: Exporter, **changes: Any) -> Exporter:
-        return dataclasses.replace(what, **changes)
-
-    def key(what: Exporter = source, colouring: Colouring = "texture", **changes: Any) -> str:
-        return key_of(what, dataclasses.replace(OPTIONS, **changes), colouring)
+    def key(colouring: Colouring = "texture", options: MeshOptions = OPTIONS, **changes: Any) -> str:
+        """Of the ball with changes."""
+        return key_of(dataclasses.replace(source, **changes), options, colouring)
 
     threshold = dataclasses.replace(source.solid.threshold, density=9.0)
     lattice = dataclasses.replace(source.solid.lattice, spacing=0.1)
     keys = [
         key(),
-        key(colouring="vertex"),
-        *(key(**{name: value}) for name, value in (("faces", 101), ("texture_size", 16), ("topology", "shared"))),
-        *(key(other(source, **{name: 0.25})) for name in ("min_part", "spacing")),
-        key(other(source, view=dataclasses.replace(source.view, elevation=source.view.elevation + 1.0))),
-        key(other(source, timeline=dataclasses.replace(source.timeline, times=(0.0, 0.4, 1.0)))),
-        key(other(source, solid=dataclasses.replace(source.solid, threshold=threshold))),
-        key(other(source, solid=dataclasses.replace(source.solid, lattice=lattice))),
+        key("vertex"),
+        key(options=dataclasses.replace(OPTIONS, faces=101)),
+        key(options=dataclasses.replace(OPTIONS, texture_size=16)),
+        key(options=dataclasses.replace(OPTIONS, topology="shared")),
+        key(min_part=0.25),
+        key(spacing=0.25),
+        key(view=dataclasses.replace(source.view, elevation=source.view.elevation + 1.0)),
+        key(timeline=dataclasses.replace(source.timeline, times=(0.0, 0.4, 1.0))),
+        key(solid=dataclasses.replace(source.solid, threshold=threshold)),
+        key(solid=dataclasses.replace(source.solid, lattice=lattice)),
     ]
     for place, name, value in (
-        (keeping, "VERSION", 2),
+        (keeping, "VERSION", 0),
         (keeping, "__version__", "9"),
         (run.pipeline.model.config, "samples_per_ray", 64),
     ):
@@ -145,8 +146,8 @@ def test_what_the_outcome_depends_on_is_in_the_key(source: Exporter, run: Run, m
         occupied[0] ^= True
     assert len(set(keys)) == len(keys)
     # Neither of these changes the mesh.
-    assert key(other(source, timeline=dataclasses.replace(source.timeline, fps=1.0))) == keys[0]
-    assert key(colouring="vertex", texture_size=16) == keys[1]
+    assert key(timeline=dataclasses.replace(source.timeline, fps=1.0)) == keys[0]
+    assert key("vertex", dataclasses.replace(OPTIONS, texture_size=16)) == keys[1]
 
 
 def changed(file: Path, sound: bool = True, said: str | None = None, **changes: Any) -> None:
