@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int32, Int64
 from torch import Tensor
 
 from consistent4d_ns import __version__
@@ -193,15 +194,15 @@ class Kept:
         found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
         if found != {name: (shape, TYPES[name]) for name, shape in self._shapes(count, triangles, written).items()}:
             raise ValueError("the mesh has arrays of another kind.")
-        if not (0 < triangles <= MOST_FACES * self.faces and 0 < count <= written <= count + 3 * triangles):
-            raise ValueError("the mesh has far more triangles than were asked for, or none, or other vertices.")
+        most = 3 * triangles
+        if not (0 < triangles <= MOST_FACES * self.faces and 0 < count <= most and count <= written <= count + most):
+            raise ValueError("the mesh has far more triangles than were asked for, or none, or too many vertices.")
         limits = {"positions": (-FARTHEST, FARTHEST), "colours": (0, 1), "uvs": (0, 1), "faces": (0, count - 1)}
         limits |= {"vertex": (0, count - 1), "cut_faces": (0, written - 1)}
         if not all(_is_within(tensors[name], *limits[name]) for name in tensors.keys() & limits.keys()):
             raise ValueError("the mesh has values out of range.")
-        if "vertex" in tensors and not torch.equal(
-            tensors["vertex"][tensors["cut_faces"].long()], tensors["faces"].long()
-        ):
+        cut = (tensors["vertex"], tensors["cut_faces"]) if self.texture_size is not None else None
+        if cut is not None and not _is_cut(*cut, tensors["faces"], count):
             raise ValueError("the mesh is another one than the one that has the texture.")
 
     def _shapes(self, count: int, triangles: int, written: int) -> dict[str, tuple[int, ...]]:
@@ -260,6 +261,13 @@ def remove_older(folder: Path) -> None:
         ours = [file for file in folder.iterdir() if NAME.fullmatch(file.name)]
         for file in sorted(ours, key=lambda file: file.stat().st_mtime_ns)[:-MOST_KEPT]:
             file.unlink(missing_ok=True)
+
+
+def _is_cut(
+    vertex: Int64[Tensor, " cut_vertices"], cut: Int32[Tensor, "faces 3"], whole: Int32[Tensor, "faces 3"], count: int
+) -> bool:
+    """Whether a mesh with copies of `count` vertices has the triangles of one without, and all copies come last."""
+    return torch.equal(vertex[:count], torch.arange(count)) and torch.equal(vertex[cut.long()], whole.long())
 
 
 def _is_within(values: Tensor, least: float, most: float) -> bool:

@@ -221,6 +221,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "negative index": lambda file: changed(file, cut_faces=with_first(-1)),
     "copy of no vertex": lambda file: changed(file, vertex=with_first(1 << 40)),
     "other triangles": lambda file: changed(file, faces=lambda faces: faces.flip(1)),
+    "copies first": lambda file: changed(file, vertex=lambda found: found.flip(0), cut_faces=lambda found: 5 - found),
+    "many vertices": lambda file: changed(file, positions=lambda found: found.repeat(1, 3, 1)),
     "fewer frames": lambda file: changed(file, positions=lambda found: found[1:]),
     "no vertex": lambda file: changed(file, positions=lambda found: found[:, :0]),
     "no triangle": lambda file: changed(file, faces=lambda found: found[:0], cut_faces=lambda found: found[:0]),
