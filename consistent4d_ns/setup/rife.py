@@ -167,7 +167,7 @@ def store(state: Mapping[str, Tensor], about: str, path: Path) -> None:
     """
     from safetensors.torch import save
 
-    from consistent4d_ns.interpolation.weights import DIGEST, digest_of
+    from consistent4d_ns.files.tensors import DIGEST, digest_of
 
     content = save(dict(state), metadata={"about": about, DIGEST: digest_of(state)})
     with new_file(path, overwrite=True, remedy="set XDG_CACHE_HOME to a folder with space") as unfinished:
@@ -182,7 +182,8 @@ def verify(path: Path) -> str:
     """
     from safetensors import safe_open
 
-    from consistent4d_ns.interpolation.weights import DIGEST, load_ifnet
+    from consistent4d_ns.files.tensors import DIGEST
+    from consistent4d_ns.interpolation.weights import load_ifnet
 
     load_ifnet(path)  # also compares the tensors with their digest, if the file has one
     with safe_open(path, framework="pt") as file:

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
@@ -28,6 +30,7 @@ from consistent4d_ns.cli.commands import app
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export import files, gltf, sequence, usd
 from consistent4d_ns.export.deforming import animated, comparing
+from consistent4d_ns.export.deforming.keeping import FOLDER
 from consistent4d_ns.export.gltf import y_up
 from tests.export.test_gltf import array, document
 from tests.support.commands import run_command
@@ -38,6 +41,8 @@ pytestmark = pytest.mark.slow
 
 COARSE = ("--resolution", "32", "--faces", "400")
 SMALL = (*COARSE, "--topology", "frames")
+ONE = ("--resolution", "24", "--faces", "200", "--times", "0", "0.1", "--texture-size", "64")
+"""Options with which one mesh is fitted quickly: there is no frame between two."""
 FEW: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("mesh", "usd", "web"), ("--faces", "400", "--texture-size", "64", "--topology", "frames")
 )
@@ -49,6 +54,12 @@ FEW |= {"points": ("--count", "50")}
 def run(tmp_path_factory) -> Path:
     """Folder of a run of a few steps: still about the ball that training starts from."""
     return tiny_run(tmp_path_factory.mktemp("export"), 2)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(run: Path) -> None:
+    """No test uses what an earlier one has fitted."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
 def export(kind: str, config: Path, out: Path, *options: str) -> None:
@@ -144,7 +155,7 @@ def test_by_default_one_mesh_moves_through_all_frames(run: Path, tmp_path: Path,
 def test_vertices_have_the_same_order_in_all_formats(run: Path, tmp_path: Path, monkeypatch):
     # The mesh is fitted once for all formats.
     monkeypatch.setattr(animated, "motion_of", keep_first(animated.motion_of))
-    options = ("--resolution", "24", "--faces", "200", "--frames", "2", "--texture-size", "64", "--topology", "shared")
+    options = (*ONE, "--topology", "shared")
     for format in ("glb", "obj", "ply"):
         export("mesh", run, tmp_path / format, *options, "--format", format)
     assert {"object.mtl", "object.png"} < set(names(tmp_path / "obj"))
@@ -212,6 +223,64 @@ def test_where_one_mesh_looks_worse_a_mesh_per_frame_is_written(run: Path, tmp_p
     assert (tmp_path / "object.glb").read_bytes() == (tmp_path / "frames.glb").read_bytes()
     assert "dB (at least 200); a mesh per frame is written" in capsys.readouterr().err
     assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == 2
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file of a run was written, but for the meshes that are kept."""
+    files = [file for file in folder.rglob("*") if file.is_file() and FOLDER not in file.parts]
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
+
+
+def test_a_mesh_that_was_fitted_before_is_used_again(run: Path, tmp_path: Path, monkeypatch, capsys):
+    before = stamps(run)
+    export("web", run, tmp_path / "page.html", *ONE)
+    capsys.readouterr()
+    monkeypatch.setattr(animated, "motion_of", unexpected)
+    export("mesh", run, tmp_path / "meshes", *ONE, "--format", "obj", "--fps", "5")
+    export("mesh", run, tmp_path / "again.glb", *ONE)
+    (file,) = (run / FOLDER).iterdir()
+    assert capsys.readouterr().err.count(f"What was fitted before is used again; to fit anew, delete {file}\n") == 2
+    assert (tmp_path / "meshes" / "object.png").exists()
+    (packed,) = re.findall(r'id="model">([^<]*)<', (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert (tmp_path / "again.glb").read_bytes() == gzip.decompress(base64.b64decode(packed))
+    assert stamps(run) == before, "nothing else of the run has changed"
+    with pytest.raises(AssertionError, match="unexpected call"):
+        export("mesh", run, tmp_path / "other.glb", *ONE, "--colouring", "vertex")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    change_weights(copy)
+    with pytest.raises(AssertionError, match="unexpected call"):
+        export("mesh", copy, tmp_path / "other.glb", *ONE, "--data", str(run.parents[3] / "toy"))
+
+
+def change_weights(run: Path) -> None:
+    """As if the run had been trained a little further."""
+    (checkpoint,) = (run / "nerfstudio_models").iterdir()
+    state = torch.load(checkpoint, weights_only=True)
+    name = next(name for name, value in state["pipeline"].items() if value.is_floating_point() and "field" in name)
+    state["pipeline"][name].view(-1)[0] += 1e-3
+    torch.save(state, checkpoint)
+
+
+def test_that_one_mesh_does_not_do_is_found_once(run: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(animated, "MOST_MISSED", -1.0)
+    export("mesh", run, tmp_path / "object.glb", *ONE)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "does not follow" in line]
+    monkeypatch.setattr(animated, "motion_of", unexpected)
+    export("mesh", run, tmp_path / "again.glb", *ONE)
+    assert said in capsys.readouterr().err.splitlines()
+    assert (tmp_path / "again.glb").read_bytes() == (tmp_path / "object.glb").read_bytes()
+
+
+def test_a_run_that_cannot_be_written_is_exported_all_the_same(run: Path, tmp_path: Path, capsys):
+    (run / FOLDER).write_text("in the way")
+    try:
+        export("mesh", run, tmp_path / "object.glb", *ONE, "--topology", "shared", "--colouring", "vertex")
+        assert (run / FOLDER).read_text() == "in the way"
+    finally:
+        (run / FOLDER).unlink()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "is not kept" in line]
+    assert line.endswith(": File exists; the next export will fit one mesh anew.")
+    assert (tmp_path / "object.glb").read_bytes()[:4] == b"glTF"
 
 
 def test_formats_hold_the_same_shape_and_colours(run: Path, tmp_path: Path):

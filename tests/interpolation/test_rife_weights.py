@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.tensors import DIGEST, digest_of
 from consistent4d_ns.interpolation.cache import cached_weight_file
 from consistent4d_ns.interpolation.config import InterpolationConfig
 from consistent4d_ns.interpolation.consistency import load_interpolator
 from consistent4d_ns.interpolation.ifnet import ResidualBlock
-from consistent4d_ns.interpolation.weights import DIGEST, digest_of, load_ifnet
+from consistent4d_ns.interpolation.weights import load_ifnet
 
 State = dict[str, Tensor]
 

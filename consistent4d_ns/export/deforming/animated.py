@@ -14,6 +14,7 @@ from torch import Tensor
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.export.deforming.comparing import MOST_LEFT, Progress, shortfall, worst_look
 from consistent4d_ns.export.deforming.following import Follower
+from consistent4d_ns.export.deforming.keeping import Outcome, kept_or_made
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, surface_at, without_specks
 from consistent4d_ns.export.deforming.painting import MOST_MOMENTS, RENDERED_MOMENTS, texel_colours, vertex_colours
 from consistent4d_ns.export.deforming.quality import broken
@@ -34,6 +35,9 @@ from consistent4d_ns.export.refining import AROUND, Mix, refined, vertex_mix
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.surface import Surface, decimate, extract, with_normals
 from consistent4d_ns.export.texture import ColourFunction, texels_of, unwrap
+
+INSTEAD = "a mesh per frame is written instead (--topology shared insists on one)"
+"""What follows where one mesh is given up."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,15 @@ def meshes_for(
 ) -> MovingMesh | Iterator[Mesh]:
     """One mesh that moves or a mesh of every frame, as `options.topology` asks for.
 
+    What came of fitting one mesh is kept in the run's folder, and used where the same is asked for again.
+
     Args:
         source: The trained object.
         options: How it is meshed.
         colourings: A texture or a colour per vertex: of one mesh that moves, and of a mesh per frame.
         progress: Shows what is done.
-        say: Is given a sentence where one mesh does not come close enough to every frame.
+        say: Is given a sentence where one mesh does not come close enough to every frame, and where one was fitted
+            before.
 
     Raises:
         InputError: nothing is visible at a time.
@@ -97,25 +104,39 @@ def meshes_for(
         if options.topology == "auto" and not still:
             say(f"A mesh per frame is written, as one mesh has at most {MOST_SHARED_FACES} triangles.")
         return one_per_frame()
+    found = kept_or_made(lambda: one_mesh(source, options, shared, progress), source, options, shared, say)
+    for sentence in found.said:
+        say(sentence)
+    return one_per_frame(found.surfaces) if found.mesh is None else found.mesh
+
+
+def one_mesh(source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress) -> Outcome:
+    """Fit one mesh, and see whether it does; arguments and errors are those of `meshes_for`."""
     motion = motion_of(source, options.faces, progress)
-    if not motion.fits:
-        trouble = f"One mesh does not follow the object: {motion.report(source.timeline)}"
-        if options.topology == "auto":
-            say(f"{trouble}; a mesh per frame is written instead (--topology shared insists on one).")
-            return one_per_frame(motion.surfaces)
-        say(f"{trouble}; it is written all the same, because of --topology shared.")
-    mesh = painted(motion, source, options, shared, progress)
-    if options.topology == "shared" or still:
-        return mesh
-    look = worst_look(mesh, [found.missed for found in motion.residuals], source, progress)
+    trouble = "" if motion.fits else f"One mesh does not follow the object: {motion.report(source.timeline)}"
+    if trouble and options.topology == "auto":
+        return Outcome(None, (f"{trouble}; {INSTEAD}.",), motion.surfaces)
+    mesh = painted(motion, source, options, colouring, progress)
+    if options.topology == "auto":
+        return compared(mesh, motion, source, options, colouring, progress)
+    insisted = f"{trouble}; it is written all the same, because of --topology shared."
+    return Outcome(mesh, (insisted,) if trouble else ())
+
+
+def compared(
+    mesh: MovingMesh, motion: Motion, source: Exporter, options: MeshOptions, colouring: Colouring, progress: Progress
+) -> Outcome:
+    """The mesh, unless it looks less like the volume render than a mesh per frame would."""
+    missed = [found.missed for found in motion.residuals]
+    still = len(set(source.timeline.times)) == 1
+    look = None if still else worst_look(mesh, missed, source, progress)
     if look is None:
-        return mesh
-    own = source.coloured(motion.surfaces[look.frame.index], look.frame, shared, options.texture_size)
+        return Outcome(mesh)
+    own = source.coloured(motion.surfaces[look.frame.index], look.frame, colouring, options.texture_size)
     if shortfall(likeness(source, own, look.frame.time)) > MOST_LEFT * look.shortfall:
-        say(f"{look}, but a mesh per frame would not look much closer, so that one mesh is written.")
-        return mesh
-    say(f"{look}; a mesh per frame is written instead (--topology shared insists on one).")
-    return one_per_frame(motion.surfaces)
+        said = f"{look}, but a mesh per frame would not look much closer, so that one mesh is written."
+        return Outcome(mesh, (said,))
+    return Outcome(None, (f"{look}; {INSTEAD}.",), motion.surfaces)
 
 
 def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:
