@@ -206,6 +206,8 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
         lines
     )
     assert not (tmp_path / "f").exists()
+    for bare in ("hold", "excl", "exclusive=user", "no-kill", "nice=7"):
+        assert f"#SBATCH --{bare}\n" in script(NAMES, ["x"], out, [bare], None)
     for gpus in ("gres=gpu:2", "gpus-per-t=2"):
         assert "--gpus=1" not in script(NAMES, ["x"], out, [gpus], None)
 
@@ -220,6 +222,10 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
         ("no-req", "may stand for no-requeue"),
         ("a b=c", "NAME=VALUE"),
         ('comment=a"b', "quotes"),
+        ("partition", "sbatch needs a value here: give partition=VALUE"),
+        ("--part", "give part=VALUE"),
+        ("time=", "give time=VALUE"),
+        ("hold=yes", "sbatch takes no value here: give hold alone"),
     ],
 )
 def test_options_that_cannot_be_in_the_script(option: str, words: str):
