@@ -35,7 +35,7 @@ from consistent4d_ns.files.checkpoints import (
 from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained_on
 from consistent4d_ns.files.fingerprints import fingerprint, is_unchanged
 from consistent4d_ns.files.locks import TrainingLock
-from consistent4d_ns.files.names import expanded
+from consistent4d_ns.files.names import absolute, expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.messages import say, warn
@@ -495,11 +495,11 @@ def make_paths_absolute(config: Consistent4DTrainerConfig) -> None:
     """Expand `~`, and make every path absolute that a run needs again, from wherever it is opened."""
     for owner, name, path in _paths(config):
         if not name.startswith("relative_") and path != Path():
-            setattr(owner, name, expanded(path).absolute())
+            setattr(owner, name, absolute(expanded(path)))
     guidance = config.pipeline.guidance
     prior = expanded(Path(guidance.prior))
     if guidance.prior != BUNDLED and prior.exists():
-        guidance.prior = str(prior.absolute())
+        guidance.prior = str(absolute(prior))
 
 
 def _paths(config: Any) -> Iterator[tuple[Any, str, Path]]:

@@ -21,7 +21,7 @@ from consistent4d_ns.cli import batch_job
 from consistent4d_ns.cli.compare import write_page
 from consistent4d_ns.cli.export import check_usd
 from consistent4d_ns.cli.help_texts import NO_DEFAULT
-from consistent4d_ns.cli.option_checks import check_options
+from consistent4d_ns.cli.option_checks import plain_options
 from consistent4d_ns.cli.progress import Fifths, announce, say
 from consistent4d_ns.cli.splats import check_format
 from consistent4d_ns.cli.sweep import check_page, places_of
@@ -29,7 +29,7 @@ from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
 from consistent4d_ns.export.splats.options import SplatFormat
-from consistent4d_ns.files.names import expanded
+from consistent4d_ns.files.names import absolute, expanded
 from consistent4d_ns.files.outputs import holds_something, make_folder, new_file
 from consistent4d_ns.sweeping.methods import Method
 
@@ -148,7 +148,7 @@ def batch(
     jobs = expanded(jobs)
     if not jobs.exists():
         raise InputError(f"{jobs} does not exist: give a YAML file of jobs, or a folder of videos.")
-    out = (expanded(out) if out else Path("outputs") / default_name(jobs.resolve())).absolute()
+    out = absolute(expanded(out) if out else Path("outputs") / default_name(jobs.resolve()))
     holds_something(out)  # Raises where it can be no folder.
     announce(f"Reading {jobs}")
     found = find(jobs, each)
@@ -213,29 +213,32 @@ def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, ove
     """
     from consistent4d_ns.batching.planning import work_of
 
-    for job in found:
-        check_job(job)
-    base = Path.cwd() if jobs.is_dir() else jobs.absolute().parent
+    found = [checked(job) for job in found]
+    base = Path.cwd() if jobs.is_dir() else absolute(jobs).parent
     works = [work_of(job, out, base, engine.attempts, overwrite) for job in found]
     return Batch(jobs.resolve().name, out, found, works)
 
 
-def check_job(job: Job) -> None:
+def checked(job: Job) -> Job:
     """Check the options of the commands of a job, and that what these need is installed.
+
+    Returns:
+        The job, with these options spelt plainly.
 
     Raises:
         InputError: an option is unknown or cannot have its value, or a package is not installed.
     """
-    from consistent4d_ns.batching.planning import option_words
-
-    given = {"prepare": job.prepare or {}, "evaluate": job.evaluate, **job.exports}
+    given: dict[str, Options] = {"prepare": job.prepare or {}, "evaluate": job.evaluate, **job.exports}
     for step, options in given.items():
         try:
-            check_options(step, tuple(option_words(options)))
+            given[step] = plain_options(step, options)
             if step != "prepare" or job.prepare is not None:
                 check_packages(step, options)
         except InputError as error:
             raise InputError(f"{job.name}: {error}") from error
+    prepare = None if job.prepare is None else given["prepare"]
+    exports = {export: given[export] for export in job.exports}
+    return dataclasses.replace(job, prepare=prepare, evaluate=given["evaluate"], exports=exports)
 
 
 def check_packages(step: str, options: Options) -> None:

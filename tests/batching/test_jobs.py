@@ -15,9 +15,10 @@ from consistent4d_ns.batching.jobs import Common, Export, Job, jobs_in, read_job
 from consistent4d_ns.batching.planning import EXPORTS, work_of
 from consistent4d_ns.batching.slurm import script
 from consistent4d_ns.batching.sources import needs_preparing, sequences_in
-from consistent4d_ns.cli.batch import check_job
+from consistent4d_ns.cli.batch import checked
 from consistent4d_ns.cli.option_checks import COMMANDS
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.names import absolute
 
 TWO = "jobs: [{name: a, data: a.mp4, method: consistent4d-mini}, {name: b, data: b.mp4, method: consistent4d-mini}]"
 
@@ -28,8 +29,8 @@ def read(folder: Path, text: str) -> list[Job]:
         (folder / name).touch()
     (folder / "jobs.yaml").write_text(text)
     jobs = read_jobs(folder / "jobs.yaml", lambda path: path.name == "a.mp4")
+    jobs = [checked(job) for job in jobs]
     for job in jobs:
-        check_job(job)
         work_of(job, folder / "out", folder, 2)
     return jobs
 
@@ -104,6 +105,46 @@ jobs:
         ("b", "evaluate"): ["toy/meta.json", "toy/eval_0"],
         ("b", "web"): [],
     }
+
+
+SPELLINGS = (
+    ("data: a.mp4", "data: ../{here}/./a.mp4"),
+    ("truth: .", "truth: ../{here}/"),
+    ("options: {max-num-iterations: 10}", "options: {--max_num_iterations: 010}"),
+    ("options: {pipeline.guidance.scale: 3}", "options: {pipeline.guidance.scale: 3.0}"),
+    ("options: {pipeline.datamanager.plan.views: 2 4}", "options: {pipeline.datamanager.plan.views: [02, 4]}"),
+    ("prepare: {frames: 16, masks: masks}", "prepare: {frames: 0016, masks: ../{here}/masks/}"),
+    ("exports: {mesh: {min-part: 0.1, lit: true}}", "exports: {mesh: {min-part: 1e-1, lit: True}}"),
+    ("exports: {web: {times: [0, 0.5]}}", "exports: {web: {times: [0.0, .50]}}"),
+)
+OTHERS = (
+    ("exports: {web: {title: 1}}", "exports: {web: {title: 01}}"),
+    ("exports: {web: {title: a}}", "exports: {web: {title: ./a}}"),
+    ("options: {pipeline.guidance.scale: 3}", "options: {pipeline.guidance.scale: 3.01}"),
+    ("data: a.mp4", "data: b.mp4"),
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"), [*((*pair, True) for pair in SPELLINGS), *((*p, False) for p in OTHERS)]
+)
+def test_what_means_the_same_is_the_same_however_it_is_written(tmp_path: Path, one: str, other: str, same: bool):
+    (tmp_path / "masks").mkdir()
+    steps = []
+    for text in (one, other):
+        rest = "" if text.startswith("data") else ", data: a.mp4"
+        text = f"jobs: [{{name: a, method: consistent4d-mini{rest}, {text.replace('{here}', tmp_path.name)}}}]"
+        (job,) = read(tmp_path, text)
+        steps.append(work_of(job, tmp_path / "out", tmp_path, 2).steps)
+    assert (steps[0] == steps[1]) == same
+
+
+def test_a_parent_of_a_link_is_where_the_link_leads(tmp_path: Path):
+    for name in ("far/inside", "near"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inside")
+    assert absolute(tmp_path / "near" / "link" / ".." / "a") == tmp_path / "far" / "a"
+    assert absolute(tmp_path / "near" / "link" / "a" / "..") == tmp_path / "near" / "link"
 
 
 @pytest.mark.parametrize(
