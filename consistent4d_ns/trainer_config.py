@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -33,7 +34,7 @@ from consistent4d_ns.files.checkpoints import (
     step_of,
 )
 from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained_on
-from consistent4d_ns.files.fingerprints import fingerprint, is_unchanged
+from consistent4d_ns.files.fingerprints import differing, fingerprint
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import absolute, expanded
 from consistent4d_ns.files.outputs import new_file, refusals
@@ -248,7 +249,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return False
         earlier = read_frames(run)
         if earlier is not None:
-            return not is_unchanged(self.sequence().frame_files(), earlier)
+            now = fingerprint(self.sequence().frame_files(), earlier)
+            if differing(now, earlier):
+                return True
+            if now != earlier:  # Copied or touched: the next time, they need not be read again.
+                with suppress(InputError):
+                    write_frames(run, now)
+            return False
         named = frames_named(run / CONFIG_FILE)
         return named is not None and named != self.frames_path and named.exists()
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from consistent4d_ns.batching.jobs import Export, Job, Options, option_words
-from consistent4d_ns.batching.sources import PICTURES, READ, footage_read, frames_read, truth_read
+from consistent4d_ns.batching.sources import READ, footage_read, frames_read, truth_read
 from consistent4d_ns.batching.spelling import plainly
-from consistent4d_ns.batching.steps import Step, Work
+from consistent4d_ns.batching.steps import Input, Step, Work
+from consistent4d_ns.data.stills import STILL_TYPES
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.names import absolute
 from consistent4d_ns.sweeping import planning
@@ -103,7 +104,7 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
     if job.prepare is not None:
         words = ("prepare", str(job.data), str(folder / FRAMES))
         named = _named(job.prepare, base)
-        inputs = [*footage_read(job.data), *map(Path, named.values())]
+        inputs = [*footage_read(job.data), *map(Input, named.values())]
         yield _command("prepare", words, {**job.prepare, **named}, FRAMES, inputs, feeds=True)
     yield Step(
         "train",
@@ -112,8 +113,8 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
         feeds=True,
         again=("--resume",),
         anew=REPLACE,
-        inputs=tuple(map(str, frames_read(Path(training.data)))),
-        kinds=PICTURES,
+        inputs=tuple(frames_read(Path(training.data))),
+        kinds=STILL_TYPES,
     )
     if job.truth is not None:
         words = ("eval", "--gt", str(job.truth), "--run", str(run), "--objects", job.name)
@@ -127,7 +128,7 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
             output = _output_of(export, options["format"])
         named = _named(options, base)
         words = (*command, str(run), str(folder / output))
-        yield _command(export, words, {**options, **named}, output, [Path(path) for path in named.values()])
+        yield _command(export, words, {**options, **named}, output, [Input(path) for path in named.values()])
 
 
 def _named(options: Options, base: Path) -> dict[str, str]:
@@ -144,7 +145,7 @@ def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
 
 
 def _command(
-    name: str, words: tuple[str, ...], options: Options, output: str, inputs: Sequence[Path], feeds: bool = False
+    name: str, words: tuple[str, ...], options: Options, output: str, inputs: Sequence[Input], feeds: bool = False
 ) -> Step:
     """A step that is a `consistent4d` command.
 
@@ -154,7 +155,7 @@ def _command(
     if taken := [option for option in options if option in TAKEN]:
         raise InputError(f"{name}: {taken[0]} is set by the batch itself; leave it out.")
     arguments = ("-m", COMMAND, *words, *option_words(options))
-    return Step(name, arguments, output, feeds, REPLACE, REPLACE, tuple(map(str, inputs)), READ)
+    return Step(name, arguments, output, feeds, REPLACE, REPLACE, tuple(inputs), READ)
 
 
 def _text(value: str | tuple[str, ...]) -> str:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
+from consistent4d_ns.batching.doing import renew
 from consistent4d_ns.batching.jobs import Common, Export, Job, Options, default_name, jobs_in, nearest, read_jobs
-from consistent4d_ns.batching.steps import LOG, Work, rest_of
+from consistent4d_ns.batching.records import Record, read_record
+from consistent4d_ns.batching.steps import LOG, Work, check_unchanged, rest_of
 from consistent4d_ns.batching.summary import STATUS, records_of, table, write_status
 from consistent4d_ns.cli import batch_job
 from consistent4d_ns.cli.compare import write_page
@@ -34,7 +36,6 @@ from consistent4d_ns.files.outputs import holds_something, make_folder, new_file
 from consistent4d_ns.sweeping.methods import Method
 
 if TYPE_CHECKING:
-    from consistent4d_ns.batching.records import Record
     from consistent4d_ns.sweeping.processes import Done, Place, Task
 
 AUTHOR = "batch"
@@ -171,7 +172,9 @@ def batch(
     announce(
         f"{len(chosen.works)} jobs in {whole.out}, {len(chosen.works) - len(left)} of them done; doing {len(left)}"
     )
-    reasons = run(whole, left, engine)
+    for work in chosen.works:
+        renew(work, records[work.name])
+    reasons = run(whole, chosen, left, engine)
     show(whole, chosen, reasons)
     if page:
         write_pages(whole, bool(left), bool(only), film)
@@ -324,8 +327,15 @@ def write_script(
     print(f"{path}: {len(chosen.jobs)} tasks; start it with sbatch. The last task that ends writes the page.")
 
 
-def run(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, str]:
-    """Do jobs; returns why some failed, by their names. A line on standard error tells of everything."""
+def run(whole: Batch, chosen: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, str]:
+    """Do jobs; returns why some failed, by their names. A line on standard error tells of everything.
+
+    Args:
+        whole: All jobs.
+        chosen: Those that are to be done in the end.
+        left: Those that are not done yet.
+        engine: Where they run.
+    """
     tasks = [task_of(work) for work in left]
     progress, reasons = Progress(left), dict[str, str]()
     try:
@@ -339,10 +349,23 @@ def run(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, 
             except KeyboardInterrupt:
                 say("Stopping what is being done; Ctrl-C again ends it at once. Repeat the command to go on.")
                 raise
+        reasons |= _changed_meanwhile([work for work in chosen.works if work.name not in reasons])
     finally:
         make_folder(whole.out)
         write_status(whole.out, whole.works, whole.records(), reasons)
     return reasons
+
+
+def _changed_meanwhile(works: Sequence[Work]) -> dict[str, str]:
+    """Tell which jobs were done with data that have changed since; and how, by their names."""
+    found = {}
+    for work in works:
+        try:
+            check_unchanged(work, read_record(work.place) or Record())
+        except InputError as error:
+            found[work.name] = str(error)
+            say(f"{work.name}: failed, {error}")
+    return found
 
 
 def task_of(work: Work) -> Task:
@@ -452,8 +475,6 @@ class Progress:
                 say(f"{name}: {news}")
 
     def _record(self, name: str) -> Record | None:
-        from consistent4d_ns.batching.records import read_record
-
         with suppress(InputError):
             return read_record(self._works[name].place)
         return None

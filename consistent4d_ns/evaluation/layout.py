@@ -57,20 +57,24 @@ def frame_files(folder: Path, note: Note) -> dict[int, Path]:
     with reading(folder):
         entries = natsorted(folder.iterdir())
     for entry in entries:
-        number = re.search(r"(\d+)$", entry.stem)
-        if number is None or entry.suffix.lower() not in PLAIN_TYPES or entry.name.startswith("."):
+        number = number_of(entry.name)
+        if number is None:
             ignored.append(entry.name)
-        elif int(number[1]) in files:
-            raise InputError(
-                f"{folder} holds {files[int(number[1])].name} and {entry.name}: which is frame {number[1]}?"
-            )
+        elif number in files:
+            raise InputError(f"{folder} holds {files[number].name} and {entry.name}: which is frame {number}?")
         else:
-            files[int(number[1])] = entry
+            files[number] = entry
     if not files:
         raise InputError(f"{folder} holds no numbered images: put 0.png, 1.png, ... there.")
     if ignored:
         note(f"{folder}: {len(ignored)} files are no numbered images and are ignored, first {ignored[0]}.")
     return dict(sorted(files.items()))
+
+
+def number_of(name: str) -> int | None:
+    """The number of the frame that a picture shows, at the end of its name; None of a file that is none."""
+    number = re.search(r"(\d+)$", Path(name).stem)
+    return int(number[1]) if number and name.lower().endswith(PLAIN_TYPES) and not name.startswith(".") else None
 
 
 def read_clips(folder: Path, note: Note) -> dict[str, Clip]:

@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 from PIL import Image
 
+from consistent4d_ns.batching.counting import Frames, counted
 from consistent4d_ns.batching.jobs import Common, Export, Job, jobs_in, read_jobs
 from consistent4d_ns.batching.planning import EXPORTS, work_of
 from consistent4d_ns.batching.slurm import script
@@ -93,18 +94,34 @@ jobs:
 """,
     )
     inputs = {
-        (job.name, step.name): [os.path.relpath(path, tmp_path) for path in step.inputs]
+        (job.name, step.name): [os.path.relpath(one.path, tmp_path) for one in step.inputs]
         for job in (footage, frames)
         for step in work_of(job, tmp_path / "out", tmp_path, 2).steps
     }
     assert inputs == {
-        ("a", "prepare"): ["clip", "clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
+        ("a", "prepare"): ["clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
         ("a", "train"): ["out/a/frames", "out/a/frames/prepare.json"],
         ("a", "video"): ["camera.json"],
         ("b", "train"): ["toy/input", "toy/meta.json"],
         ("b", "evaluate"): ["toy/meta.json", "toy/eval_0"],
         ("b", "web"): [],
     }
+
+
+@pytest.mark.parametrize(
+    ("reads", "frames", "others"),
+    [
+        ("frames", ["0000.png", "0001.png", "0002.png"], ["contact.png", "0003.jpg", "preview.png", "notes.json"]),
+        ("footage", ["a0.jpg", "a1.jpg", "a2.png"], ["contact.png", "a3.npy", "clip.mp4"]),
+        ("footage", ["0_rgba.png", "1_rgba.png"], ["0.png", "1.png", "2.png"]),
+        ("views", ["0.png", "x_1.jpg"], ["contact.png", "1.npy"]),
+        ("frames", ["a.png", "b.png"], []),
+        ("frames", ["preview.png"], []),
+        ("frames", [""], []),
+    ],
+)
+def test_which_files_of_a_folder_are_frames(reads: Frames, frames: list[str], others: list[str]):
+    assert counted(reads, [*others, *frames]) == set(frames)
 
 
 SPELLINGS = (
