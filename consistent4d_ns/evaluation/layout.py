@@ -16,6 +16,7 @@ from consistent4d_ns.data.files import by, reading
 from consistent4d_ns.data.stills import PLAIN_TYPES, read_plain
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.evaluation.images import Picture, on_white
+from consistent4d_ns.files.outputs import check_whole
 
 VIEWS = "eval_*"
 """Folders of views."""
@@ -29,8 +30,15 @@ def find_objects(root: Path) -> dict[str, Path]:
     """Folders of the objects by name: those in `root` that hold views, or `root` itself if it holds some.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one is half replaced.
     """
+    found = _find_objects(root)
+    for folder in found.values():
+        check_whole(folder)
+    return found
+
+
+def _find_objects(root: Path) -> dict[str, Path]:
     if view_folders(root):
         return {root.resolve().name: root}
     with reading(root):
