@@ -141,7 +141,7 @@ def test_a_folder_that_is_replaced_holds_old_or_new_files_and_says_when_some_are
 ):
     """Killed after every step; then the next command does it all. Folders of others' files, by a link, from within."""
     old, new, mine = ("0.png", "1.png", "sub/2.png"), ("0.png", "1.png", "3.png"), {"mine.txt": "mine"}
-    states = set()
+    states, found, whole = set(), {}, [{}, {}]
     for count in range(20):
         out = tmp_path / f"out{count}"
         out.mkdir()
