@@ -7,6 +7,7 @@ from consistent4d_ns.nerfstudio_internals import import_trainer_lightly, name_ca
 import_trainer_lightly()  # Before anything else imports it in full.
 name_callers_quickly()  # Before `ns-train` lists all methods, the plugins' first.
 
+import sys
 from copy import deepcopy
 from typing import cast
 
@@ -18,6 +19,7 @@ from consistent4d_ns.data.datamanager import Consistent4DDataManagerConfig
 from consistent4d_ns.data.dataparser import FrameSequenceDataParserConfig, ObjectDataParserConfig
 from consistent4d_ns.data.orbit import OrbitDataParserConfig
 from consistent4d_ns.data.planning import PlanConfig
+from consistent4d_ns.docstrings import show_paragraphs
 from consistent4d_ns.guidance.bundled_prior import NAME
 from consistent4d_ns.guidance.config import DistillationConfig, GuidanceConfig, TextGuidanceConfig
 from consistent4d_ns.interpolation.config import InterpolationConfig
@@ -217,6 +219,10 @@ PRESETS = (
     consistent4d_text,
 )
 """All presets."""
+
+if {"-h", "--help"} & set(sys.argv):  # It takes half a second.
+    for specification in PRESETS:
+        show_paragraphs(specification.config)
 
 
 def preset(specification: MethodSpecification) -> Consistent4DTrainerConfig:

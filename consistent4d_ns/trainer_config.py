@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -33,9 +34,9 @@ from consistent4d_ns.files.checkpoints import (
     step_of,
 )
 from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained_on
-from consistent4d_ns.files.fingerprints import fingerprint, is_unchanged
+from consistent4d_ns.files.fingerprints import differing, fingerprint
 from consistent4d_ns.files.locks import TrainingLock
-from consistent4d_ns.files.names import expanded
+from consistent4d_ns.files.names import absolute, expanded
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.messages import say, warn
@@ -248,7 +249,13 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return False
         earlier = read_frames(run)
         if earlier is not None:
-            return not is_unchanged(self.sequence().frame_files(), earlier)
+            now = fingerprint(self.sequence().frame_files(), earlier)
+            if differing(now, earlier):
+                return True
+            if now != earlier:  # Copied or touched: the next time, they need not be read again.
+                with suppress(InputError):
+                    write_frames(run, now)
+            return False
         named = frames_named(run / CONFIG_FILE)
         return named is not None and named != self.frames_path and named.exists()
 
@@ -495,11 +502,11 @@ def make_paths_absolute(config: Consistent4DTrainerConfig) -> None:
     """Expand `~`, and make every path absolute that a run needs again, from wherever it is opened."""
     for owner, name, path in _paths(config):
         if not name.startswith("relative_") and path != Path():
-            setattr(owner, name, expanded(path).absolute())
+            setattr(owner, name, absolute(expanded(path)))
     guidance = config.pipeline.guidance
     prior = expanded(Path(guidance.prior))
     if guidance.prior != BUNDLED and prior.exists():
-        guidance.prior = str(prior.absolute())
+        guidance.prior = str(absolute(prior))
 
 
 def _paths(config: Any) -> Iterator[tuple[Any, str, Path]]:

@@ -170,14 +170,18 @@ def test_a_run_is_not_resumed_on_other_frames(
 
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
+    record = tmp_path / "toy" / "consistent4d-mini" / "new" / "frames.json"
+    before = record.read_text()
     assert resumed(copy) is not None
+    renewed = record.read_text()
+    assert resumed(copy) is not None
+    assert record.read_text() == renewed != before, "copies are read once"
     first, second = sorted((copy / "input").iterdir())[:2]
     first.write_bytes(second.read_bytes())
     words = f"--resume True: .*new was trained on other frames.* than {copy} now holds: leave .* --load-dir"
     with pytest.raises(InputError, match=words):
         resumed(copy)
     assert resumed(data) is not None
-    record = tmp_path / "toy" / "consistent4d-mini" / "new" / "frames.json"
     record.write_text("{")
     with pytest.raises(InputError, match=words):  # By their paths.
         resumed(copy)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 
 from consistent4d_ns.batching.records import Record, State, StepRecord, read_record, write_record
-from consistent4d_ns.batching.steps import LOG, Rest, Step, Work, check_unchanged, rest_of
+from consistent4d_ns.batching.steps import LOG, Rest, Step, Work, check_unchanged, data_changes, renewed, rest_of
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
 from consistent4d_ns.files.fingerprints import fingerprint
 from consistent4d_ns.files.locks import FileLock
@@ -50,6 +50,23 @@ def do(work: Work) -> int:
         return Doing(work, lock, parent).all()
     finally:
         lock.release()
+
+
+def renew(work: Work, record: Record) -> None:
+    """Keep the present sizes and times of data that are what they were, so that they are not read again the next time.
+
+    Nothing is written while somebody does the job, and where its folder cannot be written.
+    """
+    if renewed(work, record) == record:
+        return
+    with suppress(InputError):
+        lock = FileLock(work.place / LOCK, f"{work.name} is being done by another process.")
+        try:
+            latest = read_record(work.place) if lock.handle is not None else None
+            if latest is not None:
+                write_record(work.place, renewed(work, latest))
+        finally:
+            lock.release()
 
 
 def wait_for_lock(work: Work, parent: int) -> FileLock:
@@ -121,7 +138,9 @@ class Doing:
             self._note("running", step=step.name, steps={**self._record.steps, step.name: begun})
             code, reason, interrupted = self._process(step, words)
             seconds = round(time.monotonic() - began, 1)
-            ended = dataclasses.replace(begun, done=code == 0, seconds=seconds)
+            if code == 0 and reason is None and (what := data_changes(step, inputs)[0]):
+                reason = f"{step.name}: {what} meanwhile: repeat the command with --overwrite, or give another --out."
+            ended = dataclasses.replace(begun, done=reason is None, seconds=seconds)
             self._note("running", steps={**self._record.steps, step.name: ended})
             if interrupted is not None:
                 raise interrupted

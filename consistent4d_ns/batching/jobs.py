@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from consistent4d_ns.errors import InputError, did_you_mean
-from consistent4d_ns.files.names import expanded, is_plain_name
+from consistent4d_ns.files.names import absolute, expanded, is_plain_name
 from consistent4d_ns.files.yaml_files import read_yaml
 from consistent4d_ns.sweeping.methods import TEXT_METHOD, Method
 
@@ -161,7 +161,7 @@ def _existing(value: Any, where: str, base: Path) -> Path:
     """An absolute path to something that exists."""
     if not isinstance(value, str) or "\0" in value:
         raise InputError(f"{where}: give one path.")
-    path = base / expanded(Path(value))
+    path = absolute(base / expanded(Path(value)))
     if not path.exists():
         raise InputError(f"{where}: {path} does not exist; relative paths lead on from the folder of the file.")
     return path
@@ -206,6 +206,17 @@ def default_name(path: Path) -> str:
 def _option_name(key: str) -> str:
     """The name of an option as it is written on a command line, without leading dashes."""
     return key.removeprefix("--").replace("_", "-")
+
+
+def option_words(options: Options) -> list[str]:
+    """Options as a command line has them: `lit: true` is --lit, `lit: false` is --no-lit."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            words.append(f"--{name}" if value.lower() == "true" else f"--no-{name}")
+        else:
+            words += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    return words
 
 
 def _exports(value: Any, where: str) -> dict[Export, Options]:
@@ -255,6 +266,6 @@ def jobs_in(
         prepare = {} if needs_preparing(path) else None
         name = default_name(path)
         exports: dict[Export, Options] = {export: {} for export in common.exports}
-        jobs.append(Job(name, path.absolute(), common.method, prepare, common.options, exports=exports))
+        jobs.append(Job(name, absolute(path), common.method, prepare, common.options, exports=exports))
     check_names([job.name for job in jobs], str(folder))
     return jobs

@@ -8,11 +8,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from consistent4d_ns.batching.jobs import Export, Job, Options
-from consistent4d_ns.batching.sources import PICTURES, READ, footage_read, frames_read, truth_read
-from consistent4d_ns.batching.steps import Step, Work
+from consistent4d_ns.batching.jobs import Export, Job, Options, option_words
+from consistent4d_ns.batching.sources import READ, footage_read, frames_read, truth_read
+from consistent4d_ns.batching.spelling import plainly
+from consistent4d_ns.batching.steps import Input, Step, Work
+from consistent4d_ns.data.stills import STILL_TYPES
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.names import absolute
 from consistent4d_ns.sweeping import planning
+from consistent4d_ns.sweeping.assignments import value_of
+from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 
 COMMAND = "consistent4d_ns.cli.main"
 """Module of the command `consistent4d`."""
@@ -69,10 +74,23 @@ def work_of(job: Job, out: Path, base: Path, attempts: int, overwrite: bool = Fa
     training = training_of(job, folder)
     try:
         total = training.config().max_num_iterations
+        config = training.preset()
+        plain = tuple(_plain_assignment(config, assignment) for assignment in training.assignments)
+        training = dataclasses.replace(training, assignments=plain)
     except InputError as error:
         raise InputError(f"{job.name}: options: {error}") from error
     steps = tuple(_steps(job, folder, training, base))
     return Work(job.name, str(folder), str(base), steps, total, attempts, overwrite)
+
+
+def _plain_assignment(config: Consistent4DTrainerConfig, assignment: str) -> str:
+    """An assignment of a training, its values spelt plainly."""
+    path, _, value = assignment.partition("=")
+
+    def written(values: Sequence[str]) -> str:
+        return f"{path}={' '.join(values)}"
+
+    return written(plainly(value.split(), lambda values: value_of(config, written(values))))
 
 
 def run_of(job: Job, out: Path) -> Path:
@@ -85,8 +103,9 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
     run = run_of(job, folder.parent)
     if job.prepare is not None:
         words = ("prepare", str(job.data), str(folder / FRAMES))
-        inputs = [*footage_read(job.data), *_named(job.prepare, base)]
-        yield _command("prepare", words, job.prepare, FRAMES, inputs, feeds=True)
+        named = _named(job.prepare, base)
+        inputs = [*footage_read(job.data), *map(Input, named.values())]
+        yield _command("prepare", words, {**job.prepare, **named}, FRAMES, inputs, feeds=True)
     yield Step(
         "train",
         ("-m", TRAINING, json.dumps(dataclasses.asdict(training), ensure_ascii=False)),
@@ -94,8 +113,8 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
         feeds=True,
         again=("--resume",),
         anew=REPLACE,
-        inputs=tuple(map(str, frames_read(Path(training.data)))),
-        kinds=PICTURES,
+        inputs=tuple(frames_read(Path(training.data))),
+        kinds=STILL_TYPES,
     )
     if job.truth is not None:
         words = ("eval", "--gt", str(job.truth), "--run", str(run), "--objects", job.name)
@@ -107,14 +126,17 @@ def _steps(job: Job, folder: Path, training: planning.Job, base: Path) -> Iterat
             raise InputError(f"{job.name}: exports, {export}: format: give one value.")
         if "format" in options:
             output = _output_of(export, options["format"])
-        yield _command(export, (*command, str(run), str(folder / output)), options, output, _named(options, base))
+        named = _named(options, base)
+        words = (*command, str(run), str(folder / output))
+        yield _command(export, words, {**options, **named}, output, [Input(path) for path in named.values()])
 
 
-def _named(options: Options, base: Path) -> list[Path]:
-    """Files and folders that options name: masks, or a camera path."""
-    values = [value for name, value in options.items() if name in READING and isinstance(value, str) and value]
-    paths = [base / os.path.expanduser(value) for value in values]
-    return [path for path in paths if os.path.exists(path)]  # Not Path.exists, for which a text may be too long.
+def _named(options: Options, base: Path) -> dict[str, str]:
+    """Options that name files and folders to be read, masks or a camera path, with absolute paths."""
+    values = {name: value for name, value in options.items() if name in READING and isinstance(value, str) and value}
+    paths = {name: base / os.path.expanduser(value) for name, value in values.items()}
+    # Not Path.exists, for which a text may be too long.
+    return {name: str(absolute(path)) for name, path in paths.items() if os.path.exists(path)}
 
 
 def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
@@ -123,7 +145,7 @@ def _output_of(export: Export, format: str | tuple[str, ...]) -> str:
 
 
 def _command(
-    name: str, words: tuple[str, ...], options: Options, output: str, inputs: Sequence[Path], feeds: bool = False
+    name: str, words: tuple[str, ...], options: Options, output: str, inputs: Sequence[Input], feeds: bool = False
 ) -> Step:
     """A step that is a `consistent4d` command.
 
@@ -133,18 +155,7 @@ def _command(
     if taken := [option for option in options if option in TAKEN]:
         raise InputError(f"{name}: {taken[0]} is set by the batch itself; leave it out.")
     arguments = ("-m", COMMAND, *words, *option_words(options))
-    return Step(name, arguments, output, feeds, REPLACE, REPLACE, tuple(map(str, inputs)), READ)
-
-
-def option_words(options: Options) -> list[str]:
-    """Options as a command line has them: `lit: true` is --lit, `lit: false` is --no-lit."""
-    words: list[str] = []
-    for name, value in options.items():
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            words.append(f"--{name}" if value.lower() == "true" else f"--no-{name}")
-        else:
-            words += [f"--{name}", *([value] if isinstance(value, str) else value)]
-    return words
+    return Step(name, arguments, output, feeds, REPLACE, REPLACE, tuple(inputs), READ)
 
 
 def _text(value: str | tuple[str, ...]) -> str:

@@ -91,6 +91,6 @@ def _parsed(values: Any) -> Record:
         if not (type(step["done"]) is bool and all(isinstance(word, str) for word in step["arguments"])):
             raise ValueError(f"step {name}")
         seconds, begun = number(step["seconds"], "seconds"), int(number(step["begun"], "begun"))
-        inputs = None if step.get("inputs") is None else Fingerprint.parsed(step["inputs"])
+        inputs = Fingerprint.parsed(step["inputs"]) if "files" in (step.get("inputs") or ()) else None
         steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, begun, inputs)
     return Record(**texts, steps=steps)

@@ -13,6 +13,14 @@ OWN = ("array", "job-name", "output", "error", "signal", "requeue", "no-requeue"
 """Options of sbatch that the script sets itself, or that would contradict it."""
 GPUS = ("gpus", "gres", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 """Options of sbatch that say how many GPUs a task gets."""
+BARE = (
+    *("consolidate-segments", "contiguous", "external", "hold", "ignore-pbs", "overcommit", "oversubscribe"),
+    *("quiet", "reboot", "spread-job", "spread-segments", "stepmgr", "use-min-nodes", "verbose", "wait"),
+    *("help", "parsable", "test-only", "usage", "version"),
+)
+"""Options of sbatch that have no value, as its source says in Slurm 26.11; no-requeue is among `OWN`."""
+BARE_OR_NOT = ("exclusive", "get-user-env", "nice", "no-kill", "oom-kill-step", "propagate", "resv-ports")
+"""Options of sbatch whose value may be left out, likewise; before 26.11, get-user-env may have one."""
 NOTICE = 120
 """Seconds before the end of its time at which a job is told to save a checkpoint and to end."""
 
@@ -66,7 +74,7 @@ def _option(option: str) -> tuple[str, str]:
     """Name and value of an option of sbatch.
 
     Raises:
-        InputError: it is not written in its long form, or is the script's own.
+        InputError: it is not written in its long form, is the script's own, lacks a value, or has one too many.
     """
     name, _, value = option.removeprefix("--").partition("=")
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
@@ -76,6 +84,10 @@ def _option(option: str) -> tuple[str, str]:
     if own := could_be(name, OWN):
         meant = "" if name == own else f"{name} may stand for {own}: "
         raise InputError(f"--sbatch {option}: {meant}the script sets {own} itself; change it there.")
+    if not value and not could_be(name, (*BARE, *BARE_OR_NOT)):
+        raise InputError(f"--sbatch {option}: sbatch needs a value here: give {name}=VALUE, or leave it out.")
+    if value and name in BARE:
+        raise InputError(f"--sbatch {option}: sbatch takes no value here: give {name} alone, or leave it out.")
     return name, value
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from natsort import natsorted
 
+from consistent4d_ns.batching.steps import Input, Reads
 from consistent4d_ns.data.prepared import RECORD
 from consistent4d_ns.data.stills import ANIMATION_TYPES, PLAIN_TYPES
 from consistent4d_ns.data.videos import VIDEO_TYPES
@@ -58,24 +59,33 @@ def is_sequence(folder: Path) -> bool:
     return any(pictures) or any((folder / name).is_dir() for name in (INPUT, *FRAME_FOLDERS))
 
 
-def frames_read(data: Path) -> list[Path]:
+def frames_read(data: Path) -> list[Input]:
     """What a training reads of a path: the file or the folder of the input view, and what says where its camera is."""
     if (data / INPUT).is_dir():
-        return [data / INPUT, data / META]
-    return [data] if data.is_file() else [data, data / RECORD]  # Frames may not be prepared yet.
+        return [Input(str(data / INPUT), "frames"), Input(str(data / META))]
+    frames = Input(str(data), "frames")
+    return [frames] if data.is_file() else [frames, Input(str(data / RECORD))]  # Frames may not be prepared yet.
 
 
-def footage_read(data: Path) -> list[Path]:
-    """What `consistent4d prepare` reads of a path: the file, or folders of frames and masks."""
-    folders = [data / name for name in (*FRAME_FOLDERS, *MASK_FOLDERS) if (data / name).is_dir()]
-    return [data, *(inside for folder in folders for inside in (folder, *_folders_in(folder)))]
+def footage_read(data: Path) -> list[Input]:
+    """What `consistent4d prepare` reads of a path: the file, or folders of frames and masks (`layouts.find_layout`)."""
+    frames = [data / name for name in FRAME_FOLDERS if (data / name).is_dir()]
+    masks = [data / name for name in MASK_FOLDERS if (data / name).is_dir()]
+    if not frames:
+        return [Input(str(data), "footage")]
+    return [*_inside(frames[0], "footage"), *(each for folder in masks[:1] for each in _inside(folder, "all"))]
 
 
-def truth_read(truth: Path, name: str) -> list[Path]:
+def truth_read(truth: Path, name: str) -> list[Input]:
     """What `consistent4d eval` reads of a folder of truth: the views of an object, and their cameras."""
-    folders = [folder for folder in (truth, truth / name) if folder.is_dir()]
-    return [path for folder in folders for path in (folder / META, *natsorted(folder.glob(VIEWS)))]
+    found = []
+    for folder in (folder for folder in (truth, truth / name) if folder.is_dir()):
+        views = (Input(str(view), "views") for view in natsorted(folder.glob(VIEWS)))
+        found += [Input(str(folder / META)), *views]
+    return found
 
 
-def _folders_in(folder: Path) -> list[Path]:
-    return natsorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _inside(folder: Path, reads: Reads) -> list[Input]:
+    """A folder and those in it."""
+    folders = natsorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [Input(str(path), reads) for path in (folder, *folders)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from consistent4d_ns.batching.records import Record, StepRecord
 from consistent4d_ns.errors import InputError, printable
-from consistent4d_ns.files.fingerprints import is_unchanged
+from consistent4d_ns.files.fingerprints import MISSING, Fingerprint, differing, fingerprint
 
 LONGEST_TOLD = 80
 """Characters of a name or a value that are shown in a message."""
@@ -20,6 +21,20 @@ LOG = "log.txt"
 """File in a job's folder with all that its processes said."""
 MOST_CHANGES = 3
 """Of what a step was begun with otherwise, how much is named."""
+
+
+Reads = Literal["all", "frames", "footage", "views"]
+"""What of a folder is read: all files, or those that `counting.counted` takes for frames."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Data of the user that a step reads."""
+
+    path: str
+    """A file, or a folder whose files are read; absolute."""
+    reads: Reads = "all"
+    """What of a folder is read."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +53,15 @@ class Step:
     """Further arguments where it was begun before, with the same arguments, and not completed."""
     anew: tuple[str, ...] = ()
     """Further arguments where its output is to be replaced."""
-    inputs: tuple[str, ...] = ()
-    """Files of the user that it reads, and folders whose files it reads; absolute paths."""
+    inputs: tuple[Input, ...] = ()
+    """Data of the user that it reads."""
     kinds: tuple[str, ...] = ()
-    """How the names of files end that it reads in such folders."""
+    """How the names of files end that it reads in folders."""
 
     def files(self) -> dict[str, Path]:
         """The files that it reads, by names in which the folders that they lie in are numbers."""
         found = {}
-        for number, path in enumerate(map(Path, self.inputs)):
+        for number, path in enumerate(Path(one.path) for one in self.inputs):
             if not path.is_dir():
                 found[f"{number}/"] = path
                 continue
@@ -97,8 +112,11 @@ class Work:
     def from_json(cls, text: str) -> Work:
         """The job that `to_json` wrote."""
         values = json.loads(text)
-        words = ("arguments", "again", "anew", "inputs", "kinds")
-        steps = tuple(Step(**{**step, **{name: tuple(step[name]) for name in words}}) for step in values["steps"])
+        words = ("arguments", "again", "anew", "kinds")
+        for step in values["steps"]:
+            step |= {name: tuple(step[name]) for name in words}
+            step["inputs"] = tuple(Input(**one) for one in step["inputs"])
+        steps = tuple(Step(**step) for step in values["steps"])
         return cls(**{**values, "steps": steps})
 
 
@@ -139,9 +157,47 @@ def difference(step: Step, earlier: StepRecord, folder: Path) -> str:
     """What else a step was begun with than it would be now, in words; empty where there is no difference."""
     if changes := _changes(earlier.arguments, step.identity(folder)):
         return f"made with other options or data ({changes})"
-    if earlier.inputs is not None and not is_unchanged(step.files(), earlier.inputs):
-        return f"made before the files in {', '.join(step.inputs)} were changed"
+    if earlier.inputs is not None and (what := data_changes(step, earlier.inputs)[0]):
+        return f"made before {what}"
     return ""
+
+
+def data_changes(step: Step, earlier: Fingerprint) -> tuple[str, Fingerprint]:
+    """What has happened to the data that a step reads since a fingerprint of them was taken, and their present one.
+
+    Returns:
+        `PATH was changed`, or was added or removed, and how many others there are; empty where nothing has happened
+        that matters to the step.
+    """
+    now = fingerprint(step.files(), earlier)
+    names = _counting(step, differing(earlier, now), earlier.files, now.files)
+    if not names:
+        return "", now
+    begun, present = (files.get(names[0], MISSING) != MISSING for files in (earlier.files, now.files))
+    what = "changed" if begun and present else "removed" if begun else "added"
+    more = f", like {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{_place(step, names[0])} was {what}{more}", now
+
+
+def _counting(step: Step, names: list[str], *lists: Mapping[str, str]) -> list[str]:
+    """Those of some names in fingerprints that matter to a step, given all names then and now."""
+    strays = set[str]()
+    for number, source in enumerate(step.inputs):
+        begin = f"{number}/"
+        if source.reads != "all" and any(name.startswith(begin) for name in names):
+            from consistent4d_ns.batching.counting import counted  # slow, and asked only where something differs
+
+            both = [[name.removeprefix(begin) for name in files if name.startswith(begin)] for files in lists]
+            read = set[str]().union(*(counted(source.reads, each) for each in both))
+            strays |= {begin + name for each in both for name in each if name not in read}
+    return [name for name in names if name not in strays]
+
+
+def _place(step: Step, name: str) -> str:
+    """The path of a file in a fingerprint, in a message."""
+    number, _, file = name.partition("/")
+    paths = {str(number): Path(source.path) for number, source in enumerate(step.inputs)}
+    return printable(str(paths[number] / file)) if number in paths else "a folder of data"
 
 
 def _changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
@@ -184,6 +240,17 @@ def changed(work: Work, record: Record) -> Iterator[tuple[str, str]]:
         there = earlier is not None and (earlier.done or (work.place / step.output).exists())
         if earlier is not None and there and (what := difference(step, earlier, work.place)):
             yield step.name, what
+
+
+def renewed(work: Work, record: Record) -> Record:
+    """A record with the present sizes and times of data that are what they were, as where they were copied."""
+    steps = dict(record.steps)
+    for step in work.steps:
+        earlier = steps.get(step.name)
+        if earlier is not None and earlier.inputs is not None:
+            what, now = data_changes(step, earlier.inputs)
+            steps[step.name] = earlier if what else dataclasses.replace(earlier, inputs=now)
+    return dataclasses.replace(record, steps=steps)
 
 
 def check_unchanged(work: Work, record: Record) -> None:

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
+from consistent4d_ns.batching.doing import renew
 from consistent4d_ns.batching.jobs import Common, Export, Job, Options, default_name, jobs_in, nearest, read_jobs
-from consistent4d_ns.batching.steps import LOG, Work, rest_of
+from consistent4d_ns.batching.records import Record, read_record
+from consistent4d_ns.batching.steps import LOG, Work, check_unchanged, rest_of
 from consistent4d_ns.batching.summary import STATUS, records_of, table, write_status
 from consistent4d_ns.cli import batch_job
 from consistent4d_ns.cli.compare import write_page
 from consistent4d_ns.cli.export import check_usd
 from consistent4d_ns.cli.help_texts import NO_DEFAULT
-from consistent4d_ns.cli.option_checks import check_options
+from consistent4d_ns.cli.option_checks import plain_options
 from consistent4d_ns.cli.progress import Fifths, announce, say
 from consistent4d_ns.cli.splats import check_format
 from consistent4d_ns.cli.sweep import check_page, places_of
@@ -29,12 +31,11 @@ from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.comparing.options import CompareOptions
 from consistent4d_ns.errors import FAILED, InputError
 from consistent4d_ns.export.splats.options import SplatFormat
-from consistent4d_ns.files.names import expanded
+from consistent4d_ns.files.names import absolute, expanded
 from consistent4d_ns.files.outputs import holds_something, make_folder, new_file
 from consistent4d_ns.sweeping.methods import Method
 
 if TYPE_CHECKING:
-    from consistent4d_ns.batching.records import Record
     from consistent4d_ns.sweeping.processes import Done, Place, Task
 
 AUTHOR = "batch"
@@ -148,7 +149,7 @@ def batch(
     jobs = expanded(jobs)
     if not jobs.exists():
         raise InputError(f"{jobs} does not exist: give a YAML file of jobs, or a folder of videos.")
-    out = (expanded(out) if out else Path("outputs") / default_name(jobs.resolve())).absolute()
+    out = absolute(expanded(out) if out else Path("outputs") / default_name(jobs.resolve()))
     holds_something(out)  # Raises where it can be no folder.
     announce(f"Reading {jobs}")
     found = find(jobs, each)
@@ -171,7 +172,9 @@ def batch(
     announce(
         f"{len(chosen.works)} jobs in {whole.out}, {len(chosen.works) - len(left)} of them done; doing {len(left)}"
     )
-    reasons = run(whole, left, engine)
+    for work in chosen.works:
+        renew(work, records[work.name])
+    reasons = run(whole, chosen, left, engine)
     show(whole, chosen, reasons)
     if page:
         write_pages(whole, bool(left), bool(only), film)
@@ -213,29 +216,32 @@ def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, ove
     """
     from consistent4d_ns.batching.planning import work_of
 
-    for job in found:
-        check_job(job)
-    base = Path.cwd() if jobs.is_dir() else jobs.absolute().parent
+    found = [checked(job) for job in found]
+    base = Path.cwd() if jobs.is_dir() else absolute(jobs).parent
     works = [work_of(job, out, base, engine.attempts, overwrite) for job in found]
     return Batch(jobs.resolve().name, out, found, works)
 
 
-def check_job(job: Job) -> None:
+def checked(job: Job) -> Job:
     """Check the options of the commands of a job, and that what these need is installed.
+
+    Returns:
+        The job, with these options spelt plainly.
 
     Raises:
         InputError: an option is unknown or cannot have its value, or a package is not installed.
     """
-    from consistent4d_ns.batching.planning import option_words
-
-    given = {"prepare": job.prepare or {}, "evaluate": job.evaluate, **job.exports}
+    given: dict[str, Options] = {"prepare": job.prepare or {}, "evaluate": job.evaluate, **job.exports}
     for step, options in given.items():
         try:
-            check_options(step, tuple(option_words(options)))
+            given[step] = plain_options(step, options)
             if step != "prepare" or job.prepare is not None:
                 check_packages(step, options)
         except InputError as error:
             raise InputError(f"{job.name}: {error}") from error
+    prepare = None if job.prepare is None else given["prepare"]
+    exports = {export: given[export] for export in job.exports}
+    return dataclasses.replace(job, prepare=prepare, evaluate=given["evaluate"], exports=exports)
 
 
 def check_packages(step: str, options: Options) -> None:
@@ -321,8 +327,15 @@ def write_script(
     print(f"{path}: {len(chosen.jobs)} tasks; start it with sbatch. The last task that ends writes the page.")
 
 
-def run(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, str]:
-    """Do jobs; returns why some failed, by their names. A line on standard error tells of everything."""
+def run(whole: Batch, chosen: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, str]:
+    """Do jobs; returns why some failed, by their names. A line on standard error tells of everything.
+
+    Args:
+        whole: All jobs.
+        chosen: Those that are to be done in the end.
+        left: Those that are not done yet.
+        engine: Where they run.
+    """
     tasks = [task_of(work) for work in left]
     progress, reasons = Progress(left), dict[str, str]()
     try:
@@ -336,10 +349,23 @@ def run(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> dict[str, 
             except KeyboardInterrupt:
                 say("Stopping what is being done; Ctrl-C again ends it at once. Repeat the command to go on.")
                 raise
+        reasons |= _changed_meanwhile([work for work in chosen.works if work.name not in reasons])
     finally:
         make_folder(whole.out)
         write_status(whole.out, whole.works, whole.records(), reasons)
     return reasons
+
+
+def _changed_meanwhile(works: Sequence[Work]) -> dict[str, str]:
+    """Tell which jobs were done with data that have changed since; and how, by their names."""
+    found = {}
+    for work in works:
+        try:
+            check_unchanged(work, read_record(work.place) or Record())
+        except InputError as error:
+            found[work.name] = str(error)
+            say(f"{work.name}: failed, {error}")
+    return found
 
 
 def task_of(work: Work) -> Task:
@@ -449,8 +475,6 @@ class Progress:
                 say(f"{name}: {news}")
 
     def _record(self, name: str) -> Record | None:
-        from consistent4d_ns.batching.records import read_record
-
         with suppress(InputError):
             return read_record(self._works[name].place)
         return None

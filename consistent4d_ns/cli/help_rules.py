@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
+import io
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, TextIO, Union, get_args, get_type_hints
 
 import docstring_parser
 import tyro
@@ -29,6 +33,7 @@ from tyro.constructors import (
 )
 
 from consistent4d_ns.cli.help_texts import NO_DEFAULT
+from consistent4d_ns.docstrings import documented, paragraphs
 
 RULES = ConstructorRegistry()
 """The rules, for `tyro.cli(registry=RULES)`."""
@@ -37,14 +42,43 @@ AS_USUAL: Any = object()
 """Among a type's markers: tyro's own rule is asked."""
 
 
-def paragraphs(text: str) -> str:
-    """A text of a docstring, with a line for each paragraph."""
-    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()))
-
-
 def summary(function: Callable[..., Any]) -> str:
     """What a docstring says before its sections, in paragraphs."""
     return paragraphs(docstring_parser.parse_from_object(function).description or "")
+
+
+@contextmanager
+def folded() -> Iterator[None]:
+    """Fold lines that are printed meanwhile at the width of the terminal, which would break them within words.
+
+    All that tyro prints has this width, but for the description of a command, of which each paragraph is one line.
+    """
+    terminal, width = sys.stdout, shutil.get_terminal_size().columns
+    said = Said(terminal)
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:
+        said.seek(0)
+        for line in said.read().splitlines():
+            is_text = len(line) > width and "\033" not in line  # What is coloured is longer than it looks.
+            print(textwrap.fill(line, width, break_on_hyphens=False) if is_text else line, file=terminal)
+
+
+class Said(io.TextIOWrapper):
+    """Keeps what is printed, in the colours and characters that are for a terminal or a file."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        """
+        Args:
+            terminal: Where it is to be printed.
+        """
+        super().__init__(io.BytesIO(), encoding=terminal.encoding or "utf-8")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._terminal.isatty()
 
 
 @RULES.primitive_rule
@@ -114,14 +148,6 @@ def is_missing(default: Any) -> bool:
 def help_text(owner: Any, name: str) -> str | None:
     """What the docstrings of a class and those it inherits from, or of a function, say about an option."""
     return documented(owner).get(name)
-
-
-@functools.cache
-def documented(owner: Any) -> dict[str, str]:
-    """All such texts by name, in paragraphs."""
-    owners = [kind for kind in owner.__mro__[::-1] if kind is not object] if inspect.isclass(owner) else [owner]
-    documents = [docstring_parser.parse_from_object(each) for each in owners]
-    return {each.arg_name: paragraphs(each.description) for doc in documents for each in doc.params if each.description}
 
 
 def caller(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from consistent4d_ns import __version__
@@ -44,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         check_folder()
         from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
-        from consistent4d_ns.cli.help_rules import RULES
+        from consistent4d_ns.cli.help_rules import RULES, folded
 
         check_command(arguments, COMMANDS)
-        app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments, registry=RULES)
+        with folded() if {"-h", "--help"} & set(arguments) else nullcontext():
+            app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments, registry=RULES)
 
 
 def check_command(arguments: Sequence[str], commands: Mapping[str, Any], program: str = "consistent4d") -> None:

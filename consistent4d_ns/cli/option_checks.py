@@ -7,13 +7,14 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import tyro
 
-from consistent4d_ns.batching.jobs import nearest
+from consistent4d_ns.batching.jobs import Options, nearest, option_words
+from consistent4d_ns.batching.spelling import plainly
 from consistent4d_ns.cli.eval import evaluate
 from consistent4d_ns.cli.export import mesh, points, usd
 from consistent4d_ns.cli.export_web import web
@@ -36,21 +37,44 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 """What is called in the steps of a job, by their names, and what it cannot do without; trainings are checked apart."""
 
 
-def check_options(step: str, words: tuple[str, ...]) -> None:
-    """Check the options of a step.
+def plain_options(step: str, options: Options) -> Options:
+    """The options of a step, checked and spelt plainly.
 
     Args:
         step: Its name, of `COMMANDS`.
-        words: Its options as they follow the command.
+        options: Its options.
 
     Raises:
         InputError: one is unknown or cannot have its value.
     """
+    _check(step, tuple(option_words(options)))
+    plain: dict[str, str | tuple[str, ...]] = {}
+    for name, value in options.items():
+        several = not isinstance(value, str)
+        values = plainly(value if several else [value], partial(_meaning, step, name, several))
+        plain[name] = tuple(values) if several else values[0]
+    return plain
+
+
+def _meaning(step: str, name: str, several: bool, values: Sequence[str]) -> Any:
+    """What a command is called with where an option has these values.
+
+    Raises:
+        InputError: it cannot have them.
+    """
+    called, refusal = _outcome(step, tuple(option_words({name: tuple(values) if several else values[0]})))
+    if refusal:
+        raise InputError(refusal)
+    return called
+
+
+def _check(step: str, words: tuple[str, ...]) -> None:
+    """Raises: InputError: an option is unknown or cannot have its value."""
     known = _names(step)
     for word in words:
         if word.startswith("--") and word not in known:
             raise InputError(f"{step}: {nearest(word[2:], [name[2:] for name in known])}")
-    if refusal := _refusal(step, words):
+    if refusal := _outcome(step, words)[1]:
         raise InputError(f"{step}: {' '.join(words)} cannot be used: {refusal}")
 
 
@@ -64,15 +88,14 @@ def _names(step: str) -> tuple[str, ...]:
 
 
 @cache
-def _refusal(step: str, words: tuple[str, ...]) -> str:
-    """Why a command's parser refuses options, in a line; empty if it does not."""
+def _outcome(step: str, words: tuple[str, ...]) -> tuple[Any, str]:
+    """What a command is called with, and why its parser refuses options, in a line; empty if it does not."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            _parse(step, words)
+            return _parse(step, words), ""
     except SystemExit:
-        return _reason(said.getvalue())
-    return ""
+        return None, _reason(said.getvalue())
 
 
 def _reason(said: str) -> str:
@@ -84,7 +107,7 @@ def _reason(said: str) -> str:
     return " ".join(itertools.takewhile(bool, texts)) or "its parser refuses it."
 
 
-def _parse(step: str, words: tuple[str, ...]) -> None:
-    """Parse a command line and call nothing."""
+def _parse(step: str, words: tuple[str, ...]) -> Any:
+    """Parse a command line and call nothing; what the command would be called with."""
     command, needed = COMMANDS[step]
-    tyro.cli(functools.wraps(command)(lambda *_, **__: None), args=[*needed, *words])
+    return tyro.cli(functools.wraps(command)(lambda *places, **names: (places, names)), args=[*needed, *words])

@@ -19,6 +19,7 @@ from consistent4d_ns.data.stills import ANIMATION_TYPES, PLAIN_TYPES, STILL_TYPE
 from consistent4d_ns.data.times import Spacing
 from consistent4d_ns.data.videos import VIDEO_TYPES, video_spacing
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.outputs import check_whole
 
 OPTIONS = "--pipeline.datamanager.dataparser."
 """What the options of the data parser begin with, for `ns-train`."""
@@ -102,6 +103,7 @@ def list_frames(
 
 def _folder_frames(folder: Path, types: tuple[str, ...]) -> tuple[tuple[str, ...], Spacing, tuple[str, ...]]:
     """Names of the frames of a folder in order of time, their spacing, and the names of all else in it."""
+    check_whole(folder)
     with reading(folder):
         kinds = {entry.name: _may_be_frame(entry, types) for entry in folder.iterdir()}
     prepared = read_prepared(folder)

@@ -16,6 +16,7 @@ from consistent4d_ns.data.files import by, reading
 from consistent4d_ns.data.stills import PLAIN_TYPES, read_plain
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.evaluation.images import Picture, on_white
+from consistent4d_ns.files.outputs import check_whole
 
 VIEWS = "eval_*"
 """Folders of views."""
@@ -29,8 +30,15 @@ def find_objects(root: Path) -> dict[str, Path]:
     """Folders of the objects by name: those in `root` that hold views, or `root` itself if it holds some.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one is half replaced.
     """
+    found = _find_objects(root)
+    for folder in found.values():
+        check_whole(folder)
+    return found
+
+
+def _find_objects(root: Path) -> dict[str, Path]:
     if view_folders(root):
         return {root.resolve().name: root}
     with reading(root):
@@ -57,20 +65,24 @@ def frame_files(folder: Path, note: Note) -> dict[int, Path]:
     with reading(folder):
         entries = natsorted(folder.iterdir())
     for entry in entries:
-        number = re.search(r"(\d+)$", entry.stem)
-        if number is None or entry.suffix.lower() not in PLAIN_TYPES or entry.name.startswith("."):
+        number = number_of(entry.name)
+        if number is None:
             ignored.append(entry.name)
-        elif int(number[1]) in files:
-            raise InputError(
-                f"{folder} holds {files[int(number[1])].name} and {entry.name}: which is frame {number[1]}?"
-            )
+        elif number in files:
+            raise InputError(f"{folder} holds {files[number].name} and {entry.name}: which is frame {number}?")
         else:
-            files[int(number[1])] = entry
+            files[number] = entry
     if not files:
         raise InputError(f"{folder} holds no numbered images: put 0.png, 1.png, ... there.")
     if ignored:
         note(f"{folder}: {len(ignored)} files are no numbered images and are ignored, first {ignored[0]}.")
     return dict(sorted(files.items()))
+
+
+def number_of(name: str) -> int | None:
+    """The number of the frame that a picture shows, at the end of its name; None of a file that is none."""
+    number = re.search(r"(\d+)$", Path(name).stem)
+    return int(number[1]) if number and name.lower().endswith(PLAIN_TYPES) and not name.startswith(".") else None
 
 
 def read_clips(folder: Path, note: Note) -> dict[str, Clip]:

@@ -21,28 +21,35 @@ class Fingerprint:
 
     stamp: str
     """Digest of names, sizes and times of change, for which no file is read."""
-    content: str
-    """Digest of names and contents, which stays the same where files are copied or touched."""
+    files: Mapping[str, str]
+    """Digest of each file's contents by its name, which stays the same where files are copied or touched."""
 
     @classmethod
     def parsed(cls, values: Any) -> Fingerprint:
         """What `dataclasses.asdict` made of one; raises TypeError or LookupError if the values are none."""
-        stamp, content = values["stamp"], values["content"]
-        if not (isinstance(stamp, str) and isinstance(content, str)):
+        stamp, files = values["stamp"], dict(values["files"])
+        if not all(isinstance(text, str) for text in (stamp, *files.values())):
             raise TypeError("no fingerprint")
-        return cls(stamp, content)
+        return cls(stamp, files)
 
 
-def fingerprint(files: Mapping[str, Path]) -> Fingerprint:
-    """The fingerprint of files by name; all of them are read. One that cannot be read counts as missing."""
+def fingerprint(files: Mapping[str, Path], earlier: Fingerprint | None = None) -> Fingerprint:
+    """The fingerprint of files by name. One that cannot be read counts as missing.
+
+    Args:
+        files: The files, all of which are read, unless nothing has changed.
+        earlier: A fingerprint of files; returned, and no file is read, where names, sizes and times are what they were.
+    """
     stamp = _stamp(files)
-    return Fingerprint(stamp, _content(tuple(files.items()), stamp))
+    if earlier is not None and stamp == earlier.stamp:
+        return earlier
+    return Fingerprint(stamp, _digests(tuple(files.items()), stamp))
 
 
-def is_unchanged(files: Mapping[str, Path], earlier: Fingerprint) -> bool:
-    """Whether files are what they were when a fingerprint was taken; they are read where sizes or times differ."""
-    stamp = _stamp(files)
-    return stamp == earlier.stamp or _content(tuple(files.items()), stamp) == earlier.content
+def differing(one: Fingerprint, other: Fingerprint) -> list[str]:
+    """Names of the files whose contents are not the same, or that only one of two fingerprints has, in order."""
+    names = one.files.keys() | other.files.keys()
+    return sorted(name for name in names if one.files.get(name, MISSING) != other.files.get(name, MISSING))
 
 
 def _stamp(files: Mapping[str, Path]) -> str:
@@ -62,16 +69,13 @@ def _state(path: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _content(files: tuple[tuple[str, Path], ...], stamp: str) -> str:
-    """Digest of names and contents; the same files with the same stamp are read once."""
-    digest = hashlib.sha256()
-    for name, path in files:
-        digest.update(f"{name}\0{_digest(path)}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def _digests(files: tuple[tuple[str, Path], ...], stamp: str) -> dict[str, str]:
+    """Digests of contents by name; the same files with the same stamp are read once."""
+    return {name: _digest(path) for name, path in files}
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.blake2b(digest_size=16)
     try:
         if not path.is_file():  # Reading a named pipe would wait for ever.
             return MISSING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from consistent4d_ns.errors import InputError
@@ -27,3 +29,15 @@ def expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise InputError(f"{path} names an unknown user: give the full path") from None
+
+
+def absolute(path: Path) -> Path:
+    """The absolute path without `.` and `..`, the same for every spelling.
+
+    Links stay as they are, so that what they lead to may be moved; but where `..` follows one, it leads to elsewhere
+    than the names say, and all links are replaced by what they lead to.
+    """
+    plain = Path(os.path.abspath(path))
+    with suppress(OSError, RuntimeError):  # Links that lead to themselves.
+        return plain if ".." not in path.parts or plain.resolve() == path.resolve() else path.resolve()
+    return path.absolute()

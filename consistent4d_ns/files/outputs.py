@@ -15,7 +15,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consistent4d_ns.errors import InputError
+from consistent4d_ns.errors import InputError, printable
 from consistent4d_ns.files.json_files import read_json
 from consistent4d_ns.files.locks import FolderLock, is_locked
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 """File of a written folder that lists what belongs to it, so that replacing it touches nothing else."""
+UNFINISHED = "unfinished"
+"""Key of a manifest that is true while its files are being replaced, and stays so if that is cut off."""
 AUTHOR = "consistent4d"
 """Our command; with its subcommand, the value of `written_by` in a manifest."""
 PARTIAL = ".partial"
@@ -80,7 +82,8 @@ def check_new_file(path: Path, overwrite: bool = False) -> None:
 def new_folder(path: Path, command: str, overwrite: bool = False) -> Iterator[Path]:
     """An empty folder to write to; its files move to `path` when the block ends, and are removed if it fails.
 
-    A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else.
+    A manifest is added. Replacing an earlier folder removes the files of its manifest and nothing else; whoever is
+    killed meanwhile leaves files of one of both, which `check_whole` refuses and the same command can replace.
 
     Args:
         path: The folder.
@@ -93,21 +96,43 @@ def new_folder(path: Path, command: str, overwrite: bool = False) -> Iterator[Pa
     """
     earlier = check_new_folder(path, command, overwrite)
     path = path.resolve()  # "." has no name, and beside a link there may be another disk.
-    with scratch_beside(path) as scratch:
+    with scratch_beside(_within(path) if path.is_mount() else path) as scratch:
         files = scratch / path.name
         files.mkdir()
         yield files
         names = sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
-        manifest = {"written_by": f"{AUTHOR} {command}", "files": names}
-        (files / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        if not earlier and _take_place(files, path, command):
-            return
-        path.mkdir(exist_ok=True)
-        for name in earlier:
-            (path / name).unlink(missing_ok=True)
-        for name in (*names, MANIFEST):
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (files / name).replace(path / name)
+        _write_manifest(files / MANIFEST, command, names)
+        if earlier or not _take_place(files, path, command):
+            _exchange(files, path, command, earlier, names)
+
+
+def _within(path: Path) -> Path:
+    """Beside what the files of a folder are written that is a disk of its own: something of its name in it."""
+    return path / path.name
+
+
+def _write_manifest(file: Path, command: str, names: Iterable[str], **more: bool) -> None:
+    manifest = {"written_by": f"{AUTHOR} {command}", "files": sorted(names), **more}
+    file.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _exchange(files: Path, path: Path, command: str, earlier: Iterable[str], names: Iterable[str]) -> None:
+    """Put files into a folder in the place of earlier ones, one by one.
+
+    Files of others may lie there, so that the folder cannot be exchanged. Until all is done, the manifest names all
+    files, earlier and new, and says so.
+    """
+    path.mkdir(exist_ok=True)
+    meanwhile = files / f".{MANIFEST}"
+    _write_manifest(meanwhile, command, {*earlier, *names}, **{UNFINISHED: True})
+    flush_to_disk(meanwhile)
+    meanwhile.replace(path / MANIFEST)
+    flush_to_disk(path)
+    for name in earlier:
+        (path / name).unlink(missing_ok=True)
+    for name in (*names, MANIFEST):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).replace(path / name)
 
 
 def _take_place(files: Path, path: Path, command: str) -> bool:
@@ -133,14 +158,13 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
     if not holds_something(path):
         return []
     if not overwrite:
+        check_whole(path)
         raise InputError(f"{path} is not empty: give another folder, or --overwrite to replace an earlier output.")
     try:
-        if not (path / MANIFEST).is_file():  # Reading a named pipe would wait for ever.
-            raise FileNotFoundError
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = _manifest(path)
         names = [str(name) for name in manifest["files"]]
         ours = manifest["written_by"] == f"{AUTHOR} {command}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         names, ours = [], False
     inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
     if not (ours and inside):
@@ -149,6 +173,26 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
             "give another folder."
         )
     return names
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What the manifest in a folder says; empty where there is none, or something else."""
+    try:
+        manifest = read_json(path / MANIFEST)
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def check_whole(path: Path) -> None:
+    """Raises: InputError: a command was killed while it replaced the files in a folder, so that some are missing."""
+    manifest = _manifest(path)
+    author = str(manifest.get("written_by"))
+    if manifest.get(UNFINISHED) is True and author.startswith(AUTHOR):
+        raise InputError(
+            f"{path} is not whole: `{printable(author)}` was cut off while it put its files there; repeat it with "
+            "--overwrite, or give another folder."
+        )
 
 
 def holds_something(path: Path) -> bool:
@@ -162,7 +206,10 @@ def holds_something(path: Path) -> bool:
             raise InputError(f"{path} is a file: give a folder.")
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to {path.readlink()}, which does not exist: give another folder.")
-        return path.exists() and any(path.iterdir())
+        if not path.exists():
+            return False
+        unfinished = {folder.name for folder in _scratch_folders(_within(path.resolve()))}
+        return any(entry.name not in unfinished for entry in path.iterdir())
 
 
 def flush_to_disk(path: Path) -> None:

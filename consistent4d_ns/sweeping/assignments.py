@@ -25,6 +25,16 @@ def assign(config: Any, assignment: str) -> None:
     Raises:
         InputError: there is no such option, or it cannot have this value.
     """
+    setattr(*_read(config, assignment))
+
+
+def value_of(config: Any, assignment: str) -> Any:
+    """The value that `assign` would set; raises as it does."""
+    return _read(config, assignment)[2]
+
+
+def _read(config: Any, assignment: str) -> tuple[Any, str, Any]:
+    """Which field of which part of a configuration an assignment sets, and its value there."""
     path, equals, value = assignment.partition("=")
     *parents, name = field_path(path).split(".")
     try:
@@ -36,7 +46,7 @@ def assign(config: Any, assignment: str) -> None:
         ) from error
     if not equals or is_dataclass(kind):
         raise InputError(f"{assignment}: give PATH=VALUE, where PATH names a single value.")
-    setattr(owner, name, _parsed(kind, value, assignment))
+    return owner, name, _parsed(kind, value, assignment)
 
 
 def nearest(config: Any, path: str) -> str:

@@ -13,6 +13,7 @@ from consistent4d_ns.comparing.differences import differences, short_names
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import is_last, newest_whole, step_of
 from consistent4d_ns.files.config_files import config_file
+from consistent4d_ns.files.names import absolute
 from consistent4d_ns.method_configs import PRESETS, preset
 from consistent4d_ns.runs import read_config
 from consistent4d_ns.sweeping.assignments import assign, field_path
@@ -53,14 +54,17 @@ class Job:
     experiment: str | None = None
     """Name of the folder in `out`, as `ns-train --experiment-name` takes it; default: that of the frames."""
 
+    def preset(self) -> Consistent4DTrainerConfig:
+        """The preset as it is."""
+        return preset(next(one for one in PRESETS if one.config.method_name == self.method))
+
     def config(self) -> Consistent4DTrainerConfig:
         """The preset with these options, checked; trained without a viewer.
 
         Raises:
             InputError: there is no such option, or it cannot have this value.
         """
-        specification = next(one for one in PRESETS if one.config.method_name == self.method)
-        config = preset(specification)
+        config = self.preset()
         config.data = config.pipeline.datamanager.data = Path(self.data)
         config.output_dir, config.timestamp, config.vis = Path(self.out), self.name, "tensorboard"
         config.experiment_name = self.experiment
@@ -93,7 +97,7 @@ def plan(method: str, data: Path, out: Path, seeds: Sequence[int], settings: Seq
         values = dict(zip((path for path, _ in axes), chosen, strict=True))
         name = "_".join(f"{short[path]}-{plain(value)}" for path, value in values.items() if path in short)
         assignments = tuple(f"{path}={value}" for path, value in values.items())
-        jobs.append(Job(method, str(data.absolute()), str(out.absolute()), name, assignments))
+        jobs.append(Job(method, str(absolute(data)), str(absolute(out)), name, assignments))
     _check_names(jobs)
     for job in jobs:
         job.config()

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from consistent4d_ns.batching.doing import LOCK
+from consistent4d_ns.batching.doing import LOCK, renew
 from consistent4d_ns.batching.records import Record, StepRecord, read_record
-from consistent4d_ns.batching.steps import LOG, Step, Work, difference, rest_of
+from consistent4d_ns.batching.steps import LOG, Input, Step, Work, difference, rest_of
 from consistent4d_ns.batching.summary import records_of
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
+from consistent4d_ns.files import fingerprints
 from consistent4d_ns.files.locks import FileLock
 from tests.batching.works import PROGRAM, notes, step, task, work
+from tests.support.disks import file_limit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and signals of a POSIX system")
 
@@ -255,8 +257,9 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
 
 
 def with_inputs(job: Work, *paths: Path) -> Work:
-    """The job with files of the user that all of its steps read."""
-    steps = (dataclasses.replace(one, inputs=tuple(map(str, paths)), kinds=(".png",)) for one in job.steps)
+    """The job with frames of the user that all of its steps read."""
+    inputs = tuple(Input(str(path), "frames") for path in paths)
+    steps = (dataclasses.replace(one, inputs=inputs, kinds=(".png",)) for one in job.steps)
     return dataclasses.replace(job, steps=tuple(steps))
 
 
@@ -273,7 +276,7 @@ def test_changed_data_is_refused_and_what_was_touched_is_not(
         (frames / name).write_text("not read")
     assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
     (frames / "0.PNG").write_text("other")
-    refusal = f"train of job was made before the files in {frames} were changed: give another --out, or --overwrite"
+    refusal = f"train of job was made before {frames}/0.PNG was changed: give another --out, or --overwrite"
     with pytest.raises(InputError, match=refusal):
         records_of([job], overwrite=False)
     assert finished(started(job)) == REFUSED
@@ -284,6 +287,67 @@ def test_changed_data_is_refused_and_what_was_touched_is_not(
     assert [one.name for one in rest_of(job, record(job)).left] == ["train"]
 
 
+def test_what_lies_beside_the_frames_is_none_of_them(tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]):
+    """A picture that the data parser would take for a frame is one, and is named."""
+    folder, frames = tmp_path / "job", tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        (frames / f"{number:04}.png").write_text(str(number))
+    job = with_inputs(work(folder, step("train", folder)), frames)
+    assert finished(started(job)) == 0
+    (frames / "contact.png").write_text("all of them")
+    assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
+    (frames / "0003.png").write_text("one more")
+    with pytest.raises(InputError, match=rf"made before {frames}/0003\.png was added: give"):
+        records_of([job], overwrite=False)
+    (frames / "0003.png").unlink()
+    (frames / "0000.png").unlink()
+    (frames / "0001.png").write_text("another")
+    with pytest.raises(InputError, match=rf"made before {frames}/0000\.png was removed, like 1 more: give"):
+        records_of([job], overwrite=False)
+
+
+def test_data_that_change_while_they_are_used_are_said_at_once(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]]
+):
+    folder, frame = tmp_path / "job", tmp_path / "0.png"
+    frame.write_text("first")
+    program = f"{PROGRAM}\nPath({str(frame)!r}).write_text('second')"
+    job = with_inputs(work(folder, step("train", folder, program=program, feeds=True), step("web", folder)), frame)
+    assert finished(started(job)) == FAILED
+    reason = f"train: {frame} was changed meanwhile: repeat the command with --overwrite, or give another --out."
+    assert (record(job).state, record(job).reason) == ("failed", reason)
+    assert not any(note.startswith("web") for note in notes(job)), "nothing is made of it"
+    with pytest.raises(InputError, match=f"made before {frame} was changed"):
+        records_of([job], overwrite=False)
+
+
+def test_what_was_touched_is_read_once_more_and_not_again(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+):
+    folder, frame = tmp_path / "job", tmp_path / "0.png"
+    frame.write_text("first")
+    job = with_inputs(work(folder, step("train", folder)), frame)
+    assert finished(started(job)) == 0
+    before = record(job)
+    os.utime(frame, (1e9, 1e9))
+    held = FileLock(folder / LOCK, "held")
+    renew(job, record(job))
+    assert record(job) == before, "somebody does the job"
+    held.release()
+    with file_limit(0):
+        renew(job, record(job))
+    assert record(job) == before, "its folder cannot be written"
+    renew(job, record(job))
+    monkeypatch.setattr(fingerprints, "_digests", None)
+    assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
+    monkeypatch.undo()
+    frame.write_text("second")
+    before = record(job)
+    renew(job, before)
+    assert record(job) == before
+
+
 def test_a_record_without_data_is_of_an_earlier_version(tmp_path: Path):
     folder = tmp_path / "job"
     job = with_inputs(work(folder, step("train", folder)), tmp_path)
@@ -292,7 +356,8 @@ def test_a_record_without_data_is_of_an_earlier_version(tmp_path: Path):
 
 
 def test_a_job_survives_its_way_to_another_machine(tmp_path: Path):
-    job = work(tmp_path / "naïve 'job'", Step("train", ("-c", "é\n"), "out", inputs=("a",), kinds=(".png",)))
+    step = Step("train", ("-c", "é\n"), "out", inputs=(Input("a", "views"),), kinds=(".png",))
+    job = work(tmp_path / "naïve 'job'", step)
     assert Work.from_json(job.to_json()) == job
 
 

@@ -11,13 +11,15 @@ from typing import get_args
 import pytest
 from PIL import Image
 
+from consistent4d_ns.batching.counting import Frames, counted
 from consistent4d_ns.batching.jobs import Common, Export, Job, jobs_in, read_jobs
 from consistent4d_ns.batching.planning import EXPORTS, work_of
 from consistent4d_ns.batching.slurm import script
 from consistent4d_ns.batching.sources import needs_preparing, sequences_in
-from consistent4d_ns.cli.batch import check_job
+from consistent4d_ns.cli.batch import checked
 from consistent4d_ns.cli.option_checks import COMMANDS
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.names import absolute
 
 TWO = "jobs: [{name: a, data: a.mp4, method: consistent4d-mini}, {name: b, data: b.mp4, method: consistent4d-mini}]"
 
@@ -28,8 +30,8 @@ def read(folder: Path, text: str) -> list[Job]:
         (folder / name).touch()
     (folder / "jobs.yaml").write_text(text)
     jobs = read_jobs(folder / "jobs.yaml", lambda path: path.name == "a.mp4")
+    jobs = [checked(job) for job in jobs]
     for job in jobs:
-        check_job(job)
         work_of(job, folder / "out", folder, 2)
     return jobs
 
@@ -92,18 +94,74 @@ jobs:
 """,
     )
     inputs = {
-        (job.name, step.name): [os.path.relpath(path, tmp_path) for path in step.inputs]
+        (job.name, step.name): [os.path.relpath(one.path, tmp_path) for one in step.inputs]
         for job in (footage, frames)
         for step in work_of(job, tmp_path / "out", tmp_path, 2).steps
     }
     assert inputs == {
-        ("a", "prepare"): ["clip", "clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
+        ("a", "prepare"): ["clip/JPEGImages", "clip/JPEGImages/480p", "clip/Annotations", "masks"],
         ("a", "train"): ["out/a/frames", "out/a/frames/prepare.json"],
         ("a", "video"): ["camera.json"],
         ("b", "train"): ["toy/input", "toy/meta.json"],
         ("b", "evaluate"): ["toy/meta.json", "toy/eval_0"],
         ("b", "web"): [],
     }
+
+
+@pytest.mark.parametrize(
+    ("reads", "frames", "others"),
+    [
+        ("frames", ["0000.png", "0001.png", "0002.png"], ["contact.png", "0003.jpg", "preview.png", "notes.json"]),
+        ("footage", ["a0.jpg", "a1.jpg", "a2.png"], ["contact.png", "a3.npy", "clip.mp4"]),
+        ("footage", ["0_rgba.png", "1_rgba.png"], ["0.png", "1.png", "2.png"]),
+        ("views", ["0.png", "x_1.jpg"], ["contact.png", "1.npy"]),
+        ("frames", ["a.png", "b.png"], []),
+        ("frames", ["preview.png"], []),
+        ("frames", [""], []),
+    ],
+)
+def test_which_files_of_a_folder_are_frames(reads: Frames, frames: list[str], others: list[str]):
+    assert counted(reads, [*others, *frames]) == set(frames)
+
+
+SPELLINGS = (
+    ("data: a.mp4", "data: ../{here}/./a.mp4"),
+    ("truth: .", "truth: ../{here}/"),
+    ("options: {max-num-iterations: 10}", "options: {--max_num_iterations: 010}"),
+    ("options: {pipeline.guidance.scale: 3}", "options: {pipeline.guidance.scale: 3.0}"),
+    ("options: {pipeline.datamanager.plan.views: 2 4}", "options: {pipeline.datamanager.plan.views: [02, 4]}"),
+    ("prepare: {frames: 16, masks: masks}", "prepare: {frames: 0016, masks: ../{here}/masks/}"),
+    ("exports: {mesh: {min-part: 0.1, lit: true}}", "exports: {mesh: {min-part: 1e-1, lit: True}}"),
+    ("exports: {web: {times: [0, 0.5]}}", "exports: {web: {times: [0.0, .50]}}"),
+)
+OTHERS = (
+    ("exports: {web: {title: 1}}", "exports: {web: {title: 01}}"),
+    ("exports: {web: {title: a}}", "exports: {web: {title: ./a}}"),
+    ("options: {pipeline.guidance.scale: 3}", "options: {pipeline.guidance.scale: 3.01}"),
+    ("data: a.mp4", "data: b.mp4"),
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"), [*((*pair, True) for pair in SPELLINGS), *((*p, False) for p in OTHERS)]
+)
+def test_what_means_the_same_is_the_same_however_it_is_written(tmp_path: Path, one: str, other: str, same: bool):
+    (tmp_path / "masks").mkdir()
+    steps = []
+    for text in (one, other):
+        rest = "" if text.startswith("data") else ", data: a.mp4"
+        text = f"jobs: [{{name: a, method: consistent4d-mini{rest}, {text.replace('{here}', tmp_path.name)}}}]"
+        (job,) = read(tmp_path, text)
+        steps.append(work_of(job, tmp_path / "out", tmp_path, 2).steps)
+    assert (steps[0] == steps[1]) == same
+
+
+def test_a_parent_of_a_link_is_where_the_link_leads(tmp_path: Path):
+    for name in ("far/inside", "near"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inside")
+    assert absolute(tmp_path / "near" / "link" / ".." / "a") == tmp_path / "far" / "a"
+    assert absolute(tmp_path / "near" / "link" / "a" / "..") == tmp_path / "near" / "link"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +264,8 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
         lines
     )
     assert not (tmp_path / "f").exists()
+    for bare in ("hold", "excl", "exclusive=user", "no-kill", "nice=7"):
+        assert f"#SBATCH --{bare}\n" in script(NAMES, ["x"], out, [bare], None)
     for gpus in ("gres=gpu:2", "gpus-per-t=2"):
         assert "--gpus=1" not in script(NAMES, ["x"], out, [gpus], None)
 
@@ -220,6 +280,10 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
         ("no-req", "may stand for no-requeue"),
         ("a b=c", "NAME=VALUE"),
         ('comment=a"b', "quotes"),
+        ("partition", "sbatch needs a value here: give partition=VALUE"),
+        ("--part", "give part=VALUE"),
+        ("time=", "give time=VALUE"),
+        ("hold=yes", "sbatch takes no value here: give hold alone"),
     ],
 )
 def test_options_that_cannot_be_in_the_script(option: str, words: str):

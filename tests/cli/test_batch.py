@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import yaml
 
 from consistent4d_ns.batching.records import read_record
-from consistent4d_ns.cli.batch import EngineOptions, places_for
+from consistent4d_ns.batching.steps import Input
+from consistent4d_ns.cli.batch import Batch, EngineOptions, places_for, run
 from consistent4d_ns.cli.main import main
 from consistent4d_ns.files.checkpoints import list_checkpoints
 from consistent4d_ns.record.history import read_history
+from tests.batching.works import PROGRAM, step, work
 from tests.support.tiny import toy_folder
 
 STEPS = 6
@@ -108,6 +111,24 @@ def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
     code, _, said = batch(capsys, "jobs.yaml", "--out", "out", "--only", "good")
     assert code == 2
     assert f"train of good was made with other options or data (max-num-iterations: {STEPS}, now 9): give " in said
+
+
+@pytest.mark.slow
+def test_data_that_have_changed_since_a_step_are_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """In the job's line and in the summary; here the step after the training changes them."""
+    folder, frame = tmp_path / "job", tmp_path / "0.png"
+    frame.write_text("first")
+    changing = f"{PROGRAM}\nPath({str(frame)!r}).write_text('second')"
+    train = dataclasses.replace(step("train", folder), inputs=(Input(str(frame)),))
+    job = work(folder, train, step("web", folder, program=changing))
+    whole = Batch("jobs.yaml", tmp_path, [], [job])
+    reasons = run(whole, whole, [job], EngineOptions())
+    reason = f"{folder}: train of job was made before {frame} was changed: give another --out, or --overwrite"
+    assert f"job: failed, {reason}" in capsys.readouterr().err
+    assert reasons["job"].startswith(reason)
+    (status,) = json.loads((tmp_path / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["reason"].startswith(reason)
 
 
 def test_what_would_be_done_is_shown_and_nothing_is_written(place: Path, capsys: pytest.CaptureFixture[str]):

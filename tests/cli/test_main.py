@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def test_help_joins_the_lines_of_a_docstring(
     assert "as many as the video takes at" in printed
     assert end_of("export", "mesh", "--help") == 0
     assert "whose silhouettes agree best with those of the volume rendering." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_help_breaks_no_words(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in ("batch", "export web", "weights convert"):
+        assert end_of(*command.split(), "--help") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) == width, command
+        description = list(itertools.takewhile(bool, lines[2:]))
+        assert all(len(line) + len(after.split()[0]) >= width for line, after in pairwise(description))
 
 
 def test_none_may_still_be_given_where_help_does_not_show_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_other_files_are_ignored_and_named(tmp_path: Path) -> None:
     frames = list_frames(tmp_path)
     assert len(frames) == 4
     assert set(frames.ignored) == {"notes.txt", ".DS_Store", "._0.png"}
+
+
+def test_frames_of_which_some_were_replaced_are_refused(tmp_path: Path) -> None:
+    manifest = {"written_by": "consistent4d prepare", "files": [], "unfinished": True}
+    write(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert "is not whole: `consistent4d prepare` was cut off" in message(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "written_by": "another program"}))
+    assert len(list_frames(tmp_path)) == 4
 
 
 def test_stride_then_count(tmp_path: Path) -> None:

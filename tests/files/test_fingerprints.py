@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.files import fingerprints
-from consistent4d_ns.files.fingerprints import Fingerprint, fingerprint, is_unchanged
+from consistent4d_ns.files.fingerprints import Fingerprint, differing, fingerprint
+
+
+def is_unchanged(files: dict[str, Path], earlier: Fingerprint) -> bool:
+    return not differing(fingerprint(files, earlier), earlier)
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -55,8 +59,8 @@ def test_other_contents_names_or_files_are_not(folder: Path):
 
 def test_nothing_is_read_where_sizes_and_times_agree(folder: Path, monkeypatch: pytest.MonkeyPatch):
     earlier = fingerprint(files(folder))
-    monkeypatch.setattr(fingerprints, "_content", None)
-    assert is_unchanged(files(folder), earlier)
+    monkeypatch.setattr(fingerprints, "_digests", None)
+    assert fingerprint(files(folder), earlier) is earlier
 
 
 def test_what_cannot_be_read_is_no_error(folder: Path):
@@ -70,6 +74,7 @@ def test_what_cannot_be_read_is_no_error(folder: Path):
 def test_as_text(folder: Path):
     earlier = fingerprint(files(folder))
     assert Fingerprint.parsed(json.loads(json.dumps(dataclasses.asdict(earlier)))) == earlier
-    for wrong in ({}, {"stamp": "a"}, {"stamp": 1, "content": "b"}):
+    empty = {"stamp": 1, "files": {}}
+    for wrong in ({}, {"stamp": "a"}, empty, *({"stamp": "a", "files": files} for files in ({"b": 1}, 1))):
         with pytest.raises((TypeError, LookupError)):
             Fingerprint.parsed(wrong)

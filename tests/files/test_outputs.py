@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files import locks, outputs
-from consistent4d_ns.files.outputs import new_file, new_folder, refusals
+from consistent4d_ns.files.outputs import check_whole, new_file, new_folder, refusals
 
 
 def listing(folder: Path) -> list[str]:
@@ -113,6 +115,82 @@ def test_replacing_a_folder_touches_only_what_was_written(tmp_path: Path):
     assert listing(out) == ["0.png", "manifest.json", "mine.txt"]
     assert (out / "0.png").read_text() == "new"
     assert (out / "mine.txt").read_text() == "mine"
+
+
+class Killed(BaseException):
+    """As kill -9 does, but in this process."""
+
+
+def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files can be moved and removed `count` times."""
+    left = iter(range(count))
+    for name in ("replace", "unlink"):
+        real = getattr(Path, name)
+
+        def counted(self: Path, *arguments: Any, real: Any = real, **options: Any) -> Any:
+            if outputs.MARKER not in self.name and next(left, None) is None:
+                raise Killed
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, counted)
+
+
+@pytest.mark.parametrize("place", ["out", "link", ".", "empty"])
+def test_a_folder_that_is_replaced_holds_old_or_new_files_and_says_when_some_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    """Killed after every step; then the next command does it all. Folders of others' files, by a link, from within."""
+    old, new, mine = ("0.png", "1.png", "sub/2.png"), ("0.png", "1.png", "3.png"), {"mine.txt": "mine"}
+    states, found, whole = set(), {}, [{}, {}]
+    for count in range(20):
+        out = tmp_path / f"out{count}"
+        out.mkdir()
+        (tmp_path / f"link{count}").symlink_to(out)
+        path = tmp_path / f"link{count}" if place == "link" else out
+        if place != "empty":
+            fill(out, old, text="old")
+            (out / "mine.txt").write_text("mine")
+        if place == ".":
+            monkeypatch.chdir(out)
+            path = Path()
+        with monkeypatch.context() as patch, suppress(Killed):
+            killed_at(count, patch)
+            fill(path, new, overwrite=True)
+        found = {name: (out / name).read_text() for name in listing(out) if name != outputs.MANIFEST}
+        texts = {text for name, text in found.items() if name != "mine.txt"}
+        assert len(texts) < 2, "files of two outputs"
+        others = mine if place != "empty" else {}
+        whole = [dict.fromkeys(names, text) | others for names, text in ((old, "old"), (new, "new"))]
+        states.add(found in whole)
+        if found not in whole and found:
+            with pytest.raises(InputError, match="is not whole: `consistent4d render` was cut off"):
+                check_whole(path)
+            with pytest.raises(InputError, match="is not whole"):
+                fill(path, new)
+        fill(path, ("5.png",), overwrite=True)
+        assert [name for name in listing(out) if name != "mine.txt"] == ["5.png", outputs.MANIFEST]
+        check_whole(path)
+        assert not unfinished(tmp_path)
+    assert found == whole[1]
+    assert states == {True, False}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a disk needs root on Linux")
+def test_a_disk_of_its_own_is_written_in_it(tmp_path: Path):
+    out = tmp_path / "disk"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(out)], capture_output=True).returncode:
+        pytest.skip("this system mounts no disk")
+    try:
+        fill(out, ("0.png", "1.png"))
+        fill(out, ("1.png", "2.png"), overwrite=True)
+        assert listing(out) == ["1.png", "2.png", outputs.MANIFEST]
+        left_behind("left", out / out.name)
+        with pytest.raises(InputError, match="No space left"), new_folder(out, "render", overwrite=True) as folder:
+            (folder / "big").write_bytes(bytes(2 << 20))
+        assert listing(out) == ["1.png", "2.png", outputs.MANIFEST]
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
 
 
 @pytest.mark.parametrize(

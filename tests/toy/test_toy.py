@@ -15,10 +15,11 @@ from torch import Tensor
 
 from consistent4d_ns.cli.toy import toy
 from consistent4d_ns.data.cameras import orbit_poses, orbit_views, relative_pose
+from consistent4d_ns.data.dataparser import read_cameras
 from consistent4d_ns.data.images import composite_white
 from consistent4d_ns.data.rays import pixel_rays
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.toy import ToyTruth, render, write_sequence
+from consistent4d_ns.toy import ToyTruth, render, sequence, write_sequence
 from consistent4d_ns.toy.creature import RADIUS, creature
 from consistent4d_ns.toy.render import trace
 from consistent4d_ns.toy.sequence import DISTANCE, FOVY, VIEWS, layout_views
@@ -229,6 +230,26 @@ def test_overwriting_spares_everything_but_an_earlier_toy(tmp_path: Path) -> Non
     assert not (out / "eval_0").is_symlink()
     assert sorted(path.name for path in (out / "input").iterdir()) == ["0.png", "1.png"]
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_toy_that_is_half_replaced_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "toy"
+    write_sequence(out, size=8, frames=3, samples_per_side=1)
+    replace, names = sequence._replace, iter(("meta.json", "input", "eval_0"))
+
+    def killed(source: Path, target: Path) -> None:
+        if next(names, None) is None:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sequence, "_replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_sequence(out, size=16, frames=3, samples_per_side=1, overwrite=True)
+    with pytest.raises(InputError, match=r"meta\.json is broken"):
+        read_cameras(out / "meta.json")
+    write_sequence(out, size=16, frames=3, samples_per_side=1, overwrite=True)
+    assert len(read_cameras(out / "meta.json")) == len(VIEWS)
 
 
 @pytest.mark.parametrize("meta", [None, "{", "[]", '{"name": "Fox"}'])
