@@ -26,6 +26,8 @@ from benchmarks.watched_training import Training, training
 
 STILL = ("--optimizers.field.optimizer.lr", "1e-12")
 """Keeps the object, and with it the work of every step, as it is."""
+PARTS = 6
+"""Parts of the time whose memory is printed."""
 
 
 @dataclass
@@ -61,11 +63,22 @@ def look(watched: Training, begin: float) -> Look:
     return Look(time.monotonic() - begin, watched.steps(), *held)
 
 
-def growth(looks: list[Look]) -> float:
-    """Percent of memory per hour, by the slope of a fitted line."""
-    hours = np.array([look.seconds for look in looks]) / 3600.0
-    slope, start = np.polyfit(hours, [look.megabytes for look in looks], 1)
-    return float(100.0 * slope / start)
+def growth(looks: list[Look]) -> tuple[float, float]:
+    """Percent of memory per hour, by the slope of a fitted line, and its standard error.
+
+    Memory goes up and down with every step and every frame of the page, so that a line through few looks says little.
+    """
+    hours, memory = np.array([(look.seconds / 3600.0, look.megabytes) for look in looks]).T
+    slope, start = np.polyfit(hours, memory, 1)
+    left = memory - (slope * hours + start)
+    error = np.sqrt(np.square(left).sum() / max(1, len(looks) - 2) / np.square(hours - hours.mean()).sum())
+    return float(100.0 * slope / start), float(100.0 * error / start)
+
+
+def part(looks: list[Look]) -> str:
+    """Lowest, median and highest memory of some looks, in words."""
+    low, middle, high = np.percentile([look.megabytes for look in looks], (0, 50, 100))
+    return f"{low:.0f} / {middle:.0f} / {high:.0f}, up to {max(look.threads for look in looks)} threads"
 
 
 @contextmanager
@@ -100,9 +113,19 @@ def main(options: Options) -> None:
             if options.out:
                 options.out.write_text(json.dumps([asdict(look) for look in looks]))
             pause(watched, options.interval)
+    report(looks)
+
+
+def report(looks: list[Look]) -> None:
+    """Print what was seen."""
     first, last = looks[0], looks[-1]
+    slope, error = growth(looks)
     print(f"{last.seconds / 60:.0f} minutes, {last.steps - first.steps} steps, {len(looks)} looks")
-    print(f"memory {first.megabytes:.0f} -> {last.megabytes:.0f} MB, growth {growth(looks):+.2f} % per hour")
+    print(f"memory grows by {slope:+.2f} % per hour, give or take {error:.2f}")
+    for number in range(PARTS):
+        some = looks[number * len(looks) // PARTS : (number + 1) * len(looks) // PARTS]
+        if some:
+            print(f"part {number + 1} of {PARTS}: MB at least, median, at most: {part(some)}")
     print(f"descriptors {first.descriptors} -> {last.descriptors}, threads {first.threads} -> {last.threads}")
 
 
