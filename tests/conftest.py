@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.forked import spawn
+from tests.support.forked import spawn, start_server, use_server
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -42,6 +42,19 @@ def pytest_xdist_auto_num_workers() -> int:
     """One worker more than there are cores, because some tests wait for a server or a browser; at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores + 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the server of forked processes, once for all workers, while they collect their tests."""
+    if node.config.option.markexpr != "not slow":
+        node.workerinput["server"] = start_server()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, use the server that its controller has started."""
+    if address := getattr(config, "workerinput", {}).get("server"):
+        use_server(address)
 
 
 def golden_path(name: str) -> Path:
