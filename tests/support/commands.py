@@ -123,9 +123,7 @@ class StartedModule(Started):
         **others: object,
     ) -> None:
         assert start_new_session
-        start_server()
-        arguments = (_module(command), Path.cwd(), dict(env), stdout.name)
-        super().__init__(multiprocessing.get_context("forkserver").Process(target=_become_session, args=arguments))
+        super().__init__(_session(_module(command), Path.cwd(), env, stdout.name))
 
 
 class ForkedModule(Started):
@@ -144,6 +142,25 @@ class ForkedModule(Started):
     ) -> None:
         arguments = (_module(command), Path(cwd), dict(env), preexec_fn)
         super().__init__(multiprocessing.get_context("fork").Process(target=_become_fork, args=arguments))
+
+
+def start_command(command: str, *options: str, cwd: Path, env: Mapping[str, str], output: Path) -> Started:
+    """Start a console command in a session of its own.
+
+    Args:
+        command: Its name, such as `ns-train`.
+        options: What follows the name.
+        cwd: Folder in which it runs.
+        env: Environment.
+        output: File for all that it prints.
+    """
+    return Started(_session([str(executable(command)), *options], cwd, env, str(output)))
+
+
+def _session(line: list[str], cwd: Path, env: Mapping[str, str], output: str) -> BaseProcess:
+    start_server()
+    arguments = (line, cwd, dict(env), output)
+    return multiprocessing.get_context("forkserver").Process(target=_become_session, args=arguments)
 
 
 def _module(command: Sequence[str]) -> list[str]:
