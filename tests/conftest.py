@@ -14,6 +14,8 @@ from unittest import mock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tests.support import bytecode  # noqa: I001  (before whatever else is imported)
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.forked import spawn, start_server, use_server
+from tests.support.forked import spawn, start_server, use_server, wait_for_server
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -46,9 +48,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Start the server of forked processes, once for all workers, while they collect their tests."""
+    """Start the server of forked processes, once for all workers, while they collect their tests.
+
+    Where nothing is compiled yet, they wait for it: otherwise each of them would compile the same.
+    """
     if node.config.option.markexpr != "not slow":
         node.workerinput["server"] = start_server()
+        if bytecode.IS_MISSING:
+            wait_for_server()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -30,7 +30,12 @@ NETWORKS = (
 """Modules of a prior's networks, whose imports take as long as those of Nerfstudio."""
 FIGURES = ("matplotlib.backends.backend_agg", "torchmetrics.functional.image", "scipy.ndimage")
 """What is imported when a training ends; Matplotlib also reads its list of fonts then, anew where caches are empty."""
-PRELOADED = (*(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")), *NETWORKS, *FIGURES)
+PRELOADED = (
+    "tests.support.bytecode",
+    *(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")),
+    *NETWORKS,
+    *FIGURES,
+)
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
 
@@ -43,6 +48,15 @@ def start_server() -> str:
     with mock.patch.dict(os.environ, TRITON_INTERPRET="1"):
         server.ensure_running()
     return server._forkserver_address
+
+
+def wait_for_server() -> None:
+    """Wait until the server has imported everything."""
+    call_forked(do_nothing)
+
+
+def do_nothing() -> None:
+    """Nothing."""
 
 
 def use_server(address: str) -> None:
