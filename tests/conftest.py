@@ -27,7 +27,8 @@ from tests.support.forked import spawn, start_server, use_server, wait_for_serve
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
-LONGEST = "test_browser.py"
+LONGEST = ("test_table.py", "test_browser.py", "test_export.py", "test_commands.py")
+"""Files whose tests take half a minute or more, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So no worker begins a long one when the others have finished.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in slow))
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(item.path.name, len(LONGEST)), item.path not in slow))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -30,11 +30,12 @@ NETWORKS = (
 """Modules of a prior's networks, whose imports take as long as those of Nerfstudio."""
 FIGURES = ("matplotlib.backends.backend_agg", "torchmetrics.functional.image", "scipy.ndimage")
 """What is imported when a training ends; Matplotlib also reads its list of fonts then, anew where caches are empty."""
+COMMANDS = ("consistent4d_ns.cli.commands", "consistent4d_ns.runs", "typeguard")
+"""Our own command line, and what reads the options of all."""
 PRELOADED = (
     "tests.support.bytecode",
     *(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")),
-    *NETWORKS,
-    *FIGURES,
+    *(*NETWORKS, *FIGURES, *COMMANDS),
 )
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
