@@ -69,8 +69,11 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(browser: Browser, folder: Path, *command: str, port_option: str, height: int = 800) -> Iterator[Seen]:
-    """Run a command that serves a viewer, with a page on it; no weights are to be found."""
+def served(browser: Browser, folder: Path, *command: str, port_option: str, height: int = 600) -> Iterator[Seen]:
+    """Run a command that serves a viewer, with a page on it; no weights are to be found.
+
+    The page is small, because the CPU draws it.
+    """
     port, log = free_port(), folder / "viewer.log"
     env = os.environ | {
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -86,7 +89,7 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
         with log.open("wb") as stream:
             program = [str(executable(command[0])), *words]
             process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
-    viewer = ViewerPage(new_page(browser, height=height))
+    viewer = ViewerPage(new_page(browser, width=900, height=height))
     try:
         viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
@@ -231,6 +234,7 @@ def training(tmp_path_factory, browser: Browser) -> Iterator[Seen]:
         *("--pipeline.targets.imagine.views", "4", "--pipeline.targets.imagine.sampling-steps", "2"),
         *("--pipeline.guidance.kind", "zero123", "--pipeline.guidance.prior", "prior"),
         *("--pipeline.guidance.previews", "True", "--logging.steps-per-log", "1"),
+        *("--optimizers.field.optimizer.lr", "1e-12"),  # The picture comes to rest at once.
     )
     command = ("ns-train", "consistent4d-mini", *options)
     with served(browser, folder, *command, port_option="--viewer.websocket-port", height=1500) as seen:
