@@ -36,6 +36,7 @@ PRELOADED = (
     "tests.support.bytecode",
     *(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")),
     *(*NETWORKS, *FIGURES, *COMMANDS),
+    "tests.support.frozen",
 )
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
