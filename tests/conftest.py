@@ -14,6 +14,8 @@ from unittest import mock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tests.support import bytecode  # noqa: I001  (before whatever else is imported)
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +23,12 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.forked import spawn
+from tests.support.forked import spawn, start_server, use_server, wait_for_server
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
-LONGEST = "test_browser.py"
+LONGEST = ("test_table.py", "test_browser.py", "test_export.py", "test_commands.py")
+"""Files whose tests take half a minute or more, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So no worker begins a long one when the others have finished.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in slow))
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(item.path.name, len(LONGEST)), item.path not in slow))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -42,6 +46,24 @@ def pytest_xdist_auto_num_workers() -> int:
     """One worker more than there are cores, because some tests wait for a server or a browser; at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores + 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the server of forked processes, once for all workers, while they collect their tests.
+
+    Where nothing is compiled yet, they wait for it: otherwise each of them would compile the same.
+    """
+    if node.config.option.markexpr != "not slow":
+        node.workerinput["server"] = start_server()
+        if bytecode.IS_MISSING:
+            wait_for_server()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, use the server that its controller has started."""
+    if address := getattr(config, "workerinput", {}).get("server"):
+        use_server(address)
 
 
 def golden_path(name: str) -> Path:

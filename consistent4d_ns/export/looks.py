@@ -14,7 +14,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.export.refining import SIZE, views_around
 from consistent4d_ns.export.sequence import Exporter, Mesh
 from consistent4d_ns.export.shot import Shot, shoot
-from consistent4d_ns.media.pictures import render_image
+from consistent4d_ns.media.pictures import render_colour_and_opacity
 from consistent4d_ns.rendering.metrics import silhouette_iou
 
 SAMPLES = 3
@@ -55,7 +55,8 @@ def likeness(source: Exporter, mesh: Mesh, time: float) -> Likeness:
 
 def _compared(source: Exporter, mesh: Mesh, view: OrbitViews, time: float) -> tuple[float, float]:
     """Intersection over union, and PSNR, in one view."""
-    truth, shot = render_image(source.model, view, time, SIZE), shoot(mesh.surface, view, SIZE, SAMPLES)
-    error = (picture(mesh, shot) - truth["rgb"].movedim(-1, 0)).square().mean().clamp(min=1e-10)
-    overlap = silhouette_iou(shot.opacity()[..., None], truth["accumulation"])
+    rgb, opacity = render_colour_and_opacity(source.model, view, time, SIZE)
+    shot = shoot(mesh.surface, view, SIZE, SAMPLES)
+    error = (picture(mesh, shot) - rgb.movedim(-1, 0)).square().mean().clamp(min=1e-10)
+    overlap = silhouette_iou(shot.opacity()[..., None], opacity[..., None])
     return overlap, float(-10.0 * error.log10())

@@ -14,7 +14,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.datamanager import Consistent4DDataManager
 from consistent4d_ns.data.dataparser import FrameSequence
 from consistent4d_ns.data.images import composite_white
-from consistent4d_ns.media.pictures import render_image
+from consistent4d_ns.media.pictures import render_colour_and_opacity
 from consistent4d_ns.model import Consistent4DModel
 from consistent4d_ns.rendering.metrics import image_metrics, silhouette_iou
 
@@ -70,10 +70,10 @@ def measure(
     for view in views:
         for index in range(len(times)) if chosen is None else chosen:
             rgba = view.frames[index].to(model.device).float()
-            outputs = render_image(model, view.camera, times[index], rgba.shape[-1])
+            rgb, opacity = render_colour_and_opacity(model, view.camera, times[index], rgba.shape[-1])
             truth = composite_white(rgba[None])[0].movedim(0, -1)
-            scores = image_metrics(outputs["rgb"].clamp(0.0, 1.0), truth)
-            iou = silhouette_iou(outputs["accumulation"], rgba[3, ..., None])
+            scores = image_metrics(rgb.clamp(0.0, 1.0), truth)
+            iou = silhouette_iou(opacity[..., None], rgba[3, ..., None])
             yield Figures(scores["psnr"], scores["ssim"], iou)
 
 

@@ -70,11 +70,11 @@ class Preview:
         self, view: OrbitViews, time: float
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size 3"]]:
         """The rendering of a view at a time in [0, 1], and a new sample of the prior for the nearest frame."""
-        from consistent4d_ns.media.pictures import render_image, to_bytes
+        from consistent4d_ns.media.pictures import render_colour, to_bytes
 
         sampled = self.sample(view, time)
         with self._lock:
-            rendered = render_image(self._pipeline.model, view, time, sampled.shape[0])["rgb"]
+            rendered = render_colour(self._pipeline.model, view, time, sampled.shape[0])
         return to_bytes(rendered), to_bytes(sampled)
 
     def sample(self, view: OrbitViews, time: float) -> Float[Tensor, "size size 3"]:

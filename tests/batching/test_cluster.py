@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from consistent4d_ns.batching import cluster
 from consistent4d_ns.batching.cluster import check_ray, connected, handlers_kept, resources, run_on_cluster
 from consistent4d_ns.batching.records import read_record
+from consistent4d_ns.batching.steps import Work
 from consistent4d_ns.errors import InputError
-from tests.batching.works import notes, step, task, work
+from consistent4d_ns.sweeping.processes import Done
+from tests.batching.works import HELD, notes, step, task, work
 
 
 def node(alive: bool = True, **amounts: float) -> dict[str, Any]:
@@ -84,23 +87,40 @@ def test_stopping_ends_what_runs(nodes: Any, tmp_path: Path):
     assert sorted(map(str, states)) == ["None", "stopped", "stopped"]
 
 
+def is_at_work(job: Work) -> bool:
+    """Whether the step of a job that is held has done all of its units, and its process lives."""
+    if "train unit 9" not in notes(job):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(int((job.place / "train.pid").read_text())).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_for(events: Iterator[Done | None], condition: Callable[[], bool]) -> None:
+    """Let jobs go on until a condition holds; none of them ends before."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert next(events) is None
+        assert time.monotonic() < end
+
+
 @pytest.mark.slow
 def test_a_node_dies_and_nothing_is_lost_or_done_twice(nodes: Any, tmp_path: Path):
-    """Four jobs of two steps; a node is killed as soon as both nodes are at work."""
+    """Four jobs of two steps; a node is killed when both nodes are at work, and nothing can end before it is dead."""
     jobs = []
     for name in ("a", "b", "c", "d"):
         folder = tmp_path / name
-        jobs.append(work(folder, step("train", folder, 2.0, feeds=True), step("web", folder)))
+        jobs.append(work(folder, step("train", folder, HELD, feeds=True), step("web", folder)))
     codes: dict[str, int] = {}
-    killed = False
     with connected(nodes.address), closing(run_on_cluster([task(job) for job in jobs], None, lambda _: None)) as events:
+        wait_for(events, lambda: sum(is_at_work(job) for job in jobs) == 2)
+        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+        wait_for(events, lambda: sum(is_at_work(job) for job in jobs) == 1)
+        for job in jobs:
+            (job.place / "go").touch()
         for event in events:
             if event is not None:
                 codes[event.task.name] = event.code
-            if not killed and sum(len(notes(job)) > 3 for job in jobs) == 2:
-                nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
-                killed = True
-    assert killed
     assert codes == {"a": 0, "b": 0, "c": 0, "d": 0}
     begun = 0
     for job in jobs:

@@ -17,18 +17,23 @@ def note(what):
     with (folder / "notes.txt").open("a") as file:
         file.write(f"{name} {what}\\n")
 note(" ".join(["begins", *words]))
+(folder / f"{name}.pid").write_text(str(os.getpid()))
 counter = folder / f"{name}.count"
 try:
     for count in range(int(counter.read_text()) if counter.exists() else 0, 10):
         counter.write_text(str(count))
         note(f"unit {count}")
-        time.sleep(seconds / 10)
+        time.sleep(max(0.0, seconds / 10))
+    while seconds < 0 and not (folder / "go").exists():
+        time.sleep(0.05)
 except KeyboardInterrupt:
     sys.exit(130)
 (folder / f"{name}.done").write_text("done")
 note("ends")
 """
 """Ten units of work, of which those are left out that an earlier process has finished."""
+HELD = -1.0
+"""In place of a step's seconds: it takes no time, but does not end before there is a file `go` in its job's folder."""
 
 
 def step(name: str, folder: Path, seconds: float = 0.0, program: str = PROGRAM, feeds: bool = False) -> Step:

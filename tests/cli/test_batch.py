@@ -15,7 +15,9 @@ from consistent4d_ns.cli.batch import Batch, EngineOptions, places_for, run
 from consistent4d_ns.cli.main import main
 from consistent4d_ns.files.checkpoints import list_checkpoints
 from consistent4d_ns.record.history import read_history
+from consistent4d_ns.sweeping import processes
 from tests.batching.works import PROGRAM, step, work
+from tests.support.commands import StartedModule
 from tests.support.tiny import toy_folder
 
 STEPS = 6
@@ -64,8 +66,9 @@ def batch(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str,
 
 @pytest.mark.slow
 def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(processes, "Popen", StartedModule)
     code, out, said = batch(capsys, "jobs.yaml", "--out", "out", *FILM)
     assert code == 1, said
     assert "2 jobs in" in said

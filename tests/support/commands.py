@@ -14,10 +14,12 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, TextIO
+from unittest import mock
 
 import torch
 
@@ -47,9 +49,7 @@ def run_module(
     command: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: TextIO, stderr: TextIO
 ) -> subprocess.CompletedProcess[str]:
     """Stand in for `subprocess.run` where it starts `python -m MODULE OPTIONS`."""
-    _, option, module, *options = command
-    assert option == "-m"
-    done = call_forked(become, [module, *options], cwd, dict(env))
+    done = call_forked(become, _module(command), cwd, dict(env))
     stdout.write(done.stdout)
     stderr.write(done.stderr)
     return done
@@ -74,25 +74,18 @@ def become(line: list[str], cwd: Path, env: dict[str, str]) -> None:
         atexit._run_exitfuncs()
 
 
-class StartedModule:
-    """Stands in for `subprocess.Popen` where it starts `python -m MODULE OPTIONS` in a session of its own."""
+class Started:
+    """A process of `multiprocessing` with the methods of `subprocess.Popen`."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        stdout: IO[bytes],
-        start_new_session: bool,
-        **others: object,
-    ) -> None:
-        assert start_new_session
-        _, option, module, *options = command
-        assert option == "-m"
-        start_server()
-        arguments = ([module, *options], Path.cwd(), dict(env), stdout.name)
-        self._process = multiprocessing.get_context("forkserver").Process(target=_become_session, args=arguments)
-        self._process.start()
-        self.pid = self._process.pid
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
+        process.start()
+        self.pid = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self._process.exitcode
 
     def poll(self) -> int | None:
         """The exit code, once it has ended."""
@@ -110,11 +103,84 @@ class StartedModule:
         assert self.pid is not None
         os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+
+
+class StartedModule(Started):
+    """Stands in for `subprocess.Popen` where it starts `python -m MODULE OPTIONS` in a session of its own.
+
+    If that is the process of a batch's job, the process of a step is a fork of it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        stdout: IO[bytes],
+        start_new_session: bool,
+        **others: object,
+    ) -> None:
+        assert start_new_session
+        super().__init__(_session(_module(command), Path.cwd(), env, stdout.name))
+
+
+class ForkedModule(Started):
+    """Stands in for `subprocess.Popen` where a process without threads starts `python -m MODULE OPTIONS`.
+
+    It has the output and the open files of the process that starts it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: str,
+        env: Mapping[str, str],
+        preexec_fn: Callable[[], None] | None = None,
+        **others: object,
+    ) -> None:
+        arguments = (_module(command), Path(cwd), dict(env), preexec_fn)
+        super().__init__(multiprocessing.get_context("fork").Process(target=_become_fork, args=arguments))
+
+
+def start_command(command: str, *options: str, cwd: Path, env: Mapping[str, str], output: Path) -> Started:
+    """Start a console command in a session of its own.
+
+    Args:
+        command: Its name, such as `ns-train`.
+        options: What follows the name.
+        cwd: Folder in which it runs.
+        env: Environment.
+        output: File for all that it prints.
+    """
+    return Started(_session([str(executable(command)), *options], cwd, env, str(output)))
+
+
+def _session(line: list[str], cwd: Path, env: Mapping[str, str], output: str) -> BaseProcess:
+    start_server()
+    arguments = (line, cwd, dict(env), output)
+    return multiprocessing.get_context("forkserver").Process(target=_become_session, args=arguments)
+
+
+def _module(command: Sequence[str]) -> list[str]:
+    """The name of a module and its options, from the command that starts it."""
+    _, option, module, *options = command
+    assert option == "-m"
+    return [module, *options]
+
 
 def _become_session(line: list[str], cwd: Path, env: dict[str, str], output: str) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # The server ignores it.
-    with Path(output).open("wb") as file:
+    with Path(output).open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    with mock.patch("consistent4d_ns.batching.doing.Popen", ForkedModule):
+        become(line, cwd, env)
+
+
+def _become_fork(line: list[str], cwd: Path, env: dict[str, str], first: Callable[[], None] | None) -> None:
+    if first is not None:
+        first()
     become(line, cwd, env)

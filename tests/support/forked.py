@@ -1,7 +1,8 @@
-"""Functions called in processes that have imported Nerfstudio before: forked from a server, one per pytest worker.
+"""Functions called in processes that have imported Nerfstudio before: forked from a server, one for all tests.
 
-An import of Nerfstudio costs several seconds of CPU. The server imports it once, when first needed, and never computes
-anything itself, so that forking it is safe. Triton is imported there as its own interpreter: what is forked uses the
+An import of Nerfstudio costs more than ten seconds of CPU. The server imports it once, and never computes anything
+itself, so that forking it is safe. Where pytest has workers, their controller starts it, and all of them use it;
+otherwise it starts when it is first needed. Triton is imported there as its own interpreter: what is forked uses the
 CPU, where nothing but the tests of the kernels calls Triton.
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,17 +28,50 @@ NETWORKS = (
     "transformers.models.clip.modeling_clip",
 )
 """Modules of a prior's networks, whose imports take as long as those of Nerfstudio."""
-PRELOADED = (*(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")), *NETWORKS)
+FIGURES = ("matplotlib.backends.backend_agg", "torchmetrics.functional.image", "scipy.ndimage")
+"""What is imported when a training ends; Matplotlib also reads its list of fonts then, anew where caches are empty."""
+COMMANDS = ("consistent4d_ns.cli.commands", "consistent4d_ns.runs", "typeguard")
+"""Our own command line, and what reads the options of all."""
+PRELOADED = (
+    "tests.support.bytecode",
+    *(f"nerfstudio.scripts.{name}" for name in ("train", "eval", "render")),
+    *(*NETWORKS, *FIGURES, *COMMANDS),
+    "tests.support.frozen",
+)
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
 
 
 @cache
-def start_server() -> None:
-    """Start this process's server, unless it is running."""
+def start_server() -> str:
+    """Start this process's server, unless it is running; returns its address, for `use_server`."""
     multiprocessing.set_forkserver_preload(list(PRELOADED))
+    server = _server()
     with mock.patch.dict(os.environ, TRITON_INTERPRET="1"):
-        forkserver.ensure_running()
+        server.ensure_running()
+    return server._forkserver_address
+
+
+def wait_for_server() -> None:
+    """Wait until the server has imported everything."""
+    call_forked(do_nothing)
+
+
+def do_nothing() -> None:
+    """Nothing."""
+
+
+def use_server(address: str) -> None:
+    """Use the server of another process, which outlives this one, in place of one of its own."""
+    server = _server()
+    server._forkserver_address = address
+    server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)  # The server ends with the process that started it.
+    server.ensure_running = resource_tracker.ensure_running
+
+
+def _server() -> Any:
+    """What `multiprocessing` knows about this process's server, of which it makes nothing public."""
+    return vars(forkserver)["_forkserver"]
 
 
 def call_forked(function: Callable[..., None], *arguments: Any) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.guidance.saving import save_folder
 from consistent4d_ns.runs import read_config
+from tests.support.commands import executable, start_command
 from tests.support.tiny import tiny_run, toy_folder
 from tests.viewer.page import OTHER, PATIENCE, SAME, Picture, ViewerPage, difference, new_page, started_browser
 
@@ -69,8 +69,11 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(browser: Browser, folder: Path, *command: str, port_option: str, height: int = 800) -> Iterator[Seen]:
-    """Run a command that serves a viewer, with a page on it; no weights are to be found."""
+def served(browser: Browser, folder: Path, *command: str, port_option: str, height: int = 600) -> Iterator[Seen]:
+    """Run a command that serves a viewer, with a page on it; no weights are to be found.
+
+    The page is small, because the CPU draws it.
+    """
     port, log = free_port(), folder / "viewer.log"
     env = os.environ | {
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -79,10 +82,14 @@ def served(browser: Browser, folder: Path, *command: str, port_option: str, heig
         "PYTHONPROFILEIMPORTTIME": "1",
         "COLUMNS": "200",
     }
-    program = [str(Path(sys.executable).with_name(command[0])), *command[1:], port_option, str(port)]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
-    viewer = ViewerPage(new_page(browser, height=height))
+    words = (*command[1:], port_option, str(port))
+    if command[0] == "ns-train":
+        process = start_command(command[0], *words, cwd=folder, env=env, output=log)
+    else:  # In a process that begins without any imports, which is what its log is about.
+        with log.open("wb") as stream:
+            program = [str(executable(command[0])), *words]
+            process = subprocess.Popen(program, cwd=folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
+    viewer = ViewerPage(new_page(browser, width=900, height=height))
     try:
         viewer.until(lambda: process.poll() is not None or listening(port), "the server", 2 * PATIENCE)
         assert process.poll() is None, log.read_text()[-3000:]
@@ -224,8 +231,10 @@ def training(tmp_path_factory, browser: Browser) -> Iterator[Seen]:
         *("--pipeline.datamanager.plan.image-sizes", "16", "32", "--pipeline.datamanager.plan.views", "1", "1"),
         *("--pipeline.datamanager.plan.clip-views", "1", "1"),
         *("--pipeline.model.grid-resolutions", "8", "8", "8", "4", "16", "16", "16", "6"),
+        *("--pipeline.targets.imagine.views", "4", "--pipeline.targets.imagine.sampling-steps", "2"),
         *("--pipeline.guidance.kind", "zero123", "--pipeline.guidance.prior", "prior"),
         *("--pipeline.guidance.previews", "True", "--logging.steps-per-log", "1"),
+        *("--optimizers.field.optimizer.lr", "1e-12"),  # The picture comes to rest at once.
     )
     command = ("ns-train", "consistent4d-mini", *options)
     with served(browser, folder, *command, port_option="--viewer.websocket-port", height=1500) as seen:
