@@ -65,7 +65,7 @@ class EngineOptions:
     """Where jobs run."""
 
     devices: Annotated[tuple[int, ...], NO_DEFAULT] = ()
-    """Numbers of GPUs of this machine; default: all."""
+    """Numbers of the GPUs of this machine that are used; default: all."""
     at_once: int | None = None
     """The most jobs at once; default: one for each GPU, or one where there is no GPU."""
     address: str | None = None
@@ -76,9 +76,10 @@ class EngineOptions:
     sbatch: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     """With --slurm: options of sbatch: partition=gpu time=2:00:00."""
     attempts: int = 2
-    """How often a step is tried that dies, as of too little memory; what is refused is not tried again. 1 to 10."""
+    """How often a step that dies, as for lack of memory, is tried altogether, 1 to 10. What is refused is not tried
+    again."""
     keep_going: bool = True
-    """Whether the others go on where a job fails."""
+    """Whether the other jobs go on where one fails."""
 
     def check(self) -> None:
         """Raises: InputError: a value is out of range, or options contradict each other."""

@@ -44,6 +44,10 @@ ROOM = 10
 """A file is written where this many times its size is free, so that there is room for the export itself."""
 REMEDY = "the next export will fit one mesh anew"
 """What follows where nothing is kept."""
+USED = "What was fitted before is used again; to fit anew"
+"""How the sentence begins that says that a mesh is used again."""
+GIVEN_UP = "One mesh was fitted before, and given up for the reason that follows; to fit anew"
+"""The same where there is none, as it was given up."""
 FARTHEST = 10.0
 """Largest coordinate of a vertex in world units; the object's box is [-1, 1]^3."""
 MOST_FACES = 4
@@ -95,7 +99,7 @@ def kept_or_made(
     place = Kept.of(source, source.folder, options, colouring)
     try:
         if (found := place.read()) is not None:
-            say(f"What was fitted before is used again; to fit anew, delete {place.file}")
+            say(f"{USED if found.mesh else GIVEN_UP}, delete {place.file}")
             return found
     except ValueError:
         say(f"{place.file} is damaged, or not what its name says: one mesh is fitted anew.")
