@@ -210,7 +210,7 @@ def find(jobs: Path, each: FolderOptions) -> list[Job]:
 
 
 def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, overwrite: bool) -> Batch:
-    """What there is to do for all jobs; relative paths in options lead on from the folder of their file.
+    """What there is to do for all jobs; relative paths in options begin at the folder of their file.
 
     Raises:
         InputError: an option of a step is unknown or cannot have its value.
