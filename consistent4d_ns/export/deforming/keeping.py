@@ -6,6 +6,7 @@ and is used only where it describes a mesh of the kind that is asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -76,6 +77,8 @@ class Outcome:
     """What there is to say about it, in sentences."""
     surfaces: tuple[Surface, ...] | None = None
     """The surface of each frame as a mesh of its own, if it has just been found; it is not kept."""
+    given_up: MovingMesh | None = None
+    """The mesh that was given up for its looks, if it has just been fitted: what `--topology shared` asks for."""
 
 
 def kept_or_made(
@@ -106,6 +109,9 @@ def kept_or_made(
     made = make()
     try:
         place.write(made)
+        if made.given_up is not None:
+            insisting = dataclasses.replace(options, topology="shared")
+            Kept.of(source, source.folder, insisting, colouring).write(Outcome(made.given_up))
     except ValueError as error:
         say(f"What was fitted is not kept: {error}")
     return made
