@@ -521,5 +521,7 @@ def write_pages(whole: Batch, something_new: bool, in_parts: bool, film: Compare
             notices = [f"{name} failed: {records[name].reason}." for name in failed]
             title = f"{whole.name}: {len(done)} {'run' if len(done) == 1 else 'runs'}"
             write_page(page, title, runs, film, notices, AUTHOR, overwrite=True)
+        elif not something_new and film != CompareOptions() and page.exists():
+            say(f"{page} stays as it is, as no job was left to do; to have it made with other options, delete it.")
         if page.exists():
             print(page)

@@ -89,6 +89,7 @@ def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
     code, out, said = batch(capsys, "jobs.yaml", "--out", "out", "--only", "good", *FILM)
     assert code == 0, said
     assert "1 of them done; doing 0" in said
+    assert "comparison.html stays as it is, as no job was left to do" in said
     changed = {file.name for file, time in before.items() if file.stat().st_mtime_ns != time}
     assert changed == {"status.json"}
 
