@@ -163,7 +163,7 @@ def _existing(value: Any, where: str, base: Path) -> Path:
         raise InputError(f"{where}: give one path.")
     path = absolute(base / expanded(Path(value)))
     if not path.exists():
-        raise InputError(f"{where}: {path} does not exist; relative paths lead on from the folder of the file.")
+        raise InputError(f"{where}: {path} does not exist; relative paths begin at the folder of the file.")
     return path
 
 

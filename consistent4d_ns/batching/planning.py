@@ -63,7 +63,7 @@ def work_of(job: Job, out: Path, base: Path, attempts: int, overwrite: bool = Fa
     Args:
         job: The job.
         out: Folder of all jobs; absolute.
-        base: Folder from which relative paths in options lead on; absolute.
+        base: Folder at which relative paths in options begin; absolute.
         attempts: How often a step is tried that dies.
         overwrite: Whether steps that were done with other options are done again.
 

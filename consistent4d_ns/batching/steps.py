@@ -89,7 +89,7 @@ class Work:
     folder: str
     """Folder of all that it writes; an absolute path, the same on all machines."""
     base: str
-    """Folder in which its processes run, so that relative paths in options lead on from it; likewise."""
+    """Folder in which its processes run, so that relative paths in options begin there; likewise."""
     steps: tuple[Step, ...]
     """What there is to do, in order."""
     total: int = 0
@@ -156,9 +156,9 @@ def rest_of(work: Work, record: Record) -> Rest:
 def difference(step: Step, earlier: StepRecord, folder: Path) -> str:
     """What else a step was begun with than it would be now, in words; empty where there is no difference."""
     if changes := _changes(earlier.arguments, step.identity(folder)):
-        return f"made with other options or data ({changes})"
+        return f"done with other options or data ({changes})"
     if earlier.inputs is not None and (what := data_changes(step, earlier.inputs)[0]):
-        return f"made before {what}"
+        return f"done before {what}"
     return ""
 
 

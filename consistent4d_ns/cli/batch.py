@@ -65,7 +65,7 @@ class EngineOptions:
     """Where jobs run."""
 
     devices: Annotated[tuple[int, ...], NO_DEFAULT] = ()
-    """Numbers of GPUs of this machine; default: all."""
+    """Numbers of the GPUs of this machine that are used; default: all."""
     at_once: int | None = None
     """The most jobs at once; default: one for each GPU, or one where there is no GPU."""
     address: str | None = None
@@ -76,9 +76,10 @@ class EngineOptions:
     sbatch: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     """With --slurm: options of sbatch: partition=gpu time=2:00:00."""
     attempts: int = 2
-    """How often a step is tried that dies, as of too little memory; what is refused is not tried again. 1 to 10."""
+    """How often a step that dies, as for lack of memory, is tried altogether, 1 to 10. What is refused is not tried
+    again."""
     keep_going: bool = True
-    """Whether the others go on where a job fails."""
+    """Whether the other jobs go on where one fails."""
 
     def check(self) -> None:
         """Raises: InputError: a value is out of range, or options contradict each other."""
@@ -209,7 +210,7 @@ def find(jobs: Path, each: FolderOptions) -> list[Job]:
 
 
 def plan(jobs: Path, found: Sequence[Job], out: Path, engine: EngineOptions, overwrite: bool) -> Batch:
-    """What there is to do for all jobs; relative paths in options lead on from the folder of their file.
+    """What there is to do for all jobs; relative paths in options begin at the folder of their file.
 
     Raises:
         InputError: an option of a step is unknown or cannot have its value.
@@ -520,5 +521,7 @@ def write_pages(whole: Batch, something_new: bool, in_parts: bool, film: Compare
             notices = [f"{name} failed: {records[name].reason}." for name in failed]
             title = f"{whole.name}: {len(done)} {'run' if len(done) == 1 else 'runs'}"
             write_page(page, title, runs, film, notices, AUTHOR, overwrite=True)
+        elif not something_new and film != CompareOptions() and page.exists():
+            say(f"{page} stays as it is, as no job was left to do; to have it made with other options, delete it.")
         if page.exists():
             print(page)

@@ -38,6 +38,8 @@ from consistent4d_ns.docstrings import documented, paragraphs
 RULES = ConstructorRegistry()
 """The rules, for `tyro.cli(registry=RULES)`."""
 PACKAGE = __name__.partition(".")[0]
+USAGE = "usage: "
+"""How tyro begins the line that says how a command is used."""
 AS_USUAL: Any = object()
 """Among a type's markers: tyro's own rule is asked."""
 
@@ -62,7 +64,16 @@ def folded() -> Iterator[None]:
         said.seek(0)
         for line in said.read().splitlines():
             is_text = len(line) > width and "\033" not in line  # What is coloured is longer than it looks.
-            print(textwrap.fill(line, width, break_on_hyphens=False) if is_text else line, file=terminal)
+            print(fold(line, width) if is_text else line, file=terminal)
+
+
+def fold(line: str, width: int) -> str:
+    """Lines of at most `width` characters, if no word is longer. Where it says how a command is used, a list of
+    commands in braces is broken between them, and further lines are indented."""
+    if not line.startswith(USAGE):
+        return textwrap.fill(line, width, break_on_hyphens=False)
+    spaced = line.replace(",", ", ")
+    return textwrap.fill(spaced, width, subsequent_indent=" " * len(USAGE), break_on_hyphens=False)
 
 
 class Said(io.TextIOWrapper):

@@ -55,7 +55,8 @@ class MeshOptions:
     topology: Topology = "auto"
     """One mesh that moves (`shared`), or a mesh of its own for every frame (`frames`); `auto` takes one mesh if it
     comes close to the surface of every frame and looks like the volume render, else says so and writes a mesh per
-    frame."""
+    frame. What came of fitting one mesh is used again where the same one is asked for; to fit anew, delete
+    `fitted_meshes` in the run's folder."""
 
     def check(self) -> None:
         """Raises: InputError: a value out of range."""

@@ -126,7 +126,7 @@ def test_a_second_process_with_other_options_replaces_nothing(
     assert finished(started(work(folder, step("train", folder)))) == 0
     other = work(folder, step("train", folder, 0.5))
     assert finished(started(other)) == REFUSED
-    assert "train of job was made with other options" in (folder / LOG).read_text()
+    assert "train of job was done with other options" in (folder / LOG).read_text()
     assert finished(started(dataclasses.replace(other, overwrite=True))) == 0
 
 
@@ -244,7 +244,7 @@ def test_the_folder_may_be_moved_and_what_changed_is_refused(tmp_path: Path):
         '{"state": "done", "step": "", "where": "", "reason": "", "steps": {"train": '
         '{"arguments": ["other"], "done": true, "seconds": 1.0, "begun": 1}}}'
     )
-    with pytest.raises(InputError, match="train of job was made with other options"):
+    with pytest.raises(InputError, match="train of job was done with other options"):
         records_of([job], overwrite=False)
     assert records_of([job], overwrite=True)["job"].steps["train"].done
     (folder / "job.json").write_text('{"state": "asleep"')
@@ -276,7 +276,7 @@ def test_changed_data_is_refused_and_what_was_touched_is_not(
         (frames / name).write_text("not read")
     assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
     (frames / "0.PNG").write_text("other")
-    refusal = f"train of job was made before {frames}/0.PNG was changed: give another --out, or --overwrite"
+    refusal = f"train of job was done before {frames}/0.PNG was changed: give another --out, or --overwrite"
     with pytest.raises(InputError, match=refusal):
         records_of([job], overwrite=False)
     assert finished(started(job)) == REFUSED
@@ -298,12 +298,12 @@ def test_what_lies_beside_the_frames_is_none_of_them(tmp_path: Path, started: Ca
     (frames / "contact.png").write_text("all of them")
     assert not rest_of(job, records_of([job], overwrite=False)["job"]).left
     (frames / "0003.png").write_text("one more")
-    with pytest.raises(InputError, match=rf"made before {frames}/0003\.png was added: give"):
+    with pytest.raises(InputError, match=rf"done before {frames}/0003\.png was added: give"):
         records_of([job], overwrite=False)
     (frames / "0003.png").unlink()
     (frames / "0000.png").unlink()
     (frames / "0001.png").write_text("another")
-    with pytest.raises(InputError, match=rf"made before {frames}/0000\.png was removed, like 1 more: give"):
+    with pytest.raises(InputError, match=rf"done before {frames}/0000\.png was removed, like 1 more: give"):
         records_of([job], overwrite=False)
 
 
@@ -318,7 +318,7 @@ def test_data_that_change_while_they_are_used_are_said_at_once(
     reason = f"train: {frame} was changed meanwhile: repeat the command with --overwrite, or give another --out."
     assert (record(job).state, record(job).reason) == ("failed", reason)
     assert not any(note.startswith("web") for note in notes(job)), "nothing is made of it"
-    with pytest.raises(InputError, match=f"made before {frame} was changed"):
+    with pytest.raises(InputError, match=f"done before {frame} was changed"):
         records_of([job], overwrite=False)
 
 
@@ -369,7 +369,7 @@ def test_what_changed_is_named_whatever_the_order(tmp_path: Path):
     step = training_step("steps=9", "seed=1")
     assert not difference(step, StepRecord(training_step("seed=1", "steps=9").arguments, done=True), tmp_path)
     told = difference(step, StepRecord(training_step("seed=1", "steps=7").arguments, done=True), tmp_path)
-    assert told == "made with other options or data (steps: 7, now 9)"
+    assert told == "done with other options or data (steps: 7, now 9)"
 
 
 @pytest.mark.parametrize("strange", ['{"assignments": 5}', "null", "[" * 100_000, "--\x1b\n" * 100, '{"a": 1}'])

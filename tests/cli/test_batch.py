@@ -89,6 +89,7 @@ def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
     code, out, said = batch(capsys, "jobs.yaml", "--out", "out", "--only", "good", *FILM)
     assert code == 0, said
     assert "1 of them done; doing 0" in said
+    assert "comparison.html stays as it is, as no job was left to do" in said
     changed = {file.name for file, time in before.items() if file.stat().st_mtime_ns != time}
     assert changed == {"status.json"}
 
@@ -113,7 +114,7 @@ def test_a_failure_stops_no_other_what_is_done_stays_and_what_died_goes_on(
     (place / "jobs.yaml").write_text(changed_options)
     code, _, said = batch(capsys, "jobs.yaml", "--out", "out", "--only", "good")
     assert code == 2
-    assert f"train of good was made with other options or data (max-num-iterations: {STEPS}, now 9): give " in said
+    assert f"train of good was done with other options or data (max-num-iterations: {STEPS}, now 9): give " in said
 
 
 @pytest.mark.slow
@@ -126,7 +127,7 @@ def test_data_that_have_changed_since_a_step_are_said_at_once(tmp_path: Path, ca
     job = work(folder, train, step("web", folder, program=changing))
     whole = Batch("jobs.yaml", tmp_path, [], [job])
     reasons = run(whole, whole, [job], EngineOptions())
-    reason = f"{folder}: train of job was made before {frame} was changed: give another --out, or --overwrite"
+    reason = f"{folder}: train of job was done before {frame} was changed: give another --out, or --overwrite"
     assert f"job: failed, {reason}" in capsys.readouterr().err
     assert reasons["job"].startswith(reason)
     (status,) = json.loads((tmp_path / "status.json").read_text())

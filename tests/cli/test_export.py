@@ -223,6 +223,9 @@ def test_where_one_mesh_looks_worse_a_mesh_per_frame_is_written(run: Path, tmp_p
     assert (tmp_path / "object.glb").read_bytes() == (tmp_path / "frames.glb").read_bytes()
     assert "dB (at least 200); a mesh per frame is written" in capsys.readouterr().err
     assert len(document((tmp_path / "object.glb").read_bytes())["meshes"]) == 2
+    monkeypatch.setattr(animated, "motion_of", unexpected)
+    export("mesh", run, tmp_path / "one.glb", *options, "--topology", "shared")
+    assert len(document((tmp_path / "one.glb").read_bytes())["meshes"]) == 1
 
 
 def stamps(folder: Path) -> dict[str, int]:

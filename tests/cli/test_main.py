@@ -91,6 +91,18 @@ def test_help_breaks_no_words(width: int, monkeypatch: pytest.MonkeyPatch, capsy
         assert all(len(line) + len(after.split()[0]) >= width for line, after in pairwise(description))
 
 
+def test_help_breaks_its_list_of_commands_between_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert end_of("--help") == 0
+    usage = list(itertools.takewhile(bool, capsys.readouterr().out.splitlines()))
+    assert len(usage) > 1
+    assert all(line.startswith(" " * len("usage: ")) for line in usage[1:])
+    named = " ".join(usage).partition("{")[2].partition("}")[0]
+    assert {name.strip() for name in named.split(",")} >= {command.split()[0] for command in COMMANDS}
+
+
 def test_none_may_still_be_given_where_help_does_not_show_it(tmp_path: Path) -> None:
     main(["camera-path", "orbit", str(tmp_path / "a.json"), "--frames", "2", "--times", "None"])
     main(["camera-path", "orbit", str(tmp_path / "b.json"), "--frames", "2"])

@@ -136,7 +136,7 @@ def compared(
     if shortfall(likeness(source, own, look.frame.time)) > MOST_LEFT * look.shortfall:
         said = f"{look}, but a mesh per frame would not look much closer, so that one mesh is written."
         return Outcome(mesh, (said,))
-    return Outcome(None, (f"{look}; {INSTEAD}.",), motion.surfaces)
+    return Outcome(None, (f"{look}; {INSTEAD}.",), motion.surfaces, given_up=mesh)
 
 
 def motion_of(source: Exporter, faces: int, progress: Progress) -> Motion:

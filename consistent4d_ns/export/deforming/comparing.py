@@ -53,10 +53,11 @@ class Look:
         return shortfall(self.found)
 
     def __str__(self) -> str:
+        moment = f"halfway from {self.frame} to the next" if self.halfway else f"at {self.frame}"
         return (
-            f"One mesh does not look enough like the volume render: {'halfway after' if self.halfway else 'at'} "
-            f"{self.frame}, silhouettes overlap by {self.found.overlap:.3f} (at least {LEAST_OVERLAP:g}) and PSNR is "
-            f"{self.found.psnr:.1f} dB (at least {LEAST_PSNR:g})"
+            f"One mesh does not look enough like the volume render: {moment}, silhouettes overlap by "
+            f"{self.found.overlap:.3f} (at least {LEAST_OVERLAP:g}) and PSNR is {self.found.psnr:.1f} dB "
+            f"(at least {LEAST_PSNR:g})"
         )
 
 

@@ -6,6 +6,7 @@ and is used only where it describes a mesh of the kind that is asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -44,6 +45,10 @@ ROOM = 10
 """A file is written where this many times its size is free, so that there is room for the export itself."""
 REMEDY = "the next export will fit one mesh anew"
 """What follows where nothing is kept."""
+USED = "What was fitted before is used again; to fit anew"
+"""How the sentence begins that says that a mesh is used again."""
+GIVEN_UP = "One mesh was fitted before, and given up for the reason that follows; to fit anew"
+"""The same where there is none, as it was given up."""
 FARTHEST = 10.0
 """Largest coordinate of a vertex in world units; the object's box is [-1, 1]^3."""
 MOST_FACES = 4
@@ -72,6 +77,8 @@ class Outcome:
     """What there is to say about it, in sentences."""
     surfaces: tuple[Surface, ...] | None = None
     """The surface of each frame as a mesh of its own, if it has just been found; it is not kept."""
+    given_up: MovingMesh | None = None
+    """The mesh that was given up for its looks, if it has just been fitted: what `--topology shared` asks for."""
 
 
 def kept_or_made(
@@ -95,13 +102,16 @@ def kept_or_made(
     place = Kept.of(source, source.folder, options, colouring)
     try:
         if (found := place.read()) is not None:
-            say(f"What was fitted before is used again; to fit anew, delete {place.file}")
+            say(f"{USED if found.mesh else GIVEN_UP}, delete {place.file}")
             return found
     except ValueError:
         say(f"{place.file} is damaged, or not what its name says: one mesh is fitted anew.")
     made = make()
     try:
         place.write(made)
+        if made.given_up is not None:
+            insisting = dataclasses.replace(options, topology="shared")
+            Kept.of(source, source.folder, insisting, colouring).write(Outcome(made.given_up))
     except ValueError as error:
         say(f"What was fitted is not kept: {error}")
     return made

@@ -107,8 +107,19 @@ def test_a_cut_mesh_is_kept(source: Exporter):
 def test_that_a_mesh_was_given_up_is_kept_with_the_reason(source: Exporter):
     given_up = Outcome(None, ("One mesh does not follow the object: …; a mesh per frame is written instead.",), ())
     assert kept_or(given_up, source)[0] is given_up
-    again, _ = kept_or(None, source)
+    again, said = kept_or(None, source)
     assert again == dataclasses.replace(given_up, surfaces=None)
+    assert len(said) == 1
+    assert "given up for the reason that follows; to fit anew, delete " in said[0]
+
+
+def test_a_mesh_that_was_given_up_for_its_looks_is_there_for_who_insists_on_it(source: Exporter):
+    mesh = moving(FRAMES, True)
+    kept_or(Outcome(None, ("It does not look enough like it.",), (), given_up=mesh), source)
+    assert kept_or(None, source)[0].mesh is None
+    insisted, _ = kept_or(None, source, options=dataclasses.replace(OPTIONS, topology="shared"))
+    for ours, theirs in zip(arrays(insisted.mesh), arrays(mesh), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_the_outcome_depends_on_is_in_the_key(source: Exporter, run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ import trimesh
 
 from consistent4d_ns.export.deforming import nearest as nearest_module
 from consistent4d_ns.export.deforming.animated import stepping_stones
-from consistent4d_ns.export.deforming.comparing import compared_moments, shortfall
+from consistent4d_ns.export.deforming.comparing import Look, compared_moments, shortfall
 from consistent4d_ns.export.deforming.graph import Pose, at_rest, carried, graph_of, strain
 from consistent4d_ns.export.deforming.moments import Moment, best_moment, moment_of, topology, without_specks
 from consistent4d_ns.export.deforming.nearest import Nearest
@@ -21,7 +21,7 @@ from consistent4d_ns.export.deforming.residual import residual
 from consistent4d_ns.export.deforming.template import edges_of, template_of
 from consistent4d_ns.export.deforming.tracking import outward, smooth_in_time
 from consistent4d_ns.export.looks import Likeness
-from consistent4d_ns.export.options import spread_moments
+from consistent4d_ns.export.options import TimedFrame, spread_moments
 from consistent4d_ns.export.rotations import rotation_matrices
 from consistent4d_ns.export.surface import Surface, with_normals
 
@@ -217,3 +217,9 @@ def test_what_falls_short_most_counts():
     assert shortfall(Likeness(0.95, 28.0)) == 0.0
     assert shortfall(Likeness(0.76, 27.9)) == pytest.approx(0.2)
     assert shortfall(Likeness(0.94, 21.0)) == pytest.approx(0.25)
+
+
+def test_the_time_of_a_frame_is_not_said_of_the_moment_halfway_to_the_next():
+    at, halfway = (str(Look(TimedFrame(3, 0.1), later, Likeness(0.9, 20.0))) for later in (False, True))
+    assert "volume render: at frame 3 (time 0.1), silhouettes overlap by 0.900 (at least 0.95)" in at
+    assert "volume render: halfway from frame 3 (time 0.1) to the next, silhouettes" in halfway
