@@ -102,7 +102,7 @@ def kept_or_made(
     place = Kept.of(source, source.folder, options, colouring)
     try:
         if (found := place.read()) is not None:
-            say(f"{USED if found.mesh else GIVEN_UP}, delete {place.file}")
+            say(f"{GIVEN_UP if found.mesh is None else USED}, delete {place.file}")
             return found
     except ValueError:
         say(f"{place.file} is damaged, or not what its name says: one mesh is fitted anew.")
