@@ -21,7 +21,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.viewer.viewer import Viewer
 from torch import Tensor
 
-from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory
+from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory_now_and_then
 from consistent4d_ns.device.cuda import use_device
 from consistent4d_ns.device.memory import lacks_memory
 from consistent4d_ns.device.updates import FiniteUpdates
@@ -55,9 +55,6 @@ from consistent4d_ns.viewer.fair_lock import FairLock
 
 TRAIN_SCRIPT = "nerfstudio.scripts.train"
 """Module of `ns-train`."""
-RETURN_EVERY = 25
-"""Steps on a CPU after which freed memory is returned to the system: what is free in pieces that nothing fits into adds
-up with every step and every frame of an open page."""
 
 
 class Consistent4DTrainer(Trainer):
@@ -229,8 +226,8 @@ class Consistent4DTrainer(Trainer):
         result = super().train_iteration(step)
         self.last_step = step
         self.watch(step, result[2])
-        if self.device == "cpu" and step % RETURN_EVERY == 0:
-            return_freed_memory()
+        if self.device == "cpu":
+            return_freed_memory_now_and_then()
         return result
 
     def watch(self, step: int, metrics: dict[str, Tensor]) -> None:

@@ -256,11 +256,10 @@ def interrupt_at(
 
 
 def test_memory_of_a_cpu_is_returned_from_time_to_time(config: Consistent4DTrainerConfig, monkeypatch):
-    returned: list[int] = []
-    monkeypatch.setattr(trainer_module, "RETURN_EVERY", 2)
-    monkeypatch.setattr(trainer_module, "return_freed_memory", lambda: returned.append(1))
+    called: list[int] = []
+    monkeypatch.setattr(trainer_module, "return_freed_memory_now_and_then", lambda: called.append(1))
     train(config)
-    assert len(returned) == 2
+    assert len(called) == config.max_num_iterations
 
 
 def test_ctrl_c_saves_a_checkpoint_and_the_losses(config: Consistent4DTrainerConfig, monkeypatch, capsys):

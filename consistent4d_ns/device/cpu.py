@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+import time
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
 """Parameters of glibc's mallopt (malloc.h)."""
 LARGEST_BLOCK = 1 << 30
 """Blocks of fewer bytes are taken from memory that was freed."""
+RETURN_SECONDS = 2.0
+"""Seconds between two times at which free memory is returned; it takes about 25 ms to return it and to get it back."""
 
 
 def keep_freed_memory() -> None:
@@ -31,6 +35,27 @@ def return_freed_memory() -> None:
     """
     if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class NowAndThen:
+    """Returns what is free, if that was last done some time ago; to be called after each piece of work.
+
+    What is free in pieces that nothing fits into adds up with every training step and every frame of an open page.
+    """
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self) -> None:
+        """Return it, if it is time."""
+        now = time.monotonic()
+        if now - self._last >= RETURN_SECONDS:
+            self._last = now
+            return_freed_memory()
+
+
+return_freed_memory_now_and_then = NowAndThen()
+"""One for all threads, which share one heap."""
 
 
 def _has_glibc() -> bool:

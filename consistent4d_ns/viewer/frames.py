@@ -13,6 +13,7 @@ from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
+from consistent4d_ns.device.cpu import return_freed_memory_now_and_then
 from consistent4d_ns.nerfstudio_internals import MOVE_PAUSE
 
 POLL_INTERVAL = 0.01
@@ -77,6 +78,8 @@ class Frames(RenderStateMachine):
 
     def _send_output_to_viewer(self, outputs: dict[str, Any], static_render: bool = True) -> None:
         super()._send_output_to_viewer(outputs, static_render)
+        if self.viewer.get_model().device.type == "cpu":
+            return_freed_memory_now_and_then()
         end = time.monotonic()
         pages = len(self.viewer.render_statemachines)
         end += pause_length(end - self._begun, self.viewer.control_panel.train_util, pages)

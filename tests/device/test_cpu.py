@@ -11,7 +11,8 @@ from threading import Barrier
 import pytest
 import torch
 
-from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory
+from consistent4d_ns.device import cpu
+from consistent4d_ns.device.cpu import NowAndThen, keep_freed_memory, return_freed_memory
 from tests.support.forked import call_forked
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
@@ -56,3 +57,14 @@ def test_what_threads_have_freed_is_returned() -> None:
     assert done.returncode == 0, done.stderr
     kept, left = map(int, done.stdout.split())
     assert kept > 4 << 24 > 16 * left
+
+
+def test_memory_is_returned_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[int] = []
+    clock = iter((0.0, 0.5, 1.9, 2.0, 2.1, 4.5))
+    monkeypatch.setattr(cpu.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(cpu, "return_freed_memory", lambda: returned.append(call_number))
+    call = NowAndThen()
+    for call_number in range(6):
+        call()
+    assert returned == [0, 3, 5]
