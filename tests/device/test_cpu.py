@@ -60,11 +60,12 @@ def test_what_threads_have_freed_is_returned() -> None:
 
 
 def test_memory_is_returned_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    returned: list[int] = []
-    clock = iter((0.0, 0.5, 1.9, 2.0, 2.1, 4.5))
+    times = [0.0, 0.5, 1.9, 2.0, 2.1, 4.5]
+    clock, returned = iter(times), []
     monkeypatch.setattr(cpu.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(cpu, "return_freed_memory", lambda: returned.append(call_number))
-    call = NowAndThen()
-    for call_number in range(6):
+    monkeypatch.setattr(cpu, "return_freed_memory", lambda: returned.append(True))
+    call, counts = NowAndThen(), []
+    for _ in times:
         call()
-    assert returned == [0, 3, 5]
+        counts.append(len(returned))
+    assert counts == [1, 1, 1, 2, 2, 3]
