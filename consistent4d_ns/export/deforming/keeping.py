@@ -258,8 +258,8 @@ def mesh_of(tensors: Mapping[str, Tensor]) -> MovingMesh:
 def remove_older(folder: Path) -> None:
     """Remove all but the newest `MOST_KEPT` of the files that this program writes into a folder."""
     with suppress(OSError):
-        ours = [file for file in folder.iterdir() if NAME.fullmatch(file.name)]
-        for file in sorted(ours, key=lambda file: file.stat().st_mtime_ns)[:-MOST_KEPT]:
+        ours = [file for file in folder.iterdir() if NAME.fullmatch(file.name) and file.is_file()]
+        for file in sorted(ours, key=lambda file: file.lstat().st_mtime_ns)[:-MOST_KEPT]:
             file.unlink(missing_ok=True)
 
 

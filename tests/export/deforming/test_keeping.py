@@ -271,13 +271,17 @@ def test_the_newest_few_are_kept_and_nothing_of_others_is_removed(source: Export
     theirs = source.folder / FOLDER / "theirs.safetensors"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
+    odd = [theirs.with_name(f"{digit * 16}.safetensors") for digit in "01"]
+    odd[0].mkdir()
+    odd[1].symlink_to("nowhere")
+    os.utime(odd[0], (0, 0))
     made = []
     for number in range(MOST_KEPT + 2):
         options = MeshOptions(faces=100 + number)
         kept_or(Outcome(None), source, options=options)
         made.append(Kept.of(source, source.folder, options, "texture").file)
         os.utime(made[-1], (number, number))
-    assert files(source) == sorted([*made[-MOST_KEPT:], theirs])
+    assert files(source) == sorted([*made[-MOST_KEPT:], theirs, *odd])
 
 
 @pytest.mark.parametrize(
