@@ -21,6 +21,20 @@ BARE = (
 """Options of sbatch that have no value, as its source says in Slurm 26.11; no-requeue is among `OWN`."""
 BARE_OR_NOT = ("exclusive", "get-user-env", "nice", "no-kill", "oom-kill-step", "propagate", "resv-ports")
 """Options of sbatch whose value may be left out, likewise; before 26.11, get-user-env may have one."""
+VALUED = (
+    *GPUS,
+    *("account", "acctg-freq", "autocomplete", "batch", "bb", "bbf", "begin", "cluster", "cluster-constraint"),
+    *("clusters", "comment", "constraint", "container", "container-id", "context", "core-spec", "cores-per-socket"),
+    *("cpu-freq", "cpus-per-gpu", "cpus-per-task", "deadline", "delay-boot", "dependency", "distribution", "exclude"),
+    *("export", "export-file", "extra", "extra-node-info", "gid", "gpu-bind", "gpu-freq", "gres-flags", "hint"),
+    *("input", "kill-on-invalid-dep", "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind"),
+    *("mem-per-cpu", "mem-per-gpu", "mem-update", "mincpus", "network", "nodefile", "nodelist", "nodes", "ntasks"),
+    *("ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket", "ntasks-per-tres", "partition"),
+    *("prefer", "priority", "profile", "qos", "reservation", "resources", "runtime", "segment", "sockets-per-node"),
+    *("switches", "tasks-per-node", "thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-bind"),
+    *("tres-per-task", "uid", "wait-all-nodes", "wckey"),
+)
+"""Options of sbatch that need a value, likewise. Plugins of a cluster add others, some without one, as Pyxis does."""
 NOTICE = 120
 """Seconds before the end of its time at which a job is told to save a checkpoint and to end."""
 
@@ -84,7 +98,7 @@ def _option(option: str) -> tuple[str, str]:
     if own := could_be(name, OWN):
         meant = "" if name == own else f"{name} may stand for {own}: "
         raise InputError(f"--sbatch {option}: {meant}the script sets {own} itself; change it there.")
-    if not value and not could_be(name, (*BARE, *BARE_OR_NOT)):
+    if not value and could_be(name, VALUED) and not could_be(name, (*BARE, *BARE_OR_NOT)):
         raise InputError(f"--sbatch {option}: sbatch needs a value here: give {name}=VALUE, or leave it out.")
     if value and name in BARE:
         raise InputError(f"--sbatch {option}: sbatch takes no value here: give {name} alone, or leave it out.")

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from consistent4d_ns.errors import (
     ENDING,
@@ -91,10 +92,12 @@ def watched_streams() -> list[Output]:
     """Standard output and standard error, put in place as `Output`; without those for which something else stands.
 
     Characters that the terminal's encoding cannot show, as in names of files, are written with escapes. They stay in
-    place, because libraries keep them, too.
+    place, because libraries keep them, too. For one that is closed, as by `>&-`, there is one that goes nowhere.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (it stays open)
         if type(stream) is io.TextIOWrapper:
             watched = Output(stream.buffer, encoding=stream.encoding, errors="backslashreplace")
             watched.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import os
 import shutil
 import sys
 import textwrap
@@ -40,6 +41,8 @@ RULES = ConstructorRegistry()
 PACKAGE = __name__.partition(".")[0]
 USAGE = "usage: "
 """How tyro begins the line that says how a command is used."""
+NARROWEST = 20
+"""Columns of the narrowest terminal that is filled: in fewer than eight or so, tyro adds spaces for ever."""
 AS_USUAL: Any = object()
 """Among a type's markers: tyro's own rule is asked."""
 
@@ -55,7 +58,10 @@ def folded() -> Iterator[None]:
 
     All that tyro prints has this width, but for the description of a command, of which each paragraph is one line.
     """
-    terminal, width = sys.stdout, shutil.get_terminal_size().columns
+    if (width := shutil.get_terminal_size().columns) < NARROWEST:
+        width = NARROWEST
+        os.environ["COLUMNS"] = str(width)
+    terminal = sys.stdout
     said = Said(terminal)
     try:
         with redirect_stdout(said):

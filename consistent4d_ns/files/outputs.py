@@ -92,7 +92,8 @@ def new_folder(path: Path, command: str, overwrite: bool = False) -> Iterator[Pa
 
     Raises:
         InputError: `path` holds something and `overwrite` is off; holds files that are not an earlier output of
-            `command`; is a file or a dangling link; or cannot be written (no permission, disk full).
+            `command`, or have the name of a new one; is a file or a dangling link; or cannot be written (no permission,
+            disk full).
     """
     earlier = check_new_folder(path, command, overwrite)
     path = path.resolve()  # "." has no name, and beside a link there may be another disk.
@@ -121,8 +122,12 @@ def _exchange(files: Path, path: Path, command: str, earlier: Iterable[str], nam
 
     Files of others may lie there, so that the folder cannot be exchanged. Until all is done, the manifest names all
     files, earlier and new, and says so.
+
+    Raises:
+        InputError: something of others has the name of a new file.
     """
     path.mkdir(exist_ok=True)
+    _check_names(path, {*names} - {*earlier})
     meanwhile = files / f".{MANIFEST}"
     _write_manifest(meanwhile, command, {*earlier, *names}, **{UNFINISHED: True})
     flush_to_disk(meanwhile)
@@ -133,6 +138,17 @@ def _exchange(files: Path, path: Path, command: str, earlier: Iterable[str], nam
     for name in (*names, MANIFEST):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (files / name).replace(path / name)
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    """Raises: InputError: what new files of a folder would be called is there, and no earlier output."""
+    for name in sorted(names):
+        places = (path / name, *(path / parent for parent in Path(name).parents[:-1]))
+        if os.path.lexists(places[0]) or any(os.path.lexists(place) and not place.is_dir() for place in places[1:]):
+            raise InputError(
+                f"{places[0]} is in the way and not of the earlier output, so nothing is replaced: move it, or give "
+                "another folder."
+            )
 
 
 def _take_place(files: Path, path: Path, command: str) -> bool:

@@ -266,6 +266,8 @@ def test_the_script_for_slurm_does_one_job_a_task(tmp_path: Path):
     assert not (tmp_path / "f").exists()
     for bare in ("hold", "excl", "exclusive=user", "no-kill", "nice=7"):
         assert f"#SBATCH --{bare}\n" in script(NAMES, ["x"], out, [bare], None)
+    for plugin in ("container-writable", "container-image=a"):  # Pyxis'
+        assert f"#SBATCH --{plugin}\n" in script(NAMES, ["x"], out, [plugin], None)
     for gpus in ("gres=gpu:2", "gpus-per-t=2"):
         assert "--gpus=1" not in script(NAMES, ["x"], out, [gpus], None)
 

@@ -103,6 +103,25 @@ def test_help_breaks_its_list_of_commands_between_them(
     assert {name.strip() for name in named.split(",")} >= {command.split()[0] for command in COMMANDS}
 
 
+@pytest.mark.parametrize("width", ["0", "1", "5", "no number"])
+def test_help_ends_on_a_terminal_that_is_far_too_narrow(width: str) -> None:
+    program = "from consistent4d_ns.cli.main import main; main(['export', 'mesh', '--help'])"
+    env = os.environ | {"COLUMNS": width}
+    result = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage:")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize(("command", "code"), [("render --help", 0), ("toy --unknown", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_commands_end_as_usual_where_their_output_is_closed(command: str, code: int, closed: str) -> None:
+    line = f"{sys.executable} -c 'from consistent4d_ns.cli.main import main; main()' {command} {closed}"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    assert result.returncode == code
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_none_may_still_be_given_where_help_does_not_show_it(tmp_path: Path) -> None:
     main(["camera-path", "orbit", str(tmp_path / "a.json"), "--frames", "2", "--times", "None"])
     main(["camera-path", "orbit", str(tmp_path / "b.json"), "--frames", "2"])

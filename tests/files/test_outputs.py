@@ -44,6 +44,24 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path):
     assert listing(tmp_path) == ["deep/video.mp4"]
 
 
+@pytest.mark.parametrize("name", ["1.png", "normals/1.png"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_file_of_others_in_the_way_is_not_replaced(tmp_path: Path, name: str, is_folder: bool):
+    out = tmp_path / "frames"
+    fill(out, ("0.png",), text="old")
+    theirs = out / Path(name).parts[0] if not is_folder else out / name
+    theirs.mkdir(parents=True) if is_folder else theirs.write_text("theirs")
+    before = listing(tmp_path)
+    with pytest.raises(InputError, match=r"1\.png is in the way and not of the earlier output"):
+        fill(out, ("0.png", name), overwrite=True)
+    assert listing(tmp_path) == before
+    assert (out / "0.png").read_text() == "old"
+    check_whole(out)
+    theirs.rmdir() if is_folder else theirs.unlink()
+    fill(out, ("0.png", name), overwrite=True)
+    assert (out / name).read_text() == "new"
+
+
 def write_and_fail(path: Path, error: Exception, overwrite: bool = False) -> None:
     with new_file(path, overwrite) as unfinished:
         unfinished.write_text("half")

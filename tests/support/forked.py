@@ -92,11 +92,13 @@ def call_forked(function: Callable[..., None], *arguments: Any) -> subprocess.Co
         streams = Path(folder) / "stdout", Path(folder) / "stderr"
         target = multiprocessing.get_context("forkserver").Process(target=_call, args=(streams, function, arguments))
         target.start()
-        target.join(LIMIT)
-        if target.exitcode is None:
+        try:
+            target.join(LIMIT)
+            if target.exitcode is None:
+                raise subprocess.TimeoutExpired(function.__name__, LIMIT)
+        finally:  # Where a test is interrupted, it ends, too.
             target.kill()
             target.join()
-            raise subprocess.TimeoutExpired(function.__name__, LIMIT)
         printed = (stream.read_text() for stream in streams)
         return subprocess.CompletedProcess(function.__name__, target.exitcode, *printed)
 

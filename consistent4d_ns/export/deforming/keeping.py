@@ -172,6 +172,8 @@ class Kept:
         if not all(len(sentence) <= LONGEST and sentence.isprintable() for sentence in said):
             raise ValueError("no sentences")
         if not tensors:
+            if json.loads(self.key)["topology"] == "shared":
+                raise ValueError("given up, where one mesh is insisted on")
             return Outcome(None, said)
         self.check(tensors)
         return Outcome(mesh_of(tensors), said)
@@ -180,7 +182,7 @@ class Kept:
         """Keep an outcome, in place of the oldest one if there are many.
 
         Raises:
-            InputError: it is too large, or there is no room or no permission.
+            InputError: it is too large, the folder is a link, or there is no room or no permission.
             ValueError: it would not be read.
         """
         from safetensors.torch import save
@@ -191,6 +193,8 @@ class Kept:
         content = save(tensors, {"key": self.key, "said": json.dumps(outcome.said), DIGEST: digest_of(tensors)})
         if len(content) > LARGEST:
             raise InputError(f"{self.file} would have {len(content) / 1e6:.0f} MB, which is too much; {REMEDY}.")
+        if self.file.parent.is_symlink():  # What is removed there could be another run's.
+            raise InputError(f"{self.file.parent} is a link to another folder; {REMEDY}.")
         with refusals(self.file, REMEDY):
             check_space(self.file, ROOM * len(content), REMEDY)
         with new_file(self.file, overwrite=True, remedy=REMEDY) as file:
@@ -268,8 +272,8 @@ def mesh_of(tensors: Mapping[str, Tensor]) -> MovingMesh:
 def remove_older(folder: Path) -> None:
     """Remove all but the newest `MOST_KEPT` of the files that this program writes into a folder."""
     with suppress(OSError):
-        ours = [file for file in folder.iterdir() if NAME.fullmatch(file.name)]
-        for file in sorted(ours, key=lambda file: file.stat().st_mtime_ns)[:-MOST_KEPT]:
+        ours = [file for file in folder.iterdir() if NAME.fullmatch(file.name) and file.is_file()]
+        for file in sorted(ours, key=lambda file: file.lstat().st_mtime_ns)[:-MOST_KEPT]:
             file.unlink(missing_ok=True)
 
 

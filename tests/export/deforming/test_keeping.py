@@ -282,13 +282,17 @@ def test_the_newest_few_are_kept_and_nothing_of_others_is_removed(source: Export
     theirs = source.folder / FOLDER / "theirs.safetensors"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
+    odd = [theirs.with_name(f"{digit * 16}.safetensors") for digit in "01"]
+    odd[0].mkdir()
+    odd[1].symlink_to("nowhere")
+    os.utime(odd[0], (0, 0))
     made = []
     for number in range(MOST_KEPT + 2):
         options = MeshOptions(faces=100 + number)
         kept_or(Outcome(None), source, options=options)
         made.append(Kept.of(source, source.folder, options, "texture").file)
         os.utime(made[-1], (number, number))
-    assert files(source) == sorted([*made[-MOST_KEPT:], theirs])
+    assert files(source) == sorted([*made[-MOST_KEPT:], theirs, *odd])
 
 
 @pytest.mark.parametrize(
@@ -310,6 +314,29 @@ def test_where_nothing_can_be_kept_this_is_said(
     assert line.startswith("What was fitted is not kept: ")
     assert line.endswith("the next export will fit one mesh anew.")
     assert [file.name for file in source.folder.iterdir()] == [FOLDER] * obstacle
+
+
+def test_nothing_is_kept_or_removed_through_a_link(source: Exporter, tmp_path_factory: pytest.TempPathFactory):
+    """A run may come from a stranger."""
+    theirs = tmp_path_factory.mktemp("theirs")
+    names = [f"{number:016x}.safetensors" for number in range(MOST_KEPT + 1)]
+    for name in names:
+        (theirs / name).write_text("theirs")
+    assert source.folder is not None
+    (source.folder / FOLDER).symlink_to(theirs)
+    _, (line,) = kept_or(Outcome(moving(FRAMES, True)), source)
+    assert line.endswith(
+        f"{source.folder / FOLDER} is a link to another folder; the next export will fit one mesh anew."
+    )
+    assert sorted(file.name for file in theirs.iterdir()) == names
+
+
+def test_a_mesh_that_is_insisted_on_was_not_given_up(source: Exporter):
+    options = dataclasses.replace(OPTIONS, topology="shared")
+    kept_or(Outcome(None, ("Given up.",)), source, options=options)
+    found, said = kept_or(Outcome(moving(FRAMES, True)), source, options=options)
+    assert found.mesh is not None
+    assert said == [f"{files(source)[0]} {DAMAGED}"]
 
 
 def test_what_would_not_be_read_is_not_kept(source: Exporter):
