@@ -6,9 +6,15 @@ import dataclasses
 import functools
 import inspect
 import re
+from collections.abc import Collection
 from typing import Any
 
 import docstring_parser
+
+
+def is_help(arguments: Collection[str]) -> bool:
+    """Whether the arguments of a command ask for its help."""
+    return not {"-h", "--help"}.isdisjoint(arguments)
 
 
 def paragraphs(text: str) -> str:

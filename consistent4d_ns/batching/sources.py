@@ -22,9 +22,7 @@ INPUT = "input"
 """Folder of the input view, where other views lie beside it."""
 META = "meta.json"
 """File of the cameras of views, beside their folders."""
-PICTURES = (*dict.fromkeys((*MASK_TYPES, *ANIMATION_TYPES, *VIDEO_TYPES)),)
-"""How the names of files end that hold pictures."""
-READ = (*PICTURES, ".json")
+READ = (*dict.fromkeys((*MASK_TYPES, *ANIMATION_TYPES, *VIDEO_TYPES, ".json")),)
 """How the names of files end that steps read in folders of data."""
 
 

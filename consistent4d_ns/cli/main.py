@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_folder()
         from consistent4d_ns.cli.commands import COMMANDS, app  # here, so that Ctrl-C during imports is one line too
         from consistent4d_ns.cli.help_rules import RULES, folded
+        from consistent4d_ns.docstrings import is_help
 
         check_command(arguments, COMMANDS)
-        with folded() if {"-h", "--help"} & set(arguments) else nullcontext():
+        with folded() if is_help(arguments) else nullcontext():
             app.cli(prog="consistent4d", description=DESCRIPTION, args=arguments, registry=RULES)
 
 

@@ -110,6 +110,11 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether all frames are of the same time."""
+        return len(set(self.times)) == 1
+
 
 @dataclass(frozen=True)
 class TimeOptions:

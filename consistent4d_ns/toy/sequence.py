@@ -21,7 +21,7 @@ from consistent4d_ns.data.cameras import OrbitViews
 from consistent4d_ns.data.rays import focal_length
 from consistent4d_ns.data.times import even_times
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.files.outputs import UNFINISHED, holds_something, scratch_beside
+from consistent4d_ns.files.outputs import holds_something, scratch_beside
 from consistent4d_ns.toy.render import render
 
 VIEWS: dict[str, tuple[float, float]] = {
@@ -95,8 +95,8 @@ def write_sequence(
         (scratch / "meta.json").write_text(json.dumps(metadata(size, frames), indent=1) + "\n")
         out.mkdir(exist_ok=True)
         # Until all views are there, meta.json names no cameras, so that views of two toys cannot be taken for one.
-        (scratch / UNFINISHED).write_text(json.dumps({"name": NAME}) + "\n")
-        _replace(scratch / UNFINISHED, out / "meta.json")
+        (scratch / "meanwhile.json").write_text(json.dumps({"name": NAME}) + "\n")
+        _replace(scratch / "meanwhile.json", out / "meta.json")
         for name in (*VIEWS, "meta.json"):
             _replace(scratch / name, out / name)
 

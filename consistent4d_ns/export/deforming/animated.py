@@ -98,7 +98,7 @@ def meshes_for(
     def one_per_frame(surfaces: Iterable[Surface] | None = None) -> Iterator[Mesh]:
         return progress(source.meshes(options, single, surfaces), "Exporting", len(source.timeline))
 
-    still = len(set(source.timeline.times)) == 1
+    still = source.timeline.is_still
     useless = (still and shared == single) or options.faces > MOST_SHARED_FACES
     if options.topology == "frames" or (options.topology == "auto" and useless):
         if options.topology == "auto" and not still:
@@ -128,8 +128,7 @@ def compared(
 ) -> Outcome:
     """The mesh, unless it looks less like the volume render than a mesh per frame would."""
     missed = [found.missed for found in motion.residuals]
-    still = len(set(source.timeline.times)) == 1
-    look = None if still else worst_look(mesh, missed, source, progress)
+    look = None if source.timeline.is_still else worst_look(mesh, missed, source, progress)
     if look is None:
         return Outcome(mesh)
     own = source.coloured(motion.surfaces[look.frame.index], look.frame, colouring, options.texture_size)

@@ -129,6 +129,8 @@ class Kept:
     """Frames of the mesh."""
     faces: int
     """Triangles that were asked for."""
+    insists: bool
+    """Whether one mesh was asked for in any case, so that it is never given up."""
     texture_size: int | None
     """Side of its texture in texels; None with a colour per vertex."""
 
@@ -138,7 +140,7 @@ class Kept:
         key = key_of(source, options, colouring)
         file = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         size = options.texture_size if colouring == "texture" else None
-        return cls(file, key, len(source.timeline), options.faces, size)
+        return cls(file, key, len(source.timeline), options.faces, options.topology == "shared", size)
 
     def read(self) -> Outcome | None:
         """The outcome; None if none is kept.
@@ -172,7 +174,7 @@ class Kept:
         if not all(len(sentence) <= LONGEST and sentence.isprintable() for sentence in said):
             raise ValueError("no sentences")
         if not tensors:
-            if json.loads(self.key)["topology"] == "shared":
+            if self.insists:
                 raise ValueError("given up, where one mesh is insisted on")
             return Outcome(None, said)
         self.check(tensors)
