@@ -7,7 +7,8 @@ moments and resumed with `--resume True`, until it is done. Of three kills, one 
 process, one after some checkpoints, and one while the checkpoint that then follows is written. When a training is done
 before the wanted number of kills, another one begins. Every training is compared with one that nobody killed: all
 losses of all steps, and everything in the last checkpoint, bit by bit. On a GPU, where sums are not taken in the same
-order each time, a second training that nobody kills comes first: its row has no kills.
+order each time unless `--deterministic` asks for it, a second training that nobody kills comes first: its row has no
+kills.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Options:
     """Decides the moments."""
     device: Literal["cpu", "cuda"] = "cpu"
     """On a GPU sums are not taken in the same order each time, so that losses are equal up to rounding only."""
+    deterministic: bool = False
+    """Train with `--deterministic True`."""
     out: Path | None = None
     """JSON file for the results."""
 
@@ -119,6 +122,7 @@ def options_of(data: Path, out: Path, options: Options) -> list[str]:
         "experiment-name": NAME,
         "vis": "tensorboard",
         "machine.device-type": options.device,
+        "deterministic": str(options.deterministic),
         "max-num-iterations": str(options.steps),
         "steps-per-save": str(options.steps_per_save),
         "steps-per-eval-image": "0",

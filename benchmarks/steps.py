@@ -60,7 +60,7 @@ def make_pipeline(
     As in ns-train, cuDNN benchmarks its algorithms and the allocator extends existing segments.
     """
     use_device(config.machine.device_type)
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     config.data = config.pipeline.datamanager.data = data
     if networks is not None:
         config.pipeline.guidance.kind = "none"

@@ -33,6 +33,7 @@ from benchmarks.steps import (
     run_phases,
     run_steps,
 )
+from consistent4d_ns.device.cuda import take_sums_in_one_order
 from consistent4d_ns.method_configs import preset
 
 WARMUP = 24
@@ -57,6 +58,8 @@ class Options:
     """Capture the priors in CUDA graphs, as in training; without them VAE and UNet are timed separately."""
     rendering_graphs: bool = True
     """Capture what steps render in CUDA graphs, as in training; without them its phases are timed separately."""
+    deterministic: bool = False
+    """Take sums in one order, as `ns-train --deterministic True`."""
     limit_gib: float | None = None
     """Limit of GPU memory in GiB, to find out what fits on a smaller GPU."""
     out: Path | None = None
@@ -122,6 +125,8 @@ def phases(kind: StepFigures) -> str:
 
 def main(options: Options) -> None:
     """Measure and print."""
+    if options.deterministic:
+        take_sums_in_one_order()
     limit_memory(options.limit_gib)
     print(f"{machine()}, {options.steps} steps per stage")
     print("| method | px | step | median ms | mean ms | peak GiB | k samples | per ray | phases (median ms) |")

@@ -22,7 +22,7 @@ from nerfstudio.viewer.viewer import Viewer
 from torch import Tensor
 
 from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory_now_and_then
-from consistent4d_ns.device.cuda import use_device
+from consistent4d_ns.device.cuda import has_no_order, take_sums_in_one_order, use_device
 from consistent4d_ns.device.memory import lacks_memory
 from consistent4d_ns.device.updates import FiniteUpdates
 from consistent4d_ns.errors import ENDING, Ended, InputError, code_of, end_by_signal, hide_nerfstudio_warnings
@@ -68,6 +68,8 @@ class Consistent4DTrainer(Trainer):
         hide_nerfstudio_warnings()
         super().__init__(config, local_rank, world_size)
         use_device(self.device)  # Nerfstudio leaves the current one at the first on every rank
+        if cast(Any, config).deterministic and self.device.startswith("cuda"):
+            take_sums_in_one_order()
         if self.device == "cpu":
             keep_freed_memory()
         # The viewer, which is set up later, takes the lock from here.
@@ -204,7 +206,7 @@ class Consistent4DTrainer(Trainer):
         """
         with self.catch_interrupts():
             try:
-                with steps_left(self.config, self._start_step), memory_for(self.phase):
+                with steps_left(self.config, self._start_step), memory_for(self.phase), order_of_sums():
                     super().train()
             except InputError as error:
                 self.keep_what_is_done()
@@ -373,6 +375,25 @@ def memory_for(phase: Callable[[], tuple[str, str]]) -> Iterator[None]:
         doing, remedy = phase()
         asked = str(error).split(". ")[0].strip() or type(error).__name__
         raise InputError(f"out of memory while {doing} ({' '.join(asked.split())[:160]}): {remedy}.") from error
+
+
+@contextmanager
+def order_of_sums() -> Iterator[None]:
+    """Say which of torch's functions has no order of sums, where `deterministic` asks for one.
+
+    Raises:
+        InputError: there is one.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not has_no_order(error):
+            raise
+        function = str(error).split()[0]
+        raise InputError(
+            f"--deterministic True: torch {torch.__version__} has no deterministic {function}, which these options "
+            "need on this GPU: leave --deterministic out, or the options that differ from the method's."
+        ) from error
 
 
 def events_left_out(error: OSError) -> None:

@@ -24,6 +24,7 @@ from consistent4d_ns.checks.config import check_config
 from consistent4d_ns.checks.options import check_options
 from consistent4d_ns.data.dataparser import CAMERA, FrameSequence, FrameSequenceDataParserConfig
 from consistent4d_ns.data.orbit import Orbit
+from consistent4d_ns.device.kernels import has_triton
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.files.checkpoints import (
     NAME,
@@ -101,6 +102,10 @@ class Consistent4DTrainerConfig(TrainerConfig):
     max_skipped_steps: int = 100
     """Steps in a row of one kind (input view, distilled views, target views) that may be skipped because a gradient is
     not finite; then training ends."""
+
+    deterministic: bool = False
+    """Take all sums on a CUDA device in one order: the same training, resumed or not, gives the same losses and weights
+    to the last bit on the same kind of GPU and the same versions; steps take longer. On a CPU this is so by itself."""
 
     # Not options, hence without annotation; instances have their own values.
     opened_in = cast("Path | None", None)
@@ -190,6 +195,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
         show_input_errors_in_one_line()
         check_options(self)
         self.pipeline.model.check()
+        self.check_order_of_sums()
         self.check_prompt()
         self.check_data()
         self.check_frame_count()
@@ -203,6 +209,18 @@ class Consistent4DTrainerConfig(TrainerConfig):
         self.load_dir = self.load_step = None
         if self.load_checkpoint is not None and NAME.fullmatch(self.load_checkpoint.name):
             check_steps_left(self.load_checkpoint, step_of(self.load_checkpoint), self.max_num_iterations)
+
+    def check_order_of_sums(self) -> None:
+        """Raises: InputError: sums are to be taken in one order by something that does not promise to do so."""
+        if not self.deterministic or self.machine.device_type != "cuda":
+            return
+        if self.pipeline.model.implementation == "tcnn":
+            raise InputError(
+                "--deterministic True: tinycudann does not promise the same sums each time; leave "
+                "--pipeline.model.implementation at torch."
+            )
+        if not has_triton():
+            raise InputError("--deterministic True needs Triton on a GPU, which PyTorch has on Linux; leave it out.")
 
     def resume_latest(self) -> None:
         """Choose run and checkpoint to go on with, where `resume` is on; it is switched off, as it applies once.

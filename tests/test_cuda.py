@@ -43,7 +43,7 @@ from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
 from tests.export.deforming.test_maths import ball
-from tests.field.test_planes import kernel_error
+from tests.field.test_planes import assert_sums_in_any_order_are_equal, deterministic, kernel_error
 from tests.guidance.test_stable_diffusion import FRONT_VIEW
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
@@ -110,6 +110,24 @@ def test_a_recorded_step_of_images(tmp_path, kind: StepKind):
     draws = [d for d in map(pipeline.draw, range(100)) if d.plan.kind is kind][:3]
     for one in (*draws, draws[0]):
         assert_same_step(pipeline, one)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in STEPS])
+def test_steps_whose_sums_are_taken_in_one_order(tmp_path, monkeypatch, kind: StepKind):
+    """The same gradients to the last bit: computed twice, recorded, and after steps with more samples."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    with deterministic():
+        pipeline = tiny_pipeline(toy_folder(tmp_path), device="cuda")
+        draws, *others = [d for d in map(pipeline.draw, range(100)) if d.plan.kind is kind][:3]
+        expected, expected_gradients = losses_and_gradients(eager(pipeline), draws)
+        for one in (draws, *others, draws):
+            losses, gradients = losses_and_gradients(pipeline, one)
+            if one is draws:
+                assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
+                    {name: float(loss) for name, loss in expected.items()}, rel=1e-6
+                )
+                assert all(torch.equal(gradient, expected_gradients[name]) for name, gradient in gradients.items())
 
 
 def test_recorded_training(tmp_path):
@@ -238,6 +256,10 @@ def test_plane_kernel(channels: int, reduction: PlaneReduction):
     """Values, derivatives and gradients of many points, against torch in float64 on the CPU."""
     for frames in (8, 0):  # 0: no planes over time
         assert kernel_error((50, 40, 30, frames), channels, 200_000, reduction, "cuda") < 1e-5
+        with deterministic():
+            assert kernel_error((50, 40, 30, frames), channels, 200_000, reduction, "cuda") < 1e-5
+    with deterministic():
+        assert_sums_in_any_order_are_equal("cuda", 200_000)
 
 
 def test_field_without_gradients_for_points_or_with():

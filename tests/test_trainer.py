@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from nerfstudio.scripts import train as nerfstudio_train
 from nerfstudio.viewer.viewer import Viewer
 
 from consistent4d_ns import trainer as trainer_module
+from consistent4d_ns import trainer_config as trainer_config_module
 from consistent4d_ns.cli.demo import train
 from consistent4d_ns.errors import ENDING, InputError
 from consistent4d_ns.files.checkpoints import list_checkpoints, read_checkpoint, write_checkpoint
@@ -105,6 +106,27 @@ def test_a_device_that_is_not_there(config: Consistent4DTrainerConfig, monkeypat
     config.machine.device_type = "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--machine.device-type cuda: PyTorch finds no CUDA device" in refusal(config)
+
+
+def test_sums_in_one_order_that_nobody_promises(config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch):
+    config.machine.device_type, config.deterministic = "cuda", True
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(trainer_config_module, "has_triton", lambda: False)
+    assert "--deterministic True needs Triton on a GPU" in refusal(config)
+    config.pipeline.model.implementation = "tcnn"
+    assert "tinycudann does not promise the same sums" in refusal(config)
+
+
+def test_a_function_of_torch_without_an_order_of_sums_is_named(config: Consistent4DTrainerConfig, monkeypatch):
+    def step(self: Any, step: int) -> NoReturn:
+        message = "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(trainer_module.Trainer, "train_iteration", step)
+    config.deterministic = True
+    with pytest.raises(InputError, match=r"--deterministic True: torch .* no deterministic grid_sampler_2d_backward"):
+        train(config)
 
 
 def test_paths_are_saved_absolute(config: Consistent4DTrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

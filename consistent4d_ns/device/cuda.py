@@ -36,6 +36,23 @@ def use_device(device: str) -> None:
         torch.cuda.set_device(torch.device(device).index or 0)
 
 
+def take_sums_in_one_order() -> None:
+    """Let torch, and kernels that ask it, use algorithms whose results do not depend on the order of threads.
+
+    Takes effect before the first use of CUDA. Where torch has none, it raises an error (see `has_no_order`).
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS needs for it
+    torch.use_deterministic_algorithms(True)
+    # Else every new tensor is filled with NaN.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.backends.cudnn.benchmark = False  # the fastest algorithm is another one each time
+
+
+def has_no_order(error: BaseException) -> bool:
+    """Whether an exception says that torch has no deterministic algorithm for something."""
+    return isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error)
+
+
 def return_unused_memory() -> None:
     """After work that is not repeated, give the memory that torch keeps for later back to the CUDA device, if any."""
     if torch.cuda.is_initialized():

@@ -81,7 +81,9 @@ class _Heads(torch.autograd.Function):
         gradients = tuple(None if gradient is None else gradient.contiguous() for gradient in gradients)
         grad_density, grad_colour, grad_gradient = gradients
         block = LAUNCH.backward_block
-        programs = min(ceil_div(len(features), block), LAUNCH.backward_programs)
+        programs = LAUNCH.backward_programs
+        if not torch.are_deterministic_algorithms_enabled():  # Else padding would change the order of sums.
+            programs = min(ceil_div(len(features), block), programs)
 
         def partial(weights: Tensor, *needed_for: Tensor | None) -> Tensor | None:
             return None if _all_none(*needed_for) else features.new_empty(programs, *weights.shape)

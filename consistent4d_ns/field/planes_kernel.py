@@ -12,14 +12,15 @@ Names that begin with `grad_` are gradients of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from consistent4d_ns.device.kernels import ceil_div, launch
@@ -45,13 +46,15 @@ class LaunchConfig:
     copies_bytes: int = 1 << 25
     """Maximum memory for the copies of either kind: large planes have fewer copies, but at least one."""
 
-    def copies(self, space: int, time: int, width: int) -> tuple[int, int]:
-        """Number of copies for `space` and for `time` grid values with `width` channels."""
-        fit = self.copies_bytes // (4 * width)
+    def copies(self, space: int, time: int, row_bytes: int) -> tuple[int, int]:
+        """Number of copies for `space` and for `time` grid values, all channels of which take `row_bytes`."""
+        fit = self.copies_bytes // row_bytes
         return max(1, min(self.space_copies, fit // space)), max(1, min(self.time_copies, fit // max(1, time)))
 
 
 LAUNCH = LaunchConfig()
+FRACTION_BITS = 34
+"""Bits after the point of sums in fixed point, whose unit is the largest summand; see `_fixed_point_scale`."""
 
 
 def fused_features(
@@ -125,39 +128,75 @@ def _gradient(
     resolution: Sequence[int],
     product: bool,
 ) -> Float[Tensor, "values channels"]:
-    """Gradient of the packed planes; at least one of `grad_features` and `grad_jacobian` is given."""
+    """Gradient of the packed planes; at least one of `grad_features` and `grad_jacobian` is given.
+
+    Many programs add to the same value. In float32 the result depends on their order, which is another one each time;
+    where torch is asked for deterministic algorithms, they add whole numbers, which takes two passes.
+    """
+    # The kernel does not read a gradient that is not given; any tensor may stand in for it.
+    gradients = [packed if gradient is None else gradient.contiguous() for gradient in (grad_features, grad_jacobian)]
+
+    def run(sums: Tensor, copies: tuple[int, int], scale: Tensor | None = None) -> None:
+        _launch(
+            plane_backward,
+            LAUNCH.backward_block,
+            (packed, coordinates, *gradients, sums, scale),
+            resolution,
+            product=product,
+            from_features=grad_features is not None,
+            from_jacobian=grad_jacobian is not None,
+            space_copies=copies[0],
+            time_copies=copies[1],
+            num_warps=LAUNCH.backward_warps,
+        )
+
+    if not torch.are_deterministic_algorithms_enabled():
+        return _sum_over_copies(run, packed, resolution, torch.float32)
+    largest = packed.new_zeros(1, dtype=torch.int32)
+    run(largest, (1, 1))
+    largest = largest.view(torch.float32)
+    scale = _fixed_point_scale(largest, len(coordinates))
+    total = _sum_over_copies(partial(run, scale=scale), packed, resolution, torch.int64)
+    return torch.where(largest.isfinite(), total.double() / scale, torch.nan).float()
+
+
+def _sum_over_copies(
+    run: Callable[[Tensor, tuple[int, int]], None],
+    packed: Float[Tensor, "values channels"],
+    resolution: Sequence[int],
+    dtype: torch.dtype,
+) -> Shaped[Tensor, "values channels"]:
+    """Sums for all planes, of what `run` adds to zeros of a type, given how many copies there are."""
     nx, ny, nz, _ = resolution
     width = packed.shape[1]
     space = nx * ny + nx * nz + ny * nz
     time = len(packed) - space
-    space_copies, time_copies = LAUNCH.copies(space, time, width)
-    copies = packed.new_zeros(space_copies * space + time_copies * time, width)
-    # The kernel does not read a gradient that is not given; any tensor may stand in for it.
-    gradients = (packed if gradient is None else gradient.contiguous() for gradient in (grad_features, grad_jacobian))
-    _launch(
-        plane_backward,
-        LAUNCH.backward_block,
-        (packed, coordinates, *gradients, copies),
-        resolution,
-        product=product,
-        from_features=grad_features is not None,
-        from_jacobian=grad_jacobian is not None,
-        space_copies=space_copies,
-        time_copies=time_copies,
-        num_warps=LAUNCH.backward_warps,
-    )
-    grad_space, grad_time = copies.split((space_copies * space, time_copies * time))
-    parts = grad_space.view(space_copies, space, width), grad_time.view(time_copies, time, width)
+    copies = LAUNCH.copies(space, time, dtype.itemsize * width)
+    sizes = copies[0] * space, copies[1] * time
+    sums = packed.new_zeros(sum(sizes), width, dtype=dtype)
+    run(sums, copies)
+    parts = (part.view(count, -1, width) for part, count in zip(sums.split(sizes), copies, strict=True))
     return torch.cat([part.sum(dim=0) for part in parts])
 
 
-def _launch(kernel: Any, block: int, tensors: Sequence[Tensor], resolution: Sequence[int], **options: Any) -> None:
+def _fixed_point_scale(largest: Float[Tensor, "1"], count: int) -> Float[Tensor, "1"]:
+    """Power of two by which summands are multiplied before they are rounded to whole numbers of 64 bits.
+
+    Each sample adds to four corners of a plane, which may be the same one, so 4 `count` times the largest summand must
+    fit. Up to 2^26 samples the scale does not depend on `count`, which padding changes.
+    """
+    bits = min(FRACTION_BITS, 62 - (4 * count).bit_length())
+    _, exponent = torch.frexp(largest)
+    return torch.ldexp(torch.ones_like(largest), (bits - exponent).clamp(-120, 120))
+
+
+def _launch(kernel: Any, block: int, tensors: Sequence[Any], resolution: Sequence[int], **options: Any) -> None:
     """Launch a kernel with one program per `block` samples.
 
     Args:
         kernel: `plane_forward` or `plane_backward`.
         block: Samples per program.
-        tensors: The kernel's tensors: packed planes, coordinates, and its own.
+        tensors: The kernel's tensors: packed planes, coordinates, and its own, of which some may be None.
         resolution: Grid size along x, y, z, t.
         options: Its other arguments by name, and launch options.
     """
@@ -277,13 +316,36 @@ def interpolate_planes(packed, x, y, z, t, nx, ny, nz, nt, timed: tl.constexpr, 
 
 
 @triton.jit
+def add(sums, offset, value, mask, scale):
+    """Add to sums of floats in any order or, with a scale, to sums of whole numbers."""
+    # Relaxed ordering suffices: nothing reads the sums before the kernel has ended.
+    if scale is None:
+        tl.atomic_add(sums + offset, value, mask=mask, sem="relaxed")
+    else:
+        tl.atomic_add(sums + offset, (value * tl.load(scale)).to(tl.int64), mask=mask, sem="relaxed")
+
+
+@triton.jit
+def note_largest(largest, a, b, c, d, mask):
+    """Raise `largest`, the bits of a float, to the largest absolute value; of all floats NaN has the highest bits."""
+    bits_a = tl.abs(a).to(tl.int32, bitcast=True)
+    bits_b = tl.abs(b).to(tl.int32, bitcast=True)
+    bits_c = tl.abs(c).to(tl.int32, bitcast=True)
+    bits_d = tl.abs(d).to(tl.int32, bitcast=True)
+    bits = tl.maximum(tl.maximum(bits_a, bits_b), tl.maximum(bits_c, bits_d))
+    tl.atomic_max(largest, tl.max(tl.max(tl.where(mask, bits, 0), axis=1), axis=0), sem="relaxed")
+
+
+@triton.jit
 def add_to_corners(
-    plane, columns, column, row, value, across_derivative, down_derivative, width: tl.constexpr, lane, mask
+    sums, start, scale, columns, column, row, value, across_derivative, down_derivative, width: tl.constexpr, lane, mask
 ):
     """The transpose of `interpolate`: accumulates the gradients of the corners, given those of its results.
 
     Args:
-        plane: [rows, columns, width] float32, gradients of a plane.
+        sums: As `plane_backward`'s.
+        start: Where the gradients of the plane, [rows, columns, width], begin there.
+        scale: As `plane_backward`'s.
         value, across_derivative, down_derivative: Gradients of what `interpolate` returns.
         columns, column, row, width, lane, mask: As for `interpolate`.
     """
@@ -296,11 +358,17 @@ def add_to_corners(
     lower = down_slope * down_derivative
     lower_left = (1.0 - across) * lower
     lower_right = across * lower
-    # Relaxed ordering suffices: nothing reads the sums before the kernel has ended.
-    tl.atomic_add(plane + corners[0], (1.0 - down) * left - lower_left, mask=mask, sem="relaxed")
-    tl.atomic_add(plane + corners[1], (1.0 - down) * right - lower_right, mask=mask, sem="relaxed")
-    tl.atomic_add(plane + corners[2], down * left + lower_left, mask=mask, sem="relaxed")
-    tl.atomic_add(plane + corners[3], down * right + lower_right, mask=mask, sem="relaxed")
+    top_left = (1.0 - down) * left - lower_left
+    top_right = (1.0 - down) * right - lower_right
+    bottom_left = down * left + lower_left
+    bottom_right = down * right + lower_right
+    if sums.dtype.element_ty == tl.int32:
+        note_largest(sums, top_left, top_right, bottom_left, bottom_right, mask)
+    else:
+        add(sums, start + corners[0], top_left, mask, scale)
+        add(sums, start + corners[1], top_right, mask, scale)
+        add(sums, start + corners[2], bottom_left, mask, scale)
+        add(sums, start + corners[3], bottom_right, mask, scale)
 
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
@@ -416,7 +484,7 @@ def plane_duals(planes, gx, gy, gz):
 
 @triton.jit(do_not_specialize=["count", "nx", "ny", "nz", "nt"])
 def plane_backward(
-    packed, coordinates, grad_features, grad_jacobian, copies, count, nx, ny, nz, nt, timed: tl.constexpr,
+    packed, coordinates, grad_features, grad_jacobian, sums, scale, count, nx, ny, nz, nt, timed: tl.constexpr,
     width: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr, product: tl.constexpr,
     from_features: tl.constexpr, from_jacobian: tl.constexpr, space_copies: tl.constexpr, time_copies: tl.constexpr,
 ):  # fmt: skip
@@ -440,7 +508,9 @@ def plane_backward(
         packed, coordinates, count, nx, ny, nz, nt, timed, width, lanes, block, product: As for `plane_forward`.
         grad_features: [count, width] float32, gradients of the features.
         grad_jacobian: [count, 3, width] float32, gradients of the Jacobian.
-        copies: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width] float32, output.
+        sums: [space_copies * values of xy, xz, yz + time_copies * values of xt, yt, zt, width], output: gradients as
+            float32, or as int64 in units of 1 / scale. Or [1] int32, output: the largest summand, as a float's bits.
+        scale: [1] float32; None unless `sums` are int64.
         from_features, from_jacobian: Whether these gradients are given.
         space_copies, time_copies: See `LaunchConfig.copies`.
     """
@@ -464,21 +534,21 @@ def plane_backward(
 
     # The cofactor of a plane, then its gradients, one plane after the other: all six at once need more registers.
     xz_start, yz_start, space_size = space_offsets(nx, ny, nz, width)
-    gradients = copies + (program % space_copies) * space_size
+    start = (program % space_copies) * space_size
     e, tangent = cofactor(xz, yz, time, product)
-    add_to_corners(gradients, nx, x, y, f * e + tangent, gx * e, gy * e, width, lane, mask)
+    add_to_corners(sums, start, scale, nx, x, y, f * e + tangent, gx * e, gy * e, width, lane, mask)
     e, tangent = cofactor(xy, yz, time, product)
-    add_to_corners(gradients + xz_start, nx, x, z, f * e + tangent, gx * e, gz * e, width, lane, mask)
+    add_to_corners(sums, start + xz_start, scale, nx, x, z, f * e + tangent, gx * e, gz * e, width, lane, mask)
     e, tangent = cofactor(xy, xz, time, product)
-    add_to_corners(gradients + yz_start, ny, y, z, f * e + tangent, gy * e, gz * e, width, lane, mask)
+    add_to_corners(sums, start + yz_start, scale, ny, y, z, f * e + tangent, gy * e, gz * e, width, lane, mask)
 
     if timed:
         yt_start, zt_start, time_size = time_offsets(nx, ny, nz, nt, width)
-        gradients = copies + space_copies * space_size + (program % time_copies) * time_size
+        start = space_copies * space_size + (program % time_copies) * time_size
         zero = tl.zeros((block, lanes), dtype=tl.float32)  # nothing is differentiated along t
         e, tangent = dual_product(dual_product(yt, zt), space)
-        add_to_corners(gradients, nx, x, t, f * e + tangent, gx * e, zero, width, lane, mask)
+        add_to_corners(sums, start, scale, nx, x, t, f * e + tangent, gx * e, zero, width, lane, mask)
         e, tangent = dual_product(dual_product(xt, zt), space)
-        add_to_corners(gradients + yt_start, ny, y, t, f * e + tangent, gy * e, zero, width, lane, mask)
+        add_to_corners(sums, start + yt_start, scale, ny, y, t, f * e + tangent, gy * e, zero, width, lane, mask)
         e, tangent = dual_product(dual_product(xt, yt), space)
-        add_to_corners(gradients + zt_start, nz, z, t, f * e + tangent, gz * e, zero, width, lane, mask)
+        add_to_corners(sums, start + zt_start, scale, nz, z, t, f * e + tangent, gz * e, zero, width, lane, mask)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -126,6 +127,42 @@ def assert_kernel_agrees() -> None:
         assert kernel_error(resolution, 5, 66, "product") < 1e-5
         assert kernel_error(resolution, 8, 21, "hybrid") < 1e-5
     assert kernel_error(RESOLUTIONS[0], 2, 0, "product") == 0
+    with deterministic():
+        assert kernel_error(RESOLUTIONS[0], 5, 66, "product") < 1e-5
+        assert kernel_error(RESOLUTIONS[0], 2, 0, "product") == 0
+        assert_sums_in_any_order_are_equal("cpu")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Ask torch for deterministic algorithms inside."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def assert_sums_in_any_order_are_equal(device: str, count: int = 50) -> None:
+    """The same gradient, to the last bit, from samples in another order and with others that have none; NaN stays."""
+    from consistent4d_ns.field.planes_kernel import fused_features
+
+    planes = [plane.to(device).requires_grad_() for plane in random_planes(RESOLUTIONS[0], 4)]
+    coordinates = random_coordinates(count).to(device)
+    upstream = torch.randn(count, 4, generator=torch.Generator().manual_seed(5)).to(device) ** 9
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(6)).to(device)
+    padding = torch.zeros(30, 4, device=device)
+
+    def gradients(coordinates: Tensor, upstream: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(fused_features(planes, coordinates, "product"), planes, upstream))
+
+    expected = gradients(coordinates, upstream)
+    found = gradients(torch.cat((coordinates[order], padding)), torch.cat((upstream[order], padding)))
+    assert all(map(torch.equal, found, expected))
+    assert all(gradient.any() for gradient in expected)
+    for wrong in (torch.nan, torch.inf):
+        upstream[7] = wrong
+        assert not any(gradient.isfinite().any() for gradient in gradients(coordinates, upstream))
 
 
 @pytest.mark.slow
