@@ -22,7 +22,7 @@ from consistent4d_ns import method_configs
 from consistent4d_ns import model as model_module
 from consistent4d_ns.device import memory
 from consistent4d_ns.device.cuda import use_device
-from consistent4d_ns.guidance import zero123
+from consistent4d_ns.guidance import latent
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.guidance.networks import Zero123Networks
 from consistent4d_ns.guidance.random_prior import random_networks
@@ -198,9 +198,9 @@ def step_parts(pipeline: Consistent4DPipeline) -> list[tuple[str, Any, str]]:
     ]
     if pipeline.recorded is not None:
         parts.append(("replay", pipeline, "replayed"))
-    if isinstance(pipeline.guidance, Zero123Guidance):
+    if isinstance(pipeline.guidance, latent.LatentGuidance):
         parts += [("VAE", pipeline.guidance, "encode"), ("UNet", pipeline.guidance, "predict_noise")]
-        parts.append(("VAE", zero123, "pull_back"))
+        parts.append(("VAE", latent, "pull_back"))
     return parts + rendering_parts(pipeline.model)
 
 

