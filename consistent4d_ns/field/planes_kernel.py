@@ -183,7 +183,7 @@ def _fixed_point_scale(largest: Float[Tensor, "1"], count: int) -> Float[Tensor,
     """Power of two by which summands are multiplied before they are rounded to whole numbers of 64 bits.
 
     Each sample adds to four corners of a plane, which may be the same one, so 4 `count` times the largest summand must
-    fit. Up to 2^26 samples the scale does not depend on `count`, which padding changes.
+    fit. Below 2^26 samples the scale does not depend on `count`, which padding changes.
     """
     bits = min(FRACTION_BITS, 62 - (4 * count).bit_length())
     _, exponent = torch.frexp(largest)
