@@ -43,8 +43,9 @@ from consistent4d_ns.pipeline import Consistent4DPipeline, StepDraws
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
 from tests.export.deforming.test_maths import ball
-from tests.field.test_planes import assert_sums_in_any_order_are_equal, deterministic, kernel_error
+from tests.field.test_planes import assert_no_sum_overflows, assert_sums_in_any_order_are_equal, kernel_error
 from tests.guidance.test_stable_diffusion import FRONT_VIEW
+from tests.support.one_order import deterministic
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, map_tensors, tiny_pipeline, toy_folder
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -260,6 +261,7 @@ def test_plane_kernel(channels: int, reduction: PlaneReduction):
             assert kernel_error((50, 40, 30, frames), channels, 200_000, reduction, "cuda") < 1e-5
     with deterministic():
         assert_sums_in_any_order_are_equal("cuda", 200_000)
+        assert_no_sum_overflows("cuda")
 
 
 def test_field_without_gradients_for_points_or_with():

@@ -180,7 +180,7 @@ def _sum_over_copies(
 
 
 def _fixed_point_scale(largest: Float[Tensor, "1"], count: int) -> Float[Tensor, "1"]:
-    """Power of two by which summands are multiplied before they are rounded to whole numbers of 64 bits.
+    """Power of two by which summands are multiplied before they are cut to whole numbers of 64 bits.
 
     Each sample adds to four corners of a plane, which may be the same one, so 4 `count` times the largest summand must
     fit. Below 2^26 samples the scale does not depend on `count`, which padding changes.

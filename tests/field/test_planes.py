@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from consistent4d_ns.device import kernels
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
 from consistent4d_ns.field.types import AXIS_PAIRS, SPACE_PAIRS, PlaneReduction, resolution_of
 from tests.support.interpreted import needs_triton, run_interpreted
+from tests.support.one_order import deterministic
 
 RESOLUTIONS = [(7, 6, 5, 3), (9, 4, 1, 1), (7, 6, 5, 0)]
 """The second has axes on which nothing changes, the third no planes over time."""
@@ -131,16 +134,7 @@ def assert_kernel_agrees() -> None:
         assert kernel_error(RESOLUTIONS[0], 5, 66, "product") < 1e-5
         assert kernel_error(RESOLUTIONS[0], 2, 0, "product") == 0
         assert_sums_in_any_order_are_equal("cpu")
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Ask torch for deterministic algorithms inside."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
+        assert_no_sum_overflows("cpu")
 
 
 def assert_sums_in_any_order_are_equal(device: str, count: int = 50) -> None:
@@ -163,6 +157,43 @@ def assert_sums_in_any_order_are_equal(device: str, count: int = 50) -> None:
     for wrong in (torch.nan, torch.inf):
         upstream[7] = wrong
         assert not any(gradient.isfinite().any() for gradient in gradients(coordinates, upstream))
+
+
+def assert_no_sum_overflows(device: str, count: int = 50) -> None:
+    """All samples at one place, whose summands fill the whole numbers: each corner of the cell has the largest once.
+
+    Of the three planes, the first has by far the largest gradient, because its values are small.
+    """
+    from consistent4d_ns.field import planes_kernel
+
+    planes = [torch.full((1, 2, 2, 2), value, device=device).requires_grad_() for value in (1e-4, 1.0, 1.0)]
+    for x, y in product((-0.999, 0.999), repeat=2):
+        coordinates = torch.tensor([x, y, 0.5, 0.0], device=device).repeat(count, 1)
+        upstream = torch.full((count, 2), -1e6, device=device)
+        with mock.patch.object(planes_kernel, "FRACTION_BITS", 62):
+            features = planes_kernel.fused_features(planes, coordinates, "product")
+            found = torch.autograd.grad(features, planes, upstream)
+        expected = torch.autograd.grad(in_torch(planes, coordinates), planes, upstream)
+        assert relative_error(list(found), list(expected)) < 1e-5
+
+
+def in_torch(planes: Sequence[Tensor], coordinates: Tensor) -> Tensor:
+    """Features without the kernel, on any device."""
+    with mock.patch.object(kernels, "usable", return_value=False):
+        return plane_features(list(planes), coordinates, "product")
+
+
+@needs_triton
+def test_summands_fit_into_whole_numbers() -> None:
+    """Four of each sample, as large as the largest, in 64 bits; the scale is the same whatever padding there is."""
+    from consistent4d_ns.field.planes_kernel import FRACTION_BITS, _fixed_point_scale
+
+    counts = (0, 1, 2**26 - 1, 2**26, 2**40)
+    for largest in (0.0, 1e-45, 1e-20, 0.99, 1.0, 3.4e38):
+        scales = [float(_fixed_point_scale(torch.tensor([largest]), count)) for count in counts]
+        assert scales[0] == scales[1] == scales[2]
+        assert all(4 * count * largest * scale < 2**63 for count, scale in zip(counts, scales, strict=True))
+        assert largest < 1e-25 or largest * scales[0] >= 2 ** (FRACTION_BITS - 1)
 
 
 @pytest.mark.slow
