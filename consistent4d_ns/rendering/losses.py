@@ -27,7 +27,7 @@ def orientation(
     """
     facing_away = (normals * directions).sum(dim=-1).clamp(min=0.0)
     rays = (accumulation > 0).sum().clamp(min=1)
-    return (weights.detach() * facing_away.square()).sum() / rays
+    return total(weights.detach() * facing_away.square()) / rays
 
 
 def normal_smoothness_3d(
@@ -41,8 +41,19 @@ def normal_smoothness_3d(
     """
     differences = (normals - perturbed).abs()
     if kept is None:
-        return differences.sum() / max(1, normals.numel())
-    return (differences * kept[:, None]).sum() / (kept.sum() * len(normals) * 3).clamp(min=1)
+        return total(differences) / max(1, normals.numel())
+    return total(differences * kept[:, None]) / (kept.sum() * len(normals) * 3).clamp(min=1)
+
+
+def total(values: Float[Tensor, "*samples"]) -> Float[Tensor, ""]:
+    """Sum over samples; where torch is asked for deterministic algorithms, the same whatever padding there is.
+
+    The order in which torch adds depends on the number of values. In float64 that changes the sum by so little that
+    nothing of it is left in float32.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        return values.sum(dtype=torch.float64).to(values.dtype)
+    return values.sum()
 
 
 def normal_smoothness_2d(images: Float[Tensor, "images height width 3"]) -> Float[Tensor, ""]:

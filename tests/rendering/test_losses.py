@@ -21,6 +21,7 @@ from consistent4d_ns.rendering.losses import (
 )
 from consistent4d_ns.schedules import Anneal
 from tests.support.agreement import assert_agrees
+from tests.support.one_order import deterministic
 
 LEVELS = 2
 STEPS = ["0", "1250", "2500", "4999", "5000", "9999"]
@@ -170,3 +171,22 @@ def test_psnr() -> None:
     image = torch.full((4, 4, 3), 0.5)
     assert peak_signal_noise_ratio(image, image + 0.1).item() == pytest.approx(20.0, abs=1e-4)
     assert peak_signal_noise_ratio(image, image) == math.inf
+
+
+def terms_of_samples(padding: int) -> tuple[float, float]:
+    """The terms that are sums over samples, of 3000 samples and some padding."""
+    generator = torch.Generator().manual_seed(3)
+    weights, *vectors = (torch.randn(2, 3000, size, generator=generator) for size in (1, 3, 3))
+    weights = torch.nn.functional.pad(weights[..., 0].abs(), (0, padding))
+    normals, others = (torch.nn.functional.pad(vector, (0, 0, 0, padding)) for vector in vectors)
+    kept = torch.nn.functional.pad(torch.ones(3000), (0, padding))
+    facing = orientation(weights, normals, others[0], torch.ones(2, 7))
+    return float(facing), float(normal_smoothness_3d(normals, others, kept))
+
+
+def test_padding_does_not_change_a_loss_where_sums_are_taken_in_one_order() -> None:
+    """To the last bit; else it does."""
+    paddings = range(0, 4000, 333)
+    assert all(len(set(values)) > 1 for values in zip(*map(terms_of_samples, paddings), strict=True))
+    with deterministic():
+        assert len(set(map(terms_of_samples, paddings))) == 1
