@@ -98,7 +98,8 @@ class Consistent4DModelConfig(ModelConfig):
     """Times at which each cell is sampled in one update (the original: one, quirk 16)."""
     cuda_graphs: bool = True
     """On CUDA with Triton, capture what training steps render, with its gradients, once per kind of step, and replay it
-    from then on: one launch instead of hundreds. Not used with several GPUs, tinycudann heads, or very many samples."""
+    from then on: one launch instead of hundreds. Not used with several GPUs, tinycudann heads, or very many samples,
+    nor where `deterministic` is on and heads have more than 1024 weights to their hidden layer."""
     render_normals: bool = True
     """Whether normals are among the outputs outside training."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -289,7 +290,13 @@ class Consistent4DModel(Model):
 
     @property
     def is_recordable(self) -> bool:
-        """Whether what it renders in training can be a CUDA graph: nothing waits for the device where kernels run."""
+        """Whether what it renders in training can be a CUDA graph: nothing waits for the device where kernels run.
+
+        Heads too wide for the kernel are products of torch, whose order of sums depends on the number of samples. A
+        graph's includes padding, which a resumed training has less or more of.
+        """
+        if torch.are_deterministic_algorithms_enabled() and not self.field.heads_fit_kernel:
+            return False
         return self.field.has_torch_heads and kernels.usable(next(self.field.parameters()))
 
     def sampling_figures(self, samples: int, rays: int) -> dict[str, Tensor]:

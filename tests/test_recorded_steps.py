@@ -9,12 +9,15 @@ import torch
 
 from consistent4d_ns import recorded_steps
 from consistent4d_ns.data.planning import StepKind
+from consistent4d_ns.device import kernels
+from consistent4d_ns.field.cascade import CascadeKPlanes
 from consistent4d_ns.guidance.config import GuidanceConfig
 from consistent4d_ns.method_configs import consistent4d_mini, preset
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.recorded_steps import GROWTH, WINDOW, Capacity, RecordedSteps, roomy
 from consistent4d_ns.targets.config import HoldConfig, TargetsConfig
 from consistent4d_ns.targets.stages import TargetStages
+from tests.support.one_order import deterministic
 from tests.support.recomputing import Recomputing
 from tests.support.tiny import first_step, gradient_error, losses_and_gradients, tiny_pipeline, toy_folder
 
@@ -151,3 +154,14 @@ def test_a_padded_list_keeps_its_samples(plain):
     assert tight.kept is not None
     assert tight.kept.all()
     assert int(tight.offsets[-1]) == len(tight)
+
+
+@pytest.mark.parametrize(("width", "recorded"), [(16, True), (1024, False)])
+def test_wide_heads_are_not_recorded_where_sums_are_taken_in_one_order(plain, monkeypatch, width: int, recorded: bool):
+    """Their products would be of as many samples as there is room for, which depends on the steps before."""
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    model = copy.deepcopy(plain.model)
+    model.field = CascadeKPlanes([(4, 4, 4, 2)] * 2, [2, 2], width)
+    assert model.is_recordable
+    with deterministic():
+        assert model.is_recordable == recorded

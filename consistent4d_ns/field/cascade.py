@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistent4d_ns.errors import InputError
-from consistent4d_ns.field.heads import head_values, head_weights, make_head
+from consistent4d_ns.field.heads import fits_kernel, head_values, head_weights, make_head
 from consistent4d_ns.field.level_kernel import accepts, level_values
 from consistent4d_ns.field.planes import plane_features, plane_features_and_jacobian
 from consistent4d_ns.field.types import (
@@ -153,6 +153,11 @@ class CascadeKPlanes(nn.Module):
     def is_static(self) -> bool:
         """Whether no level depends on time."""
         return all(len(cast(KPlanesLevel, level).planes) == len(SPACE_PAIRS) for level in self.levels)
+
+    @property
+    def heads_fit_kernel(self) -> bool:
+        """Whether the kernel accepts the heads of all levels (see `heads.fits_kernel`)."""
+        return all(fits_kernel(cast(KPlanesLevel, level).density_head) for level in self.levels)
 
     @property
     def num_levels(self) -> int:

@@ -71,10 +71,13 @@ def head_values(
 
 
 def runs_fused(head: nn.Module, features: Tensor) -> bool:
-    """Whether the kernel can be used: torch heads within `FUSED_WEIGHTS`, float32 on CUDA, Triton installed."""
-    return (
-        isinstance(head, nn.Sequential) and kernels.usable(features) and head_weights(head)[0].numel() <= FUSED_WEIGHTS
-    )
+    """Whether the kernel can be used: a head that it accepts, float32 on CUDA, Triton installed."""
+    return fits_kernel(head) and kernels.usable(features)
+
+
+def fits_kernel(head: nn.Module) -> bool:
+    """Whether the kernel accepts a head: torch's, within `FUSED_WEIGHTS`."""
+    return isinstance(head, nn.Sequential) and head_weights(head)[0].numel() <= FUSED_WEIGHTS
 
 
 def head_weights(head: nn.Module) -> HeadWeights:
