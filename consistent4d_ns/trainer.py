@@ -106,7 +106,7 @@ class Consistent4DTrainer(Trainer):
             self.folder_lock = TrainingLock(self.base_dir)
             remove_scratch(self.base_dir, (self.checkpoint_dir.name, *FILES))
         try:
-            with end_on_interrupt("stopped before the first step."), memory_for(lambda: LOADING):
+            with end_on_interrupt("stopped before the first step."), memory_for(lambda: LOADING), order_of_sums():
                 super().setup(test_mode)
         except (InputError, SystemExit):
             self.discard_folder()

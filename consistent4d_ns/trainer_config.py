@@ -219,6 +219,12 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 "--deterministic True: tinycudann does not promise the same sums each time; leave "
                 "--pipeline.model.implementation at torch."
             )
+        interpolation = self.pipeline.interpolation
+        if interpolation.kind != "none" and interpolation.grad_through_rife:
+            raise InputError(
+                "--deterministic True: torch has no deterministic gradient of RIFE's warping; leave "
+                "--pipeline.interpolation.grad-through-rife at False."
+            )
         if not has_triton():
             raise InputError("--deterministic True needs Triton on a GPU, which PyTorch has on Linux; leave it out.")
 

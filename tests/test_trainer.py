@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.runs import load_run
 from consistent4d_ns.targets.config import HoldConfig, ImagineConfig
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder
+from tests.support.one_order import deterministic
 from tests.support.tiny import attach_priors, tiny_config, toy_folder
 
 
@@ -114,18 +116,34 @@ def test_sums_in_one_order_that_nobody_promises(config: Consistent4DTrainerConfi
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(trainer_config_module, "has_triton", lambda: False)
     assert "--deterministic True needs Triton on a GPU" in refusal(config)
+    config.pipeline.interpolation.kind, config.pipeline.interpolation.grad_through_rife = "rife", True
+    assert "--pipeline.interpolation.grad-through-rife at False" in refusal(config)
     config.pipeline.model.implementation = "tcnn"
     assert "tinycudann does not promise the same sums" in refusal(config)
 
 
-def test_a_function_of_torch_without_an_order_of_sums_is_named(config: Consistent4DTrainerConfig, monkeypatch):
-    def step(self: Any, step: int) -> NoReturn:
-        message = "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"
-        raise RuntimeError(message)
+def test_sums_are_taken_in_one_order_on_a_gpu_where_asked_for(config: Any, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(trainer_module, "use_device", lambda device: None)
+    for case in (("cpu", True), ("cuda", False), ("cuda", True)):
+        config.machine.device_type, config.deterministic = case
+        monkeypatch.setattr(trainer_module, "take_sums_in_one_order", partial(asked.append, case))
+        config.setup()
+    assert asked == [("cuda", True)]
 
-    monkeypatch.setattr(trainer_module.Trainer, "train_iteration", step)
-    config.deterministic = True
-    with pytest.raises(InputError, match=r"--deterministic True: torch .* no deterministic grid_sampler_2d_backward"):
+
+@pytest.mark.parametrize("when", ["setup", "train_iteration"])
+def test_a_function_of_torch_without_an_order_of_sums_is_named(
+    config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    """As said by torch itself, about a function that has none on a CPU either."""
+
+    def without_order(*_: Any) -> None:
+        with deterministic():
+            torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    monkeypatch.setattr(trainer_module.Trainer, when, without_order)
+    with pytest.raises(InputError, match=r"--deterministic True: torch .* has no deterministic put_, which"):
         train(config)
 
 
