@@ -29,7 +29,11 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.field.cascade import CascadeKPlanes, DensityBlob
 from consistent4d_ns.field.types import HeadImplementation, PlaneReduction
 from consistent4d_ns.loss_weights import LossWeights
-from consistent4d_ns.nerfstudio_internals import background_override, freeze_device_indicator
+from consistent4d_ns.nerfstudio_internals import (
+    background_override,
+    freeze_device_indicator,
+    remember_annotations_of_rays,
+)
 from consistent4d_ns.rendering.compositing import accumulate, composite, depth_variance, normalised_depth
 from consistent4d_ns.rendering.losses import peak_signal_noise_ratio
 from consistent4d_ns.rendering.metrics import evaluation_images, image_metrics, silhouette_iou
@@ -147,6 +151,7 @@ class Consistent4DModel(Model):
             InputError: The configuration contradicts itself.
         """
         super().populate_modules()
+        remember_annotations_of_rays()
         config = self.config
         config.check()
         levels = len(config.grid_resolutions)

@@ -228,6 +228,34 @@ SPLATFACTO = "nerfstudio.models.splatfacto"
 """Module of Nerfstudio's Gaussian splats."""
 
 
+class _Remembered:
+    """In the place of a kind of array of jaxtyping: one class for the same words, not a new one each time."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind, self._classes = kind, dict[Any, Any]()
+
+    def __getitem__(self, words: Any) -> Any:
+        if words not in self._classes:
+            self._classes[words] = self._kind[words]
+        return self._classes[words]
+
+
+def remember_annotations_of_rays() -> None:
+    """Let `Cameras` make the classes in its annotations once.
+
+    `Cameras._generate_rays_from_coords` defines functions inside, whose annotations are evaluated in each call: four
+    classes for every picture. They refer to themselves, and `typing` remembers the latest of them for so long that only
+    a search through all objects frees them. Python makes one when a quarter of them are new, and imports alone make
+    half a million: with a page open, 30 MB of classes an hour add up for three quarters of an hour.
+
+    If it changes: nothing breaks; memory grows as before if the annotations come from elsewhere.
+    """
+    from nerfstudio.cameras import cameras
+
+    if not isinstance(cameras.Float, _Remembered):
+        cameras.Float = _Remembered(cameras.Float)
+
+
 def import_trainer_lightly() -> None:
     """Import `nerfstudio.engine.trainer` without what takes most of the time and this method does not use.
 

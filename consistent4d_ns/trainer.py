@@ -21,11 +21,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.viewer.viewer import Viewer
 from torch import Tensor
 
-from consistent4d_ns.device.cpu import (
-    collecting_garbage_often,
-    keep_freed_memory,
-    return_freed_memory_now_and_then,
-)
+from consistent4d_ns.device.cpu import keep_freed_memory, return_freed_memory_now_and_then
 from consistent4d_ns.device.cuda import has_no_order, take_sums_in_one_order, use_device
 from consistent4d_ns.device.memory import lacks_memory
 from consistent4d_ns.device.updates import FiniteUpdates
@@ -208,7 +204,7 @@ class Consistent4DTrainer(Trainer):
             InputError: the last checkpoint could not be saved.
             SystemExit: 130 on Ctrl-C, 128 plus the number of a signal.
         """
-        with self.catch_interrupts(), collecting_garbage_often():
+        with self.catch_interrupts():
             try:
                 with steps_left(self.config, self._start_step), memory_for(self.phase), order_of_sums():
                     super().train()

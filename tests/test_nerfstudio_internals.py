@@ -6,6 +6,9 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras import cameras
 from nerfstudio.configs import external_methods
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model
@@ -31,6 +34,28 @@ def test_threads_are_registered_before_they_are_started():
     source = inspect.getsource(Viewer)
     registered = source.index("self.render_statemachines[client.client_id] = RenderStateMachine(")
     assert registered < source.index("self.render_statemachines[client.client_id].start()")
+
+
+def test_the_classes_in_annotations_of_rays_are_made_once(monkeypatch: pytest.MonkeyPatch):
+    camera = cameras.Cameras(torch.eye(4)[None, :3], 20.0, 20.0, 8.0, 8.0, 16, 16)
+    made = []
+
+    class Counting:
+        def __getitem__(self, words: tuple[type, str]) -> object:
+            made.append(words)
+            return Float[words]
+
+    monkeypatch.setattr(cameras, "Float", Counting())
+    camera.generate_rays(0)
+    before = len(made)
+    camera.generate_rays(0)
+    assert len(made) > before, "Nerfstudio makes none in each call any more"
+    internals.remember_annotations_of_rays()
+    camera.generate_rays(0)
+    once = len(made)
+    internals.remember_annotations_of_rays()
+    camera.generate_rays(0)
+    assert len(made) == once
 
 
 def test_methods_to_be_installed_are_listed_without_reading_source_files(monkeypatch: pytest.MonkeyPatch):

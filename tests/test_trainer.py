@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -294,20 +293,6 @@ def interrupt_at(
         return original(self, current)
 
     monkeypatch.setattr(trainer_module.Trainer, "train_iteration", train_iteration)
-
-
-def test_garbage_is_collected_often_while_training(config: Consistent4DTrainerConfig, monkeypatch: pytest.MonkeyPatch):
-    step, frozen = trainer_module.Trainer.train_iteration, []
-
-    def train_iteration(self: Any, number: int) -> Any:
-        frozen.append(gc.get_freeze_count())
-        return step(self, number)
-
-    monkeypatch.setattr(trainer_module.Trainer, "train_iteration", train_iteration)
-    train(config)
-    assert len(frozen) == 3
-    assert all(frozen)
-    assert gc.get_freeze_count() == 0
 
 
 def test_memory_of_a_cpu_is_returned_from_time_to_time(config: Consistent4DTrainerConfig, monkeypatch):

@@ -33,14 +33,12 @@ def view(
 
     import_trainer_lightly()  # First: otherwise the viewer imports unused modules, which takes seconds.
     from consistent4d_ns.cli.viewer_server import open_viewer
-    from consistent4d_ns.device.cpu import collecting_garbage_often
     from consistent4d_ns.runs import load_run
 
     run = load_run(config, step, data)
     viewer = open_viewer(run, config if config.is_dir() else config.parent, host, port)
     print(f"step {run.step}: http://{host}:{viewer.viser_server.get_port()} (Ctrl-C ends)", flush=True)
     try:
-        with collecting_garbage_often():
-            threading.Event().wait()
+        threading.Event().wait()
     finally:
         viewer.viser_server.stop()

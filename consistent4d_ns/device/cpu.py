@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import math
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
 """Parameters of glibc's mallopt (malloc.h)."""
@@ -59,23 +56,6 @@ class NowAndThen:
 
 return_freed_memory_now_and_then = NowAndThen()
 """One for all threads, which share one heap."""
-
-
-@contextmanager
-def collecting_garbage_often() -> Iterator[None]:
-    """Let Python look for cycles of garbage among what is made inside, and leave alone what there is before.
-
-    It looks through all objects only once those that it has not looked through are a quarter of the others. Imports
-    alone make half a million of these, so that three quarters of an hour of a page's garbage add up: Nerfstudio
-    generates the rays of each picture in a function whose annotations make two classes every time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.collect()  # There is little left now, which Python only notices when it looks.
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _has_glibc() -> bool:
