@@ -40,7 +40,7 @@ def return_freed_memory() -> None:
 class NowAndThen:
     """Returns what is free, if that was last done some time ago; to be called after each piece of work.
 
-    What is free in pieces that nothing fits into adds up with every training step and every frame of an open page.
+    A training that draws pictures for a page would otherwise keep 100 MB and more that are free at the moment.
     """
 
     def __init__(self) -> None:
