@@ -133,8 +133,8 @@ def report(looks: list[Look]) -> None:
     slope, error = growth(looks)
     print(f"{last.seconds / 60:.0f} minutes, {last.steps - first.steps} steps, {len(looks)} looks")
     print(f"memory grows by {slope:+.2f} % per hour, give or take {error:.2f}")
-    parts = [looks[number * len(looks) // PARTS : (number + 1) * len(looks) // PARTS] for number in range(PARTS)]
-    for number, some in enumerate(parts):
+    for number in range(PARTS):
+        some = looks[number * len(looks) // PARTS : (number + 1) * len(looks) // PARTS]
         if some:
             print(f"part {number + 1} of {PARTS}: MB at least, median, at most: {part(some)}")
     print(f"descriptors {first.descriptors} -> {last.descriptors}, threads {first.threads} -> {last.threads}")
