@@ -80,6 +80,8 @@ class Options:
     """On a GPU sums are not taken in the same order each time, so that losses are equal up to rounding only."""
     deterministic: bool = False
     """Train with `--deterministic True`."""
+    settings: tuple[str, ...] = ()
+    """Further options of the trainings, PATH=VALUE."""
     out: Path | None = None
     """JSON file for the results."""
 
@@ -127,7 +129,8 @@ def options_of(data: Path, out: Path, options: Options) -> list[str]:
         "steps-per-save": str(options.steps_per_save),
         "steps-per-eval-image": "0",
         "resume": "True",
-    } | STAGES
+    }
+    values |= STAGES | dict(setting.split("=", 1) for setting in options.settings)
     return [METHOD, *(word for name, value in values.items() for word in (f"--{name}", *value.split()))]
 
 

@@ -41,7 +41,8 @@ def normal_smoothness_3d(
     """
     differences = (normals - perturbed).abs()
     if kept is None:
-        return total(differences) / max(1, normals.numel())
+        # By a tensor, as below: CUDA multiplies by the reciprocal of a number, which may differ in the last bit.
+        return total(differences) / differences.new_full((), max(1, normals.numel()))
     return total(differences * kept[:, None]) / (kept.sum() * len(normals) * 3).clamp(min=1)
 
 
