@@ -61,6 +61,7 @@ NORMAL_OPACITY = 1.0 / 512.0
 LARGEST = {
     "hidden_width": 4096,
     "samples_per_ray": 65_536,
+    "eval_num_rays_per_chunk": 16_777_216,
     "occupancy_resolution": 512,
     "occupancy_times": 1024,
     "channels": 1024,

@@ -26,7 +26,8 @@ CAMERA_RANGES = {
     "fovy": (1.0, 179.0),
 }
 """Accepted values. The object fits in the unit ball, so from a distance of 1 on a camera is outside of it. Up to
-sqrt(3), which the corners of the box [-1, 1]^3 reach, a camera can still be inside the box; rays then begin there."""
+sqrt(3), which the corners of the box [-1, 1]^3 reach, a camera can still be inside the box; rays then begin there.
+Azimuths are taken modulo 360."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def orbit_camera(where: str, camera: Mapping[str, float]) -> OrbitViews:
     for name, (low, high) in CAMERA_RANGES.items():
         if not (math.isfinite(camera[name]) and low <= camera[name] <= high):
             raise InputError(f"{name} of {where} is {camera[name]}: use a value from {low:g} to {high:g}")
-    return orbit_views(camera["elevation"], camera["azimuth"], camera["distance"], camera["fovy"])
+    return orbit_views(camera["elevation"], turned(camera["azimuth"]), camera["distance"], camera["fovy"])
+
+
+def turned(azimuth: float) -> float:
+    """The same azimuth in degrees between -360 and 360: float32 has no place for the degrees of a large number."""
+    return math.fmod(azimuth, 360.0)
 
 
 def orbit_positions(

@@ -5,7 +5,6 @@ Only leaf modules are imported here: Nerfstudio loads this module while its own 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +24,7 @@ from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, orbit_camer
 from consistent4d_ns.data.listing import OPTIONS, FrameList, list_frames
 from consistent4d_ns.data.prepared import read_prepared
 from consistent4d_ns.data.rays import focal_length
-from consistent4d_ns.data.times import DEFAULT_FPS, FrameTimes
+from consistent4d_ns.data.times import DEFAULT_FPS, LEAST_FPS, FrameTimes, checked_fps
 from consistent4d_ns.errors import InputError, show_input_errors_in_one_line
 from consistent4d_ns.files.json_files import number, read_json
 from consistent4d_ns.files.names import expanded, is_plain_name
@@ -196,9 +195,7 @@ class FrameSequence(DataParser):
         filmed = self.config.fps
         if filmed is None:
             filmed = frames.spacing.rate or DEFAULT_FPS
-        if not (math.isfinite(filmed) and filmed > 0):
-            raise InputError(f"{OPTIONS}fps is {filmed}: use a number of frames per second above 0")
-        times = FrameTimes.at(frames.positions, filmed)
+        times = FrameTimes.at(frames.positions, checked_fps(filmed, f"{OPTIONS}fps", LEAST_FPS))
         if not times.is_even:
             say(
                 f"{frames.source}: the frames are unevenly spaced in time and keep their times; consistency clips and "

@@ -52,10 +52,10 @@ def read_still(path: Path) -> Shaped[np.ndarray, "h w 4"]:
         InputError: It is damaged, too large, animated, or has no alpha channel.
     """
     with _open_image(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
+        if _frames(image, path) > 1:
             raise InputError(f"{path} is an animation inside a folder of frames: give the file itself with --data")
         rgba = _to_rgba(image, path, str(path))  # Also finds damage, which OpenCV does not report.
-        orientation = _orientation(image)
+        orientation = _orientation(image, path)
     return oriented(_read_16_bit(path) if _is_16_bit(path) else rgba, orientation)
 
 
@@ -66,9 +66,9 @@ def read_plain(path: Path) -> UInt8[np.ndarray, "h w c"]:
         InputError: It is damaged, too large or animated.
     """
     with _open_image(path, PLAIN_FORMATS) as image:
-        if image.format not in PICTURES_IN_PICTURES and getattr(image, "n_frames", 1) > 1:
+        if image.format not in PICTURES_IN_PICTURES and _frames(image, path) > 1:
             raise InputError(f"{path} is an animation inside a folder of frames: give the file itself")
-        return oriented(_to_8_bit(image, path), _orientation(image))
+        return oriented(_to_8_bit(image, path), _orientation(image, path))
 
 
 def read_index(path: Path) -> UInt8[np.ndarray, "h w"]:
@@ -80,7 +80,7 @@ def read_index(path: Path) -> UInt8[np.ndarray, "h w"]:
     with _open_image(path, PLAIN_FORMATS) as image:
         if image.mode == "P":
             with reading(path):
-                return oriented(np.array(image)[..., None], _orientation(image))[..., 0]
+                return oriented(np.array(image)[..., None], _orientation(image, path))[..., 0]
     plain = read_plain(path)
     if plain.shape[2] == 4 and plain[..., 3].min() < 255:
         return plain[..., 3]
@@ -104,11 +104,11 @@ def read_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndar
         InputError: It is damaged, too large, or has no alpha channel.
     """
     with _open_image(path) as image:
-        first = _first_frame(image)
+        first = _first_frame(image, path)
         for index in indices:
             with reading(path):
                 image.seek(first + index)
-            yield oriented(_to_rgba(image, path, f"{path} (frame {index})"), _orientation(image))
+            yield oriented(_to_rgba(image, path, f"{path} (frame {index})"), _orientation(image, path))
 
 
 def read_plain_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
@@ -118,11 +118,11 @@ def read_plain_animation(path: Path, indices: Sequence[int]) -> Iterator[UInt8[n
         InputError: It is damaged or too large.
     """
     with _open_image(path, PLAIN_FORMATS) as image:
-        first = _first_frame(image)
+        first = _first_frame(image, path)
         for index in indices:
             with reading(path):
                 image.seek(first + index)
-            yield oriented(_to_8_bit(image, path), _orientation(image))
+            yield oriented(_to_8_bit(image, path), _orientation(image, path))
 
 
 def animation_spacing(path: Path) -> Spacing:
@@ -133,7 +133,7 @@ def animation_spacing(path: Path) -> Spacing:
     """
     delays = []
     with _open_image(path) as image:
-        for index in range(_first_frame(image), getattr(image, "n_frames", 1)):
+        for index in range(_first_frame(image, path), _frames(image, path)):
             with reading(path):
                 image.seek(index)
                 image.load()  # WebP knows the delay only then.
@@ -168,9 +168,15 @@ def _identify(path: Path, formats: tuple[str, ...]) -> Image.Image:
         raise InputError(f"{path} is far too large: scale it down to at most {MAX_SIDE} pixels a side") from None
 
 
-def _first_frame(image: Image.Image) -> int:
+def _frames(image: Image.Image, path: Path) -> int:
+    """How many frames an open image has; Pillow may have to read all of it for that."""
+    with reading(path):
+        return getattr(image, "n_frames", 1)
+
+
+def _first_frame(image: Image.Image, path: Path) -> int:
     """Index of the first frame of an animation: an APNG may begin with an image for programs that play none."""
-    return 1 if image.info.get("default_image") and getattr(image, "n_frames", 1) > 1 else 0
+    return 1 if image.info.get("default_image") and _frames(image, path) > 1 else 0
 
 
 def _to_rgba(image: Image.Image, path: Path, where: str) -> UInt8[np.ndarray, "h w 4"]:
@@ -192,9 +198,10 @@ def _to_8_bit(image: Image.Image, path: Path) -> UInt8[np.ndarray, "h w c"]:
         return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _orientation(image: Image.Image) -> Orientation:
+def _orientation(image: Image.Image, path: Path) -> Orientation:
     """Display orientation from the EXIF data of a loaded image."""
-    return ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
+    with reading(path):
+        return ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
 
 
 def _is_16_bit(path: Path) -> bool:

@@ -15,6 +15,8 @@ from consistent4d_ns.errors import InputError
 
 DEFAULT_FPS = 16.0
 """Default frames per second of a folder of frames."""
+LEAST_FPS = 0.001
+"""Lowest frame rate at which frames were filmed, or are taken from a video."""
 TIME_SLACK = 0.1
 """How far outside 0..1 the times in a file may be: the viewer's splines overshoot. They are clamped to 0..1."""
 EVEN_TOLERANCE = 0.1
@@ -102,14 +104,19 @@ def even_times(count: int) -> Float[Tensor, " frames"]:
     return torch.linspace(0.0, 1.0, count)
 
 
-def checked_fps(fps: float) -> float:
+def checked_fps(fps: float, option: str = "--fps", least: float = 0.1) -> float:
     """The frame rate, if a video can have it.
+
+    Args:
+        fps: Frames per second.
+        option: Where it comes from.
+        least: The lowest; videos that are written have at least a frame every ten seconds.
 
     Raises:
         InputError: It cannot.
     """
-    if not (math.isfinite(fps) and 0.1 <= fps <= 1000):
-        raise InputError(f"--fps is {fps:g}: use a number from 0.1 to 1000.")
+    if not least <= fps <= 1000:
+        raise InputError(f"{option} is {fps:g}: use a number from {least:g} to 1000.")
     return fps
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle, orbit_camera
+from consistent4d_ns.data.cameras import DEFAULT_CAMERA, OrbitViews, full_circle, orbit_camera, turned
 from consistent4d_ns.data.images import MAX_SIDE
 from consistent4d_ns.data.times import DEFAULT_FPS, TIME_SLACK, check_times, checked_fps, even_times
 from consistent4d_ns.errors import InputError
@@ -216,7 +216,7 @@ def _crop(crop: Any) -> dict[str, Any] | None:
 
 def _course(kind: Kind, frames: int, options: PathOptions, passes: bool) -> tuple[list[float], list[float]]:
     """Azimuths in degrees from the input view, and times, of all frames; without time that passes, all times are 0."""
-    azimuth = options.azimuth or 0.0
+    azimuth = turned(options.azimuth or 0.0)
     circle = [azimuth + turn for turn in full_circle(frames)]
     sweep = even_times(frames).tolist() if passes else [0.0] * frames
     if kind == "fixed-view":

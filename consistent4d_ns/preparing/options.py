@@ -37,8 +37,10 @@ class SelectionOptions:
         for name, value in (("start", self.start), ("end", self.end)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"--{name} is {value:g}: give seconds since the beginning of the video, at least 0.")
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"--fps is {self.fps:g}: give a number of frames per second above 0.")
+        if self.fps is not None:
+            from consistent4d_ns.data.times import LEAST_FPS, checked_fps
+
+            checked_fps(self.fps, least=LEAST_FPS)
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise InputError(f"--end is {self.end:g}, not after --start {self.start:g}: give a later time.")
 

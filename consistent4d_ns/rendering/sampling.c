@@ -46,7 +46,8 @@ static void march_share(void *argument, int64_t begin, int64_t end, int thread) 
         float enter = near, leave = far, shift = job->jitter ? job->jitter[ray] * job->step : 0.0f;
         clip(origin, direction, job->box, job->box + 3, &enter, &leave);
         int64_t slot = job->points ? job->offsets[ray] : 0;
-        if (leave >= enter) {
+        /* No end: a ray without a direction, or of no numbers. */
+        if (leave >= enter && leave < INFINITY) {
             /* One extra candidate on either side, against rounding errors. */
             float first = fmaxf(floorf((enter - shift) / job->step - 0.5f), 0.0f);
             float last = ceilf((leave - shift) / job->step - 0.5f);
@@ -54,7 +55,7 @@ static void march_share(void *argument, int64_t begin, int64_t end, int thread) 
                 float start = shift + (first + i) * job->step, mid = start + 0.5f * job->step;
                 float x = origin[0] + direction[0] * mid, y = origin[1] + direction[1] * mid;
                 float z = origin[2] + direction[2] * mid;
-                if (fabsf(x) > 1.0f || fabsf(y) > 1.0f || fabsf(z) > 1.0f || mid < near || mid > far) continue;
+                if (!(fabsf(x) <= 1.0f && fabsf(y) <= 1.0f && fabsf(z) <= 1.0f) || mid < near || mid > far) continue;
                 if (!job->occupied[(cell(x, n) * n + cell(y, n)) * n + cell(z, n)]) continue;
                 if (job->points) {
                     job->ray_indices[slot] = ray;

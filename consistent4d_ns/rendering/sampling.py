@@ -155,7 +155,8 @@ def _candidates(
     # One extra candidate on either side, against rounding errors.
     first = ((near - shift) / step - 0.5).floor().clamp(min=0)
     last = ((far - shift) / step - 0.5).ceil()
-    return first, torch.where(far >= near, (last - first + 1).clamp(min=0), torch.zeros_like(first)).long()
+    ends = (far >= near) & (far < math.inf)  # Others miss, or have no direction, or are of no numbers.
+    return first, torch.where(ends, (last - first + 1).clamp(min=0), torch.zeros_like(first)).long()
 
 
 @dataclass(frozen=True)

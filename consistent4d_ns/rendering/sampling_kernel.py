@@ -48,7 +48,7 @@ def _cell(coordinate, resolution):
 def _candidates(near, far, shift, step):
     """First and last lattice index whose mid point may lie in [near, far] (see `sampling._candidates`)."""
     # Rounded outwards, so that rounding errors lose no sample; the caller tests the mid points.
-    meets = far >= near
+    meets = (far >= near) & (far < float("inf"))  # no end: a ray without a direction, or of no numbers
     first = tl.where(meets, tl.maximum(tl.floor((near - shift) / step - 0.5), 0.0), 0.0)
     last = tl.where(meets, tl.ceil((far - shift) / step - 0.5), -1.0)
     return first, last
