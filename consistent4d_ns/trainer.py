@@ -29,6 +29,7 @@ from consistent4d_ns.errors import ENDING, Ended, InputError, code_of, end_by_si
 from consistent4d_ns.files.checkpoints import (
     check_steps_left,
     checkpoint_path,
+    is_last,
     list_checkpoints,
     newest_whole,
     read_checkpoint,
@@ -55,6 +56,8 @@ from consistent4d_ns.viewer.fair_lock import FairLock
 
 TRAIN_SCRIPT = "nerfstudio.scripts.train"
 """Module of `ns-train`."""
+ALL_DONE = "All steps are done; stopped before the plot and the contact sheet, which are left out."
+"""What is said where training is ended after its last step."""
 
 
 class Consistent4DTrainer(Trainer):
@@ -85,6 +88,10 @@ class Consistent4DTrainer(Trainer):
         """Error of the latest checkpoint, if it could not be saved."""
         self.updates: list[FiniteUpdates] = []
         """Leave out the updates of steps whose gradients are not finite."""
+        self.is_past_last_save = False
+        """Whether all steps are done, and no further checkpoint is to be saved."""
+        self.stuck: set[Path] = set()
+        """Earlier checkpoints that cannot be removed."""
         self.evaluating = False
         """Whether an evaluation for the log is under way; also after an error meanwhile."""
         self.folder_lock: TrainingLock | None = None
@@ -108,6 +115,7 @@ class Consistent4DTrainer(Trainer):
         try:
             with end_on_interrupt("stopped before the first step."), memory_for(lambda: LOADING), order_of_sums():
                 super().setup(test_mode)
+                self.enter_folder()
         except (InputError, SystemExit):
             self.discard_folder()
             raise
@@ -116,10 +124,23 @@ class Consistent4DTrainer(Trainer):
             scale_updates(optimizer, lambda: self.targets.rate_factor(self.step))
         replace_event_files(lambda name: PatientFile(name, events_left_out))
         set_total_steps(self.config.max_num_iterations)
-        if is_main_process():
-            self.report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
+        if self.report is not None:
             self.callbacks += self.report.callbacks()
             self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.say_next))
+
+    def enter_folder(self) -> None:
+        """Read the losses of the steps before; then, as everything is loaded, make the folder this run's.
+
+        Raises:
+            InputError: it cannot be changed, or holds something else in place of the losses.
+        """
+        if not is_main_process():
+            return
+        report = TrainingReport(cast(TrainingState, self.pipeline), self.config)
+        if self._start_step > 0:
+            report.history.begin(self._start_step)
+        cast(Any, self.config).enter()
+        self.report = report
 
     def say_next(self, step: int) -> None:
         """Say how to look at the run that is finished."""
@@ -154,7 +175,7 @@ class Consistent4DTrainer(Trainer):
         try:
             self.pipeline.load_pipeline(state["pipeline"], state["step"])
             self.targets.load(state.get("targets"), self.device)
-            self.optimizers.load_optimizers(state["optimizers"])
+            self.load_optimizers(state["optimizers"])
             if config.load_scheduler:
                 self.optimizers.load_schedulers(state.get("schedulers", {}))
             self.grad_scaler.load_state_dict(state["scalers"])
@@ -165,13 +186,35 @@ class Consistent4DTrainer(Trainer):
         self._start_step = state["step"] + 1
         say(f"Resuming from {file}: steps {self._start_step} to {config.max_num_iterations - 1} are left.")
 
-    @check_main_thread
+    def load_optimizers(self, state: dict[str, Any]) -> None:
+        """Go on with the running means of a checkpoint, and with the settings of this training's options.
+
+        What a scheduler decides goes on as it was.
+        """
+        self.optimizers.load_optimizers(state)
+        for name in self.optimizers.optimizers.keys() - self.optimizers.schedulers.keys():
+            given = vars(self.optimizers.config[name]["optimizer"])
+            for group in self.optimizers.optimizers[name].param_groups:
+                group.update({key: given[key] for key in group.keys() & given.keys()})
+
     def save_checkpoint(self, step: int) -> None:
         """Save everything that training goes on from, whole or not at all; on a full disk training goes on.
 
         Args:
             step: The latest step that is complete.
+
+        Raises:
+            KeyboardInterrupt: all steps are done, and somebody has asked for an end meanwhile.
         """
+        self.write_state(step)
+        if self.training_state == "completed":
+            self.is_past_last_save = True
+            if self.interruption is not None:
+                raise self.interruption
+
+    @check_main_thread
+    def write_state(self, step: int) -> None:
+        """Write the checkpoint of a step; say so where that is not possible."""
         if self.report is not None:
             self.report.save_history()  # Resumed from here, the run has the losses of all steps before.
         path = checkpoint_path(self.checkpoint_dir, step)
@@ -193,9 +236,18 @@ class Consistent4DTrainer(Trainer):
             return
         self.unsaved = None
         if self.config.save_only_latest_checkpoint:
-            for other in list_checkpoints(self.checkpoint_dir).values():
-                if other.name != path.name:
-                    other.unlink(missing_ok=True)
+            self.remove_others(path)
+
+    def remove_others(self, newest: Path) -> None:
+        """Remove all checkpoints but the newest; one that cannot be removed is named once."""
+        for other in list_checkpoints(self.checkpoint_dir).values():
+            if other.name == newest.name or other in self.stuck:
+                continue
+            try:
+                other.unlink(missing_ok=True)
+            except OSError as error:
+                self.stuck.add(other)
+                warn(f"{other} cannot be removed ({error.strerror}): remove it by hand.")
 
     def train(self) -> None:
         """Train. Ctrl-C and the signals of `errors.ENDING` end it after the current step, with a checkpoint.
@@ -302,7 +354,7 @@ class Consistent4DTrainer(Trainer):
                 signal.signal(number, handler)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """On Ctrl-C or a signal: stop after this step; before the first and after the last, at once.
+        """On Ctrl-C or a signal: stop after this step and its checkpoint; before the first and after the last, at once.
 
         At once, too, on Ctrl-C the second time; a signal may come twice from the same sender.
         """
@@ -310,7 +362,7 @@ class Consistent4DTrainer(Trainer):
         if self.interruption is not None and not by_key:
             return
         interruption = KeyboardInterrupt() if by_key else Ended(number)
-        if self.interruption is not None or self.last_step is None or self.training_state == "completed":
+        if self.interruption is not None or self.last_step is None or self.is_past_last_save:
             raise interruption
         self.interruption, self.stop_training = interruption, True
 
@@ -319,6 +371,7 @@ class Consistent4DTrainer(Trainer):
         if self.interruption is None or self.last_step is None:
             return super()._after_train()
         self.save_checkpoint(self.last_step)
+        self.is_past_last_save = is_last(self.last_step, self.config.max_num_iterations)
         self.exit_with(f"Stopped after step {self.last_step}.", self.interruption)
 
     def _train_complete_viewer(self) -> None:
@@ -338,7 +391,9 @@ class Consistent4DTrainer(Trainer):
         """End the program with one line, without Nerfstudio's table of timings."""
         self.config.logging.profiler = "none"
         if self.local_rank == 0:
-            say(f"{message} {kept(self.checkpoint_dir)}{way_on(self.checkpoint_dir)}")
+            is_done = self.is_past_last_save and self.unsaved is None
+            further = "" if is_done else way_on(self.checkpoint_dir)
+            say(f"{ALL_DONE if is_done else message} {kept(self.checkpoint_dir)}{further}")
         raise SystemExit(code_of(interruption))
 
 

@@ -31,6 +31,7 @@ from consistent4d_ns.files.checkpoints import (
     check_steps_left,
     choose_checkpoint,
     list_checkpoints,
+    newest_whole,
     resumed_checkpoint,
     step_of,
 )
@@ -38,13 +39,15 @@ from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained
 from consistent4d_ns.files.fingerprints import differing, fingerprint
 from consistent4d_ns.files.locks import TrainingLock
 from consistent4d_ns.files.names import absolute, expanded
-from consistent4d_ns.files.outputs import new_file, refusals
+from consistent4d_ns.files.outputs import refusals
 from consistent4d_ns.guidance.bundled_prior import NAME as BUNDLED
 from consistent4d_ns.messages import say, warn
 from consistent4d_ns.nerfstudio_internals import TrainingLog, config_being_opened
 from consistent4d_ns.pipeline import Consistent4DPipelineConfig
 from consistent4d_ns.record.effort import EFFORT
+from consistent4d_ns.record.entry import Entry
 from consistent4d_ns.record.frames import FRAMES, read_frames, write_frames
+from consistent4d_ns.record.history import last_step
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer
 
@@ -114,6 +117,8 @@ class Consistent4DTrainerConfig(TrainerConfig):
     """Whether the time stamp was generated and may still be changed."""
     folders_made = cast("tuple[Path, ...]", ())
     """The run's folder and those above it that `save_config` created, innermost first."""
+    entry = cast("Entry | None", None)
+    """What `save_config` left to be done in the folder of an earlier run."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Called when a YAML file is read, also by Nerfstudio's commands, and when a configuration is copied.
@@ -156,25 +161,30 @@ class Consistent4DTrainerConfig(TrainerConfig):
     def save_config(self) -> None:
         """Claim the run's folder, and save this there as config.yml, with absolute paths.
 
+        In the folder of an earlier run, `enter` does so once everything is loaded: a training that cannot begin leaves
+        that run as it is.
+
         Raises:
             InputError: an option or the frame of a static object cannot be used, the folder is that of another run, or
                 it cannot be written.
         """
+        vars(self).pop("entry", None)  # what an earlier call left to be done
         self.prepare()
         sequence = self.parser()
         self.fix_camera(sequence)
         if self.pipeline.model.is_static and isinstance(sequence, FrameSequence):
             self.say_which_frame(sequence)
         frames = fingerprint(sequence.frame_files()) if isinstance(sequence, FrameSequence) else None
-        made = self.claim_folder()
-        folder = self.get_base_dir()
+        made, replaced = self.claim_folder()
         self.overwrite = False  # Applies once: training with the saved file must not overwrite again.
         saved = copy.copy(self)
         saved.load_checkpoint = None  # Likewise: it must not resume again, which would reuse this folder.
-        with new_file(folder / CONFIG_FILE, overwrite=True) as file:
-            file.write_text(yaml.dump(saved, Dumper=ConfigDumper), encoding="utf-8")
-        if frames is not None and self.machine.machine_rank == 0:
-            write_frames(folder, frames)
+        text = yaml.dump(saved, Dumper=ConfigDumper)
+        self.entry = Entry(
+            self.get_base_dir() / CONFIG_FILE, text, frames if self.machine.machine_rank == 0 else None, replaced
+        )
+        if made:
+            self.enter()
         if self.machine.device_type == "cpu" and self.pipeline.guidance.kind != "none" and not self.uses_bundled_prior:
             static = self.pipeline.model.is_static
             small = "consistent4d-image-mini, which reads an image," if static else "consistent4d-mini"
@@ -185,6 +195,16 @@ class Consistent4DTrainerConfig(TrainerConfig):
             f"view of {camera.fovy:g} degrees."
         )
         self.folders_made = made
+
+    def enter(self) -> None:
+        """Save this as config.yml, unless that is done; a run that is replaced loses its checkpoints and losses.
+
+        Raises:
+            InputError: the folder cannot be changed.
+        """
+        entry = vars(self).pop("entry", None)
+        if entry is not None:
+            entry.make()
 
     def prepare(self) -> None:
         """Check the options, make paths absolute, and find the checkpoint to resume from.
@@ -252,6 +272,7 @@ class Consistent4DTrainerConfig(TrainerConfig):
             return
         self.timestamp, self.has_new_timestamp = found.name, False
         if not list_checkpoints(self.get_checkpoint_dir()):
+            self.check_never_saved(found)
             say(f"{found} has no checkpoint yet: training from the start in it.")
             self.overwrite = True
             return
@@ -262,6 +283,16 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 f"{shlex.quote(str(found))} in place of --resume to go on with these."
             )
         self.load_checkpoint = choose_checkpoint(self.get_checkpoint_dir())
+
+    def check_never_saved(self, run: Path) -> None:
+        """Raises: InputError: a run without checkpoints must have had some, by what is known about it."""
+        with refusals(run):
+            reached = last_step(run / HISTORY)
+        if (run / EFFORT).exists() or (reached is not None and 0 < self.steps_per_save < reached):
+            raise InputError(
+                f"--resume True: {run} was trained, but {self.get_checkpoint_dir()} holds no checkpoint "
+                "(step-*.ckpt): put it back, or give --overwrite True in place of --resume to train from the start."
+            )
 
     def has_other_frames(self, run: Path) -> bool:
         """Whether the frames are others than those that a run was trained on, wherever they were then.
@@ -352,24 +383,24 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 f"{frames.indices[0]}: --pipeline.datamanager.dataparser.frame-start N takes another."
             )
 
-    def claim_folder(self) -> tuple[Path, ...]:
+    def claim_folder(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """Create the run's folder, which no other training then gets; that of a resumed run may be reused.
 
         Returns:
-            The folders that were created, innermost first.
+            The folders that were created, innermost first; and files of an earlier run that is replaced.
 
         Raises:
             InputError: the folder exists, and neither is the run in it resumed nor may it be overwritten.
         """
         is_new = vars(self).pop("has_new_timestamp", False)
-        stamp, number = self.timestamp, 1
+        stamp, number, replaced = self.timestamp, 1, ()
         while not (made := create_folder(self.get_base_dir())):
             if not is_new:
-                self.enter_earlier_run(self.get_base_dir())
+                replaced = self.enter_earlier_run(self.get_base_dir())
                 break
             number += 1
             self.timestamp = f"{stamp}_{number}"
-        return made
+        return made, replaced
 
     @property
     def reuses_folder(self) -> bool:
@@ -378,7 +409,15 @@ class Consistent4DTrainerConfig(TrainerConfig):
         return resumed or self.machine.machine_rank > 0
 
     def check_earlier_run(self, folder: Path) -> None:
-        """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten."""
+        """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten; or it is
+        resumed from a checkpoint before its last, so that two trainings would mix."""
+        if self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir():
+            newest = newest_whole(self.get_checkpoint_dir())
+            if newest is not None and step_of(newest) > step_of(self.load_checkpoint):
+                raise InputError(
+                    f"{folder} holds a later checkpoint, {newest.name}, than {self.load_checkpoint.name}: leave out "
+                    "--timestamp to go on from that one in a new folder, or move the later ones away."
+                )
         if not (self.reuses_folder or self.overwrite):
             raise InputError(
                 f"{folder} exists already: leave out --timestamp to train in a new folder, give --load-dir "
@@ -386,8 +425,11 @@ class Consistent4DTrainerConfig(TrainerConfig):
                 f"--load-config: set timestamp to '{TIMESTAMP}', or overwrite to true, in a copy of the file)."
             )
 
-    def enter_earlier_run(self, folder: Path) -> None:
-        """Use a folder that exists; unless its run is resumed, `overwrite` deletes its checkpoints and losses.
+    def enter_earlier_run(self, folder: Path) -> tuple[Path, ...]:
+        """Use a folder that exists; unless its run is resumed, `overwrite` replaces it.
+
+        Returns:
+            The checkpoints and losses of a run that is replaced.
 
         Raises:
             InputError: neither is the run in it resumed nor may it be overwritten, or it is being trained right now.
@@ -396,12 +438,10 @@ class Consistent4DTrainerConfig(TrainerConfig):
         if self.machine.machine_rank == 0:  # The first machine may be training in it for this run.
             TrainingLock(folder).release()
         if self.reuses_folder:
-            return
+            return ()
         earlier = list_checkpoints(self.get_checkpoint_dir()).values()
-        with refusals(folder):
-            beside = (folder / name for name in (HISTORY, EFFORT, FRAMES))
-            for file in (*earlier, *folder.glob("events.out.tfevents.*"), *beside):
-                file.unlink(missing_ok=True)
+        beside = (folder / name for name in (HISTORY, EFFORT, FRAMES))
+        return (*earlier, *folder.glob("events.out.tfevents.*"), *beside)
 
     def get_base_dir(self) -> Path:
         """The run's folder: where it is trained, or where its config.yml was opened."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.engine.trainer import Trainer
 
 from benchmarks.interruptions import leaves
 from consistent4d_ns.cli.demo import train
@@ -233,3 +234,108 @@ def test_what_a_writer_left_is_removed_and_nothing_else(data: Path, tmp_path: Pa
         ".training",
     }
     assert sorted(path.name for path in (folder / FOLDER).iterdir()) == ["best.ckpt", "step-000000001.ckpt"]
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was trained for 4 steps of `STEPS`, and keeps the checkpoints of steps 2 and 3."""
+    monkeypatch.setattr(TrainingReport, "finish", lambda self, step: self.save_history())
+    made = configured(data, tmp_path, timestamp="a", max_num_iterations=4, save_only_latest_checkpoint=False)
+    return train(made).config.get_base_dir()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a run but TensorBoard's and the lock's."""
+    names = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in names.items() if not str(name).startswith((".", "events"))}
+
+
+def start(config: Consistent4DTrainerConfig) -> Trainer:
+    """Train as `ns-train` does."""
+    config.set_timestamp()
+    return train(config)
+
+
+def refusal(config: Consistent4DTrainerConfig) -> str:
+    with pytest.raises(InputError) as raised:
+        start(config)
+    return str(raised.value)
+
+
+def test_a_training_that_cannot_begin_leaves_the_run_of_its_folder_as_it_is(run: Path, data: Path, tmp_path: Path):
+    """Its configuration is the only one with which its checkpoints can be opened."""
+    before = contents(run)
+    other = configured(data, tmp_path, timestamp="a", resume=True)
+    other.pipeline.model.hidden_width = 32
+    assert "does not fit this" in refusal(other)
+    assert contents(run) == before
+    anew = configured(data, tmp_path, timestamp="a", overwrite=True)
+    anew.pipeline.guidance.kind, anew.pipeline.guidance.prior = "zero123", str(tmp_path / "nothing.ckpt")
+    assert "nothing.ckpt" in refusal(anew)
+    assert contents(run) == before
+    (run / "losses.jsonl").write_text("mine\n" * 2)
+    before = contents(run)
+    assert "is not a loss history" in refusal(configured(data, tmp_path, timestamp="a", resume=True))
+    assert contents(run) == before, "no step was trained"
+
+
+def test_a_resumed_training_has_the_learning_rate_that_is_asked_for(run: Path, data: Path, tmp_path: Path):
+    config = configured(data, tmp_path, timestamp="a", resume=True, max_num_iterations=6)
+    config.optimizers["field"]["optimizer"].lr = 1e-9
+    before = read_checkpoint(run / FOLDER / "step-000000003.ckpt")["pipeline"]
+    trainer = start(config)
+    assert [group["lr"] for group in trainer.optimizers.optimizers["field"].param_groups] == [1e-9]
+    after = read_checkpoint(run / FOLDER / "step-000000005.ckpt")["pipeline"]
+    names = [name for name in after if name.startswith("_model.field")]
+    assert names
+    assert all(torch.allclose(after[name], before[name], atol=1e-7) for name in names)
+
+
+def test_no_training_goes_on_before_checkpoints_of_its_own_run(run: Path, data: Path, tmp_path: Path):
+    """Afterwards there would be checkpoints of two."""
+    early = run / FOLDER / "step-000000002.ckpt"
+    before = contents(run)
+    said = refusal(configured(data, tmp_path, timestamp="a", load_checkpoint=early))
+    assert "holds a later checkpoint, step-000000003.ckpt, than step-000000002.ckpt: leave out --timestamp" in said
+    assert contents(run) == before
+    later = run / FOLDER / "step-000000003.ckpt"
+    later.write_bytes(later.read_bytes()[:-100])  # A damaged one is of no use to anybody.
+    config = configured(data, tmp_path, timestamp="a", resume=True, max_num_iterations=4)
+    start(config)
+    assert read_checkpoint(later)["step"] == 3
+
+
+@pytest.mark.parametrize("evidence", ["losses.jsonl", "training.json"])
+def test_a_run_whose_checkpoints_are_gone_is_not_trained_anew(
+    run: Path, data: Path, tmp_path: Path, evidence: str, capsys: pytest.CaptureFixture[str]
+):
+    """They may be on a disk that is not there."""
+    (run / FOLDER).rename(tmp_path / "away")
+    if evidence == "training.json":
+        (run / evidence).write_text("{}")
+        (run / "losses.jsonl").unlink()
+    before = contents(run)
+    said = refusal(configured(data, tmp_path, timestamp="a", resume=True))
+    assert f"{run} was trained, but {run / FOLDER} holds no checkpoint (step-*.ckpt): put it back, or give" in said
+    assert contents(run) == before
+
+
+def test_an_earlier_checkpoint_that_cannot_be_removed_is_named_once(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    stuck = run / FOLDER / "step-000000099.ckpt"
+    stuck.mkdir()
+    config = configured(data, tmp_path, timestamp="a", resume=True, max_num_iterations=8)
+    start(config)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("step-000000099.ckpt cannot be removed (") == 1
+    assert set(list_checkpoints(run / FOLDER)) == {7, 99}
+
+
+def test_losses_that_are_missing_are_said(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    lines = (run / "losses.jsonl").read_text().splitlines(keepends=True)
+    (run / "losses.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
+    config = configured(data, tmp_path, timestamp="a", resume=True, max_num_iterations=6)
+    start(config)
+    assert "lacks the losses of 2 of the 4 steps before" in " ".join(capsys.readouterr().out.split())
+    assert [row["step"] for row in read_history(run / "losses.jsonl")] == [0, 1, 4, 5]

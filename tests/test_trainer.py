@@ -409,6 +409,28 @@ def test_ctrl_c_at_once(config: Consistent4DTrainerConfig, monkeypatch, capsys, 
     assert not list_checkpoints(config.get_checkpoint_dir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_that_is_asked_for_while_the_last_checkpoint_is_written(
+    config: Consistent4DTrainerConfig, monkeypatch, capsys, number: signal.Signals
+):
+    """It is written to its end, and nobody is told to go on with a training that is complete."""
+    write = trainer_module.write_checkpoint
+
+    def interrupted(path: Path, state: Any) -> None:
+        if state["step"] == config.max_num_iterations - 1:
+            os.kill(os.getpid(), number)
+        write(path, state)
+
+    monkeypatch.setattr(trainer_module, "write_checkpoint", interrupted)
+    with pytest.raises(SystemExit) as raised:
+        train(config)
+    assert raised.value.code == 128 + number
+    said = " ".join(capsys.readouterr().out.split())
+    assert "All steps are done; stopped before the plot and the contact sheet" in said
+    assert "--resume" not in said
+    assert list(list_checkpoints(config.get_checkpoint_dir())) == [config.max_num_iterations - 1]
+
+
 def test_ctrl_c_while_loading(config: Consistent4DTrainerConfig, monkeypatch, capsys):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -19,6 +19,7 @@ from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.appending import append_whole
 from consistent4d_ns.files.outputs import new_file, refusals
 from consistent4d_ns.loss_weights import split_level
+from consistent4d_ns.messages import warn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,18 +57,32 @@ class LossHistory:
         self.unwritten: list[Row] = []
         """Rows that are not in the file yet."""
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._read = False
+        """Whether the history of the steps before has been read."""
         self._begun = False
         """Whether what is in the file is the beginning of this history."""
 
-    def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Record the terms of a step; the first call reads the history of the steps before it.
+    def begin(self, step: int) -> None:
+        """Read the history of the steps before the first one of this training; says so where some are missing.
 
         Raises:
             InputError: what is kept there is no history.
         """
-        if not (self._begun or self.unwritten or self._pending):
-            source = self.file if self.file.exists() else self.earlier
-            self.unwritten = [row for row in read_history(source) if (row["step"] or 0) < step] if source else []
+        source = self.file if self.file.exists() else self.earlier
+        self.unwritten = [row for row in read_history(source) if (row["step"] or 0) < step] if source else []
+        self._read = True
+        missing = step - len(self.unwritten)
+        if self.unwritten and missing > 0:
+            warn(f"{source} lacks the losses of {missing} of the {step} steps before; they stay left out.")
+
+    def record(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Record the terms of a step, after those of the steps before it (see `begin`).
+
+        Raises:
+            InputError: what is kept there is no history.
+        """
+        if not self._read:
+            self.begin(step)
         self._pending.append((step, {name: term.detach() for name, term in terms.items()}))
 
     def flush(self) -> None:

@@ -35,6 +35,8 @@ def test_a_training_records_what_it_took(tmp_path: Path, monkeypatch: pytest.Mon
     assert (resumed.first_step, resumed.last_step) == (3, 4)
     config.overwrite = True
     config.save_config()
+    assert read_effort(run) is not None
+    config.enter()
     assert read_effort(run) is None, "that of the run that is overwritten"
 
 
