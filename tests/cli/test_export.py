@@ -496,6 +496,14 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
     assert names(folder) == ["frame_0000.obj", "manifest.json", "sequence.json"]
 
 
+@pytest.mark.parametrize(("kind", "name"), [("mesh", "run.glb"), ("usd", "run.usdz"), ("web", "run.html")])
+def test_a_configuration_is_not_replaced_by_its_own_export(tmp_path: Path, kind: str, name: str):
+    (tmp_path / name).write_text("a configuration")
+    words = message(kind, tmp_path / name, tmp_path / name, "--overwrite")
+    assert "is where a run has its configuration or a checkpoint: give another name" in words
+    assert (tmp_path / name).read_text() == "a configuration" and names(tmp_path) == [name]
+
+
 @pytest.mark.parametrize(
     ("kind", "out", "place", "function"),
     [
