@@ -236,6 +236,15 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_that_are_faint_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No network is asked, so that its threshold is no remedy."""
+    alpha = discs(3) * 0.25
+    said = refusal(capsys, pictures(tmp_path / "frames", with_alpha(over(alpha, texture()), alpha)), tmp_path / "out")
+    assert "shows no object in the chosen frames" in said
+    assert "or frames in which it is opaque" in said
+    assert "--threshold" not in said
+
+
 @needs_matting
 def test_a_colour_that_nothing_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = pictures(tmp_path / "frames", over(discs(2), texture()))
