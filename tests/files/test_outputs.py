@@ -318,7 +318,8 @@ def test_a_link_to_a_file_and_a_dangling_one_are_replaced_when_asked(tmp_path: P
         (tmp_path / name).symlink_to(target)
         with new_file(tmp_path / name, overwrite=True) as unfinished:
             unfinished.write_text("new")
-        assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "new"
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_text() == "new"
     assert (tmp_path / "file").read_text() == "theirs"
 
 
