@@ -501,7 +501,8 @@ def test_a_configuration_is_not_replaced_by_its_own_export(tmp_path: Path, kind:
     (tmp_path / name).write_text("a configuration")
     words = message(kind, tmp_path / name, tmp_path / name, "--overwrite")
     assert "is where a run has its configuration or a checkpoint: give another name" in words
-    assert (tmp_path / name).read_text() == "a configuration" and names(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "a configuration"
+    assert names(tmp_path) == [name]
 
 
 @pytest.mark.parametrize(
