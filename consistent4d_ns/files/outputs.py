@@ -267,13 +267,14 @@ def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
 
 
 def _with_remedy(error: OSError, path: Path, reason: str, remedy: str) -> str:
-    """Why a path cannot be written, and what to do: what was meant for it where its name is at fault."""
+    """Why a path cannot be written, and what to do; instead of making room, what helps where its name is at fault."""
+    helps = remedy
     if error.errno == errno.ENAMETOOLONG:
-        return f"{reason}; give a shorter name"
-    file = next((parent for parent in path.parents if parent.is_file()), None)
-    if error.errno in (errno.ENOTDIR, errno.EEXIST) and file is not None:
-        return f"{file} is a file; give another place"
-    return f"{reason}; {remedy}"
+        helps = "give a shorter name"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        file = next((parent for parent in path.parents if parent.is_file()), None)
+        reason, helps = (reason, remedy) if file is None else (f"{file} is a file", "give another place")
+    return f"{reason}; {helps if remedy == ROOM else remedy}"
 
 
 def _belongs_to_output(failed: Path, path: Path) -> bool:
