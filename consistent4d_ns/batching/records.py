@@ -17,6 +17,9 @@ RECORD = "job.json"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 """Of a job: `stopped` was asked to end before it was done. What runs when its machine dies stays `running`."""
 
+MOST = 1e9
+"""Largest number of seconds, or of beginnings, that is taken for one: 30 years."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -90,7 +93,15 @@ def _parsed(values: Any) -> Record:
     for name, step in values["steps"].items():
         if not (type(step["done"]) is bool and all(isinstance(word, str) for word in step["arguments"])):
             raise ValueError(f"step {name}")
-        seconds, begun = number(step["seconds"], "seconds"), int(number(step["begun"], "begun"))
+        seconds, begun = (_within(step[key], key) for key in ("seconds", "begun"))
         inputs = Fingerprint.parsed(step["inputs"]) if "files" in (step.get("inputs") or ()) else None
-        steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, begun, inputs)
+        steps[name] = StepRecord(tuple(step["arguments"]), step["done"], seconds, int(begun), inputs)
     return Record(**texts, steps=steps)
+
+
+def _within(value: object, name: str) -> float:
+    """A number from 0 to `MOST`; raises ValueError or TypeError where it is none."""
+    result = number(value, name)
+    if not 0 <= result <= MOST:
+        raise ValueError(f"{name} is {result:g}, and not from 0 to {MOST:g}")
+    return result

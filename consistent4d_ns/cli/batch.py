@@ -161,15 +161,16 @@ def batch(
     whole = plan(jobs, found, out, engine, overwrite)
     chosen = choose(whole, only)
     records = chosen.records(overwrite)
+    left = [work for work in chosen.works if rest_of(work, records[work.name]).left]
+    script = None if engine.slurm is None else script_of(engine, jobs, chosen, each, film, page, overwrite)
+    if engine.slurm is None:
+        check_places(whole, left, engine)
     if dry_run:
         print("\n".join(aligned(table(chosen.works, records, {}))))
         return
-    if engine.slurm is not None:
-        write_script(engine, jobs, chosen, each, film, page, overwrite)
+    if engine.slurm is not None and script is not None:
+        write_script(expanded(engine.slurm), script, chosen)
         return
-    for path in pages_of(whole):
-        check_page(path, AUTHOR)
-    left = [work for work in chosen.works if rest_of(work, records[work.name]).left]
     announce(
         f"{len(chosen.works)} jobs in {whole.out}, {len(chosen.works) - len(left)} of them done; doing {len(left)}"
     )
@@ -287,7 +288,15 @@ def choose(whole: Batch, only: Sequence[str]) -> Batch:
     )
 
 
-def write_script(
+def check_places(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> None:
+    """Raises: InputError: this machine has no such GPU, or something is in the place of a page."""
+    for path in pages_of(whole):
+        check_page(path, AUTHOR)
+    if left and engine.address is None:
+        places_for(engine)
+
+
+def script_of(
     engine: EngineOptions,
     jobs: Path,
     chosen: Batch,
@@ -295,11 +304,11 @@ def write_script(
     film: CompareOptions,
     page: bool,
     overwrite: bool,
-) -> None:
-    """Write the script for Slurm.
+) -> str:
+    """The script for Slurm.
 
     Raises:
-        InputError: it exists, or an option cannot be written into it.
+        InputError: its file exists, or an option cannot be written into it.
     """
     from consistent4d_ns.batching import slurm
     from consistent4d_ns.batching.planning import COMMAND
@@ -317,10 +326,18 @@ def write_script(
         if getattr(film, name) is not None:
             command += [f"--{name}", str(getattr(film, name))]
     command += [] if film.figures else ["--no-figures"]
-    text = slurm.script([job.name for job in chosen.jobs], command, chosen.out, engine.sbatch, engine.at_once)
     path = expanded(engine.slurm)
     if path.exists():  # --overwrite is for what the tasks do; the script may have been edited.
         raise InputError(f"{path} exists: give another name, or remove it.")
+    return slurm.script([job.name for job in chosen.jobs], command, chosen.out, engine.sbatch, engine.at_once)
+
+
+def write_script(path: Path, text: str, chosen: Batch) -> None:
+    """Write the script for Slurm.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     with new_file(path) as file:
         file.write_text(text, encoding="utf-8")
         file.chmod(0o755)

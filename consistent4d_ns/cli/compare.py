@@ -44,7 +44,7 @@ def compare(
         raise InputError("no run is named: give the folders of one or more runs.")
     check_page_name(out, "--out")
     check_new_file(out, overwrite)
-    files = [config_file(run) for run in runs]
+    files = [config_file(run, out) for run in runs]
     announce(f"Loading {len(files)} {'run' if len(files) == 1 else 'runs'}")
     from consistent4d_ns.comparing.film import check_options
     from consistent4d_ns.comparing.looking import labels_of, read_runs

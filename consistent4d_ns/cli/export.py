@@ -43,13 +43,13 @@ class RunOptions:
     device: Literal["cuda", "cpu"] | None = None
     """Where to compute; default: CUDA if available."""
 
-    def load(self, config: Path) -> Run:
-        """Load a run.
+    def load(self, config: Path, out: Path | None = None) -> Run:
+        """Load a run, from which `out` is written.
 
         Raises:
-            InputError: it cannot be used.
+            InputError: it cannot be used, or `out` has the name of a run's file.
         """
-        config = config_file(config)
+        config = config_file(config, out)
         announce(f"Loading {config}")
         # Imported only now, because it takes seconds: options and the output path have been checked.
         from consistent4d_ns.runs import load_run
@@ -79,13 +79,13 @@ class Common:
         self.times.check()
         self.solid.check()
 
-    def open(self, config: Path) -> Exporter:
-        """Load a run and calibrate the object's density threshold.
+    def open(self, config: Path, out: Path) -> Exporter:
+        """Load a run, from which `out` is written, and calibrate the object's density threshold.
 
         Raises:
-            InputError: the run cannot be used, or the object is transparent.
+            InputError: the run cannot be used, `out` has the name of a run's file, or the object is transparent.
         """
-        return self.exporter(self.run.load(config))
+        return self.exporter(self.run.load(config, out))
 
     def exporter(self, run: Run) -> Exporter:
         """Calibrate the density threshold of a run's object.
@@ -137,7 +137,7 @@ def mesh(
         if format not in (None, "glb"):
             raise InputError(f"{out} is one file, --format {format} is for numbered files: give a folder.")
         with new_file(out, common.overwrite) as path:
-            source = common.open(config)
+            source = common.open(config, out)
             found = meshes_of(source, options, colouring or "texture")
             path.write_bytes(animated(found, source.timeline.fps, lit, compress))
         report(out, source.timeline, found)
@@ -147,7 +147,7 @@ def mesh(
         raise InputError("PLY files hold no texture: give --colouring vertex, or --format obj or glb.")
     colouring = colouring or ("vertex" if format == "ply" else "texture")
     with new_folder(out, "export mesh", common.overwrite) as folder:
-        source = common.open(config)
+        source = common.open(config, out)
         from consistent4d_ns.export.files import write_meshes
 
         found = meshes_of(source, options, colouring)
@@ -187,7 +187,7 @@ def points(
     if out.suffix:
         raise InputError(f"{out} ends in {out.suffix}: points are written as numbered PLY files, give a folder.")
     with new_folder(out, "export points", common.overwrite) as folder:
-        source = common.open(config)
+        source = common.open(config, out)
         from consistent4d_ns.export.files import write_points
 
         write_points(folder, progress(source.points(count), "Exporting", len(source.timeline)), source.timeline)
@@ -227,7 +227,7 @@ def usd(
         check_new_file(picture, common.overwrite)
     with ExitStack() as files:
         path = files.enter_context(new_file(out, common.overwrite))
-        source = common.open(config)
+        source = common.open(config, out)
         from consistent4d_ns.export.moving import MovingMesh
         from consistent4d_ns.export.usd import write_moving_usd, write_usd, write_usdz
 

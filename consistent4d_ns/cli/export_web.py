@@ -42,7 +42,7 @@ def web(
     common.check()
     options.check()
     with new_file(out, common.overwrite) as path:
-        run = common.run.load(config)
+        run = common.run.load(config, out)
         text = page_of(run, common.exporter(run), options, title, colouring, lit)
         path.write_text(text, encoding="utf-8")
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser.")

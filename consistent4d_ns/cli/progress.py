@@ -8,14 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from consistent4d_ns.errors import printable
+
 T = TypeVar("T")
 PARTS = 5
 """Number of progress lines after the first, if no bar can be drawn: one for every fifth of the work."""
 
 
 def say(line: str) -> None:
-    """Print a line about the work."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line about the work; control characters, which names of files may have, become escapes."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def announce(what: str) -> None:

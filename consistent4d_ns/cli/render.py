@@ -70,7 +70,7 @@ def render(
     check_free(out, kind, overwrite)
     if enhance is not None:
         options = options_to_enhance(enhance, tiles, path, options)
-    config = config_file(config)
+    config = config_file(config, out)
     announce(f"Loading {config}")
     checked = checked_path(path, options, kind, len(tiles))
     if enhance is not None:

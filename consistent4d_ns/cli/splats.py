@@ -46,7 +46,7 @@ def splats(
     check_format(out, format)
     config = config_file(config)
     with new_folder(out, "export splats", overwrite) as folder:
-        opened = run.load(config)
+        opened = run.load(config, out)
         from consistent4d_ns.export.splats.files import write_splats
         from consistent4d_ns.export.splats.sequence import splatter
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from consistent4d_ns.errors import printable
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines, with columns of equal width."""
+    """Rows as lines, with columns of equal width; control characters in cells, which files may hold, become escapes."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

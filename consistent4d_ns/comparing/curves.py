@@ -22,6 +22,8 @@ LIMITS = (1e-100, 1e100)
 """Values beyond these are drawn at them: their logarithms, and round numbers about them, are finite."""
 TICKS = 4
 """Labels of an axis, roughly."""
+MOST_TERMS = 100
+"""Terms of a history that are drawn; a training has about a dozen."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,16 @@ def finest_curves(rows: Sequence[Row], stages: Sequence[int]) -> dict[str, Curve
     Args:
         rows: A run's history.
         stages: First steps of its stages.
+
+    Raises:
+        ValueError: there are more than `MOST_TERMS`.
     """
     finest: dict[str, tuple[int, str]] = {}
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         term, level = split_level(name)
         finest[term] = max(finest.get(term, (-1, "")), (level, name))
+    if len(finest) > MOST_TERMS:
+        raise ValueError(f"{len(finest)} terms, and at most {MOST_TERMS} are drawn")
     curves = {term: thinned(*by_stage(*series_of(rows, name), stages)) for term, (_, name) in finest.items()}
     return {term: curve for term, curve in curves.items() if np.isfinite(curve.steps).any()}
 

@@ -161,7 +161,7 @@ def _look(
     _draw(views, sheet, lambda pictures: progress(pictures, f"Rendering {label}", len(views) * film.frames))
     figures = _measure(label, run, options, progress)
     stages = stages_of(run.pipeline, distils=run.config.pipeline.guidance.kind != "none")
-    curves = finest_curves(_history(run), list(stages))
+    curves = _curves(run, list(stages))
     return Seen(label, run.config, frames, run.step, tuple(places), *figures, _effort(run), curves, stages)
 
 
@@ -190,14 +190,17 @@ def _effort(run: Run) -> Effort | None:
     return effort if effort is not None and effort.last_step == run.step else None
 
 
-def _history(run: Run) -> list[Any]:
+def _curves(run: Run, stages: Sequence[int]) -> dict[str, Curve]:
     """The losses of a run; none, with a warning, if they cannot be read: the rest of the page needs none."""
     file = run.config.get_base_dir() / HISTORY
     try:
-        return read_history(file)
+        return finest_curves(read_history(file), stages)
     except InputError:
-        warn(f"{file} is damaged: no loss curves of this run are shown.")
-        return []
+        reason = "is damaged"
+    except ValueError as error:
+        reason = f"has {error}"
+    warn(f"{file} {reason}: no loss curves of this run are shown.")
+    return {}
 
 
 def labels_of(runs: Sequence[Path]) -> list[str]:

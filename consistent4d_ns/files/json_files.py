@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no regular file (reading a named pipe would wait for ever), too large, or no JSON.
+        ValueError: It is no regular file (reading a named pipe would wait for ever), too large, or no JSON,
+            or names something twice.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a file")
@@ -24,9 +26,18 @@ def read_json(path: Path) -> Any:
     if size > MAX_BYTES:
         raise ValueError(f"{size / 2**20:.0f} MiB, and at most {MAX_BYTES / 2**20:.0f} are read")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_named_once)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a name is there twice, of which it is not known which one is meant."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{twice[:40]!r} is there twice")
+    return values
 
 
 def number(value: object, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -50,7 +51,8 @@ def new_file(path: Path, overwrite: bool = False, remedy: str = ROOM) -> Iterato
         remedy: What to do where it cannot be written.
 
     Raises:
-        InputError: `path` exists and `overwrite` is off, is a folder, or cannot be written (no permission, disk full).
+        InputError: `path` exists and `overwrite` is off, is no regular file, or cannot be written (no permission, disk
+            full).
     """
     check_new_file(path, overwrite)
     with scratch_beside(path, remedy) as scratch:
@@ -70,10 +72,12 @@ def write_values(path: Path, values: DataclassInstance) -> None:
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
-    """Raises: InputError: `path` exists and `overwrite` is off, is a folder, or cannot be looked at."""
+    """Raises: InputError: `path` exists and `overwrite` is off, is no regular file, or cannot be looked at."""
     with refusals(path):
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the name of a file.")
+        if path.exists() and not path.is_file():  # A device, a pipe or a socket.
+            raise InputError(f"{path} is no regular file: give the name of a file.")
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise InputError(f"{path} exists: give another name, or --overwrite to replace it.")
 
@@ -176,19 +180,21 @@ def check_new_folder(path: Path, command: str, overwrite: bool = False) -> list[
     if not overwrite:
         check_whole(path)
         raise InputError(f"{path} is not empty: give another folder, or --overwrite to replace an earlier output.")
-    try:
-        manifest = _manifest(path)
-        names = [str(name) for name in manifest["files"]]
-        ours = manifest["written_by"] == f"{AUTHOR} {command}"
-    except (KeyError, TypeError):
-        names, ours = [], False
-    inside = all((path / name).resolve().is_relative_to(path.resolve()) for name in names)
-    if not (ours and inside):
+    manifest = _manifest(path)
+    names, ours = manifest.get("files"), manifest.get("written_by") == f"{AUTHOR} {command}"
+    if not (ours and isinstance(names, list) and all(_is_inside(path, name) for name in names)):
         raise InputError(
             f"{path} holds files that are not an earlier output of `{AUTHOR} {command}`, so nothing is replaced: "
             "give another folder."
         )
     return names
+
+
+def _is_inside(folder: Path, name: object) -> bool:
+    """Whether something in a manifest is the name of a file in its folder."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    return (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -257,7 +263,18 @@ def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
             raise InputError(
                 f"cannot open {os.fsdecode(failed)}: {reason}; check that it is there and may be read."
             ) from error
-        raise InputError(f"cannot write {path}: {reason}; {remedy}.") from error
+        raise InputError(f"cannot write {path}: {_with_remedy(error, path, reason, remedy)}.") from error
+
+
+def _with_remedy(error: OSError, path: Path, reason: str, remedy: str) -> str:
+    """Why a path cannot be written, and what to do; instead of making room, what helps where its name is at fault."""
+    helps = remedy
+    if error.errno == errno.ENAMETOOLONG:
+        helps = "give a shorter name"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        file = next((parent for parent in path.parents if parent.is_file()), None)
+        reason, helps = (reason, remedy) if file is None else (f"{file} is a file", "give another place")
+    return f"{reason}; {helps if remedy == ROOM else remedy}"
 
 
 def _belongs_to_output(failed: Path, path: Path) -> bool:

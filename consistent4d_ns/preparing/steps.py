@@ -30,6 +30,13 @@ NO_BACKGROUND = {
     "network": "give frames in which the background is seen, or --masks",
 }
 """What to do where nothing is background, for each source of knowledge."""
+NO_OBJECT = {
+    "alpha": "frames in which it is opaque",
+    "masks": "masks in which it is bright",
+    "key": "another --key",
+    "network": "a lower --threshold, or --masks",
+}
+"""What else may be given where nothing is object, likewise."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +168,8 @@ def found(foreground: Foreground, located: Located) -> tuple[Foreground, Located
         raise InputError(f"{clip.frames.source} shows nothing but object: {NO_BACKGROUND[foreground.kind]}")
     if not seen:
         raise InputError(
-            f"{clip.frames.source} shows no object in the chosen frames: give another --start and --end, a lower "
-            "--threshold, or --masks"
+            f"{clip.frames.source} shows no object in the chosen frames: give another --start and --end, or "
+            f"{NO_OBJECT[foreground.kind]}"
         )
     if len(seen) < len(clip):
         missing = next(i for i in range(len(clip)) if i not in seen)

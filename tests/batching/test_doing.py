@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from consistent4d_ns.batching.doing import LOCK, renew
-from consistent4d_ns.batching.records import Record, StepRecord, read_record
+from consistent4d_ns.batching.records import Record, StepRecord, read_record, write_record
 from consistent4d_ns.batching.steps import LOG, Input, Step, Work, difference, rest_of
-from consistent4d_ns.batching.summary import records_of
+from consistent4d_ns.batching.summary import records_of, table, write_status
+from consistent4d_ns.cli.tables import aligned
 from consistent4d_ns.errors import FAILED, REFUSED, InputError
 from consistent4d_ns.files import fingerprints
 from consistent4d_ns.files.locks import FileLock
@@ -346,6 +347,30 @@ def test_what_was_touched_is_read_once_more_and_not_again(
     before = record(job)
     renew(job, before)
     assert record(job) == before
+
+
+def test_what_a_record_says_is_printed_on_one_line_without_escapes(tmp_path: Path):
+    folder = tmp_path / "job"
+    job = work(folder, step("train", folder))
+    said = "died\n\x1b[2Jfine"
+    write_record(folder, Record("failed", "train", "here", said))
+    read = read_record(folder)
+    assert read is not None
+    lines = aligned(table([job], {job.name: read}, {}))
+    assert len(lines) == 2
+    assert lines[1].endswith("died\\n\\x1b[2Jfine")
+    write_status(tmp_path, [job], {job.name: read}, {})
+    assert json.loads((tmp_path / "status.json").read_text())[0]["reason"] == said
+
+
+@pytest.mark.parametrize(("name", "value"), [("seconds", -1), ("seconds", 1e300), ("begun", -1), ("begun", 1e10)])
+def test_absurd_numbers_of_a_record_are_damage(tmp_path: Path, name: str, value: float):
+    write_record(tmp_path, Record(steps={"train": StepRecord((), done=True)}))
+    values = json.loads((tmp_path / "job.json").read_text())
+    values["steps"]["train"][name] = value
+    (tmp_path / "job.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=rf"job\.json is damaged \(ValueError: {name} is .*, and not from 0 to 1e\+09"):
+        read_record(tmp_path)
 
 
 def test_a_record_without_data_is_of_an_earlier_version(tmp_path: Path):

@@ -203,6 +203,29 @@ def test_what_is_refused(place: Path, words: tuple[str, ...], reason: str, capsy
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--slurm", "jobs.yaml"), "jobs.yaml exists: give another name, or remove it."),
+        (("--slurm", "a.sh", "--sbatch", "array=3"), "--sbatch array=3: the script sets array itself"),
+        (("--devices", "-1"), "--devices -1: this machine has no such GPU"),
+        (("--devices", "99"), "--devices 99: this machine has no such GPU"),
+        (("--out", "paged"), "comparison.html is not a page of an earlier batch"),
+    ],
+)
+def test_what_is_refused_is_refused_before_it_is_run(
+    place: Path, words: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+):
+    (place / "paged").mkdir()
+    (place / "paged" / "comparison.html").write_text("mine")
+    before = sorted(place.rglob("*"))
+    for dry in ("--dry-run", "--no-dry-run"):
+        code, _, said = batch(capsys, "jobs.yaml", *words, dry)
+        assert code == 2
+        assert reason in said.splitlines()[-1]
+        assert sorted(place.rglob("*")) == before
+
+
 def test_places(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

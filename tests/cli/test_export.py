@@ -282,7 +282,7 @@ def test_a_run_that_cannot_be_written_is_exported_all_the_same(run: Path, tmp_pa
     finally:
         (run / FOLDER).unlink()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "is not kept" in line]
-    assert line.endswith(": File exists; the next export will fit one mesh anew.")
+    assert line.endswith(f"{FOLDER} is a file; the next export will fit one mesh anew.")
     assert (tmp_path / "object.glb").read_bytes()[:4] == b"glTF"
 
 
@@ -494,6 +494,15 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Path, tmp_path: Path):
     assert "is not empty" in message("mesh", run, folder)
     export("mesh", run, folder, *once, "--format", "obj", "--overwrite")
     assert names(folder) == ["frame_0000.obj", "manifest.json", "sequence.json"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("mesh", "run.glb"), ("usd", "run.usdz"), ("web", "run.html")])
+def test_a_configuration_is_not_replaced_by_its_own_export(tmp_path: Path, kind: str, name: str):
+    (tmp_path / name).write_text("a configuration")
+    words = message(kind, tmp_path / name, tmp_path / name, "--overwrite")
+    assert "is where a run has its configuration or a checkpoint: give another name" in words
+    assert (tmp_path / name).read_text() == "a configuration"
+    assert names(tmp_path) == [name]
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,8 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
     ("options", "words"),
     [
         (("--frames", "0"), "--frames is 0"),
+        (("--fps", "1e308"), "--fps is 1e+308: use a number from 0.001 to 1000."),
+        (("--fps", "0"), "--fps is 0: use a number"),
         (("--start", "2", "--end", "1"), "--end is 1"),
         (("--start", "90"), "no frame between 90 and"),
         (("--size", "9000"), "--size is 9000"),
@@ -234,6 +236,15 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options
         pytest.importorskip("pymatting")
     assert words in refusal(capsys, source, tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_that_are_faint_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No network is asked, so that its threshold is no remedy."""
+    alpha = discs(3) * 0.25
+    said = refusal(capsys, pictures(tmp_path / "frames", with_alpha(over(alpha, texture()), alpha)), tmp_path / "out")
+    assert "shows no object in the chosen frames" in said
+    assert "or frames in which it is opaque" in said
+    assert "--threshold" not in said
 
 
 @needs_matting
@@ -262,6 +273,12 @@ def test_bad_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
     assert "broken.mp4 is damaged" in refusal(capsys, tmp_path / "broken.mp4", tmp_path / "out")
     assert "does not exist" in refusal(capsys, tmp_path / "nowhere.mp4", tmp_path / "out")
+    first, *others = [Image.fromarray(picture) for picture in over(discs(4), texture())]
+    first.save(tmp_path / "whole.gif", save_all=True, append_images=others)
+    (tmp_path / "cut.gif").write_bytes((tmp_path / "whole.gif").read_bytes()[:200])
+    assert "cut.gif is damaged" in refusal(capsys, tmp_path / "cut.gif", tmp_path / "out")
+    first.save(tmp_path / "exif.webp", exif=b"junk")
+    assert "exif.webp is damaged" in refusal(capsys, tmp_path / "exif.webp", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("text")
     assert "unsupported type" in refusal(capsys, tmp_path / "notes.txt", tmp_path / "out")
     assert "neither a folder nor a file" in refusal(capsys, Path(os.devnull), tmp_path / "out")

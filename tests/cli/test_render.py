@@ -269,6 +269,15 @@ def test_places_that_cannot_be_written(run: Path, tmp_path: Path, name: str):
         assert "files that are not an earlier output" in refusal(run, tmp_path / name, overwrite=True)
 
 
+def test_a_run_is_not_replaced_by_its_own_video(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    for file in (tmp_path / "run" / "config.yml", *(tmp_path / "run" / "nerfstudio_models").iterdir()):
+        before = file.read_bytes()
+        words = refusal(tmp_path / "run", file, overwrite=True, format="gif")
+        assert "is where a run has its configuration or a checkpoint" in words
+        assert file.read_bytes() == before
+
+
 def test_an_earlier_output_is_replaced_when_asked(run: Path, tmp_path: Path):
     assert len(frames_of(run, tmp_path / "out", {"frames": 3, "size": 16}, outputs=("rgb",))) == 3
     assert len(frames_of(run, tmp_path / "out", {"frames": 2, "size": 16}, outputs=("rgb",), overwrite=True)) == 2

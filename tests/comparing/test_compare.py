@@ -248,6 +248,11 @@ def test_damaged_records_cost_their_part_of_the_page(
     text = (tmp_path / "page.html").read_text()
     assert "No losses are recorded" in text
     assert "There is one run only." in text
+    (run / "losses.jsonl").write_text("".join(f'{{"step": {i}, "term{i}": 1.0}}\n' for i in range(2000)))
+    main(["compare", str(run), "--out", str(tmp_path / "page.html"), *FILM, "--no-figures", "--overwrite"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "losses.jsonl has 2000 terms, and at most 100 are drawn: no loss curves of this run are shown." in printed
+    assert "No losses are recorded" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,20 @@ def test_ground_truth_azimuths_are_relative_to_the_input_view(tmp_path: Path) ->
     torch.testing.assert_close(val.cameras.fx[5:], torch.full((5, 1), focal))
 
 
+def test_azimuths_of_many_turns(tmp_path: Path) -> None:
+    folder = write_ground_truth(tmp_path)
+    edit_meta(
+        folder, lambda cameras: cameras["eval_0"].update(azimuth_deg=cameras["input"]["azimuth_deg"] + 90 + 3.6e9)
+    )
+    many = parse(folder, "val").cameras.camera_to_worlds[0]
+    edit_meta(folder, lambda cameras: cameras["eval_0"].update(azimuth_deg=cameras["input"]["azimuth_deg"] + 90))
+    torch.testing.assert_close(many, parse(folder, "val").cameras.camera_to_worlds[0])
+    for view in ("eval_0", "input"):
+        edit_meta(folder, lambda cameras, view=view: cameras[view].update(azimuth_deg=1e308))
+        for split in ("train", "val"):
+            assert parse(folder, split).cameras.camera_to_worlds.isfinite().all()
+
+
 def test_options_win_over_meta(tmp_path: Path) -> None:
     outputs = parse(write_ground_truth(tmp_path), elevation=0.0)
     view = outputs.metadata["input_view"]
@@ -280,6 +294,9 @@ def test_real_ground_truth_cameras(shared_data: Path) -> None:
         ("frame_stride", 0),
         ("frame_count", 0),
         ("frame_count", 6),
+        ("fps", 0.0),
+        ("fps", 1e308),
+        ("fps", math.nan),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, option: str, value: float) -> None:

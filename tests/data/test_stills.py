@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from consistent4d_ns.data.frames import decode_frames
 from consistent4d_ns.data.images import premultiply
 from consistent4d_ns.data.listing import list_frames
-from consistent4d_ns.data.stills import EXIF_ORIENTATION, read_still
+from consistent4d_ns.data.stills import EXIF_ORIENTATION, read_plain, read_still
+from consistent4d_ns.errors import InputError
 from tests.data.media import CASES, clip, message, square, write, write_animation
 
 LOSSLESS = ("gif", "apng", "png", "webp")
@@ -122,6 +123,35 @@ def test_corrupted_animation(tmp_path: Path, kind: str) -> None:
         assert f"{path} is damaged or cut short" in message(path)
     path.write_bytes(b"")
     assert f"{path} is an empty file" in message(path)
+
+
+def test_the_first_bytes_of_an_animation(tmp_path: Path) -> None:
+    """Pillow has to read on to know how many frames there are."""
+    images = [Image.fromarray(square(2 * i, 48, 48)) for i in range(4)]
+    images[0].save(tmp_path / "whole.gif", save_all=True, append_images=images[1:], disposal=2)
+    for path in (tmp_path / "0.gif", tmp_path / "frames" / "0.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((tmp_path / "whole.gif").read_bytes()[:200])
+    assert "0.gif is damaged or cut short" in message(tmp_path / "0.gif")
+    assert "0.png is damaged or cut short" in message(tmp_path / "frames")
+    with pytest.raises(InputError, match=r"0\.png is damaged or cut short"):
+        read_plain(tmp_path / "frames" / "0.png")
+
+
+@pytest.mark.parametrize("exif", [b"MM\x00*\x00\x00", b"junk"])
+@pytest.mark.parametrize("kind", ["webp", "png"])
+def test_damaged_exif_data(tmp_path: Path, kind: str, exif: bytes) -> None:
+    path = tmp_path / f"0.{kind}"
+    Image.fromarray(square()).save(path, exif=exif)
+    assert f"{path} is damaged or cut short" in message(tmp_path)
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        read_plain(path)
+
+
+def test_a_jpeg_of_damaged_exif_data_is_upright(tmp_path: Path) -> None:
+    """Pillow has looked for its resolution there, and given up."""
+    Image.fromarray(square()).convert("RGB").save(tmp_path / "0.jpg", exif=b"Exif\0\0junk")
+    assert read_plain(tmp_path / "0.jpg").shape == (32, 32, 3)
 
 
 def test_frame_of_an_animation_is_named_by_its_index(tmp_path: Path) -> None:

@@ -219,6 +219,11 @@ def test_a_disk_of_its_own_is_written_in_it(tmp_path: Path):
         "[]",
         '{"written_by": "someone", "files": []}',
         '{"written_by": "consistent4d render", "files": ["../x"]}',
+        '{"written_by": "consistent4d render", "files": ["0.png", "a\\u0000b"]}',
+        '{"written_by": "consistent4d render", "files": ["0.png", 1]}',
+        '{"written_by": "consistent4d render", "files": {"0.png": 1}}',
+        '{"written_by": "consistent4d render", "files": "0.png"}',
+        '{"written_by": "consistent4d render"}',
     ],
 )
 def test_a_folder_of_somebody_else_is_kept(tmp_path: Path, manifest: str | None):
@@ -267,7 +272,7 @@ def test_an_empty_folder_is_free(tmp_path: Path):
 def test_places_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("a file")
     with (
-        pytest.raises(InputError, match=r"cannot write .*: (Not a directory|File exists)"),
+        pytest.raises(InputError, match=r"cannot write .*a\.png: .*file is a file; give another place\."),
         new_file(tmp_path / "file" / "a.png"),
     ):
         pass
@@ -275,6 +280,47 @@ def test_places_that_cannot_be_written(tmp_path: Path):
         pass
     with pytest.raises(InputError, match=r"is a folder: give the name of a file"), new_file(tmp_path, overwrite=True):
         pass
+    for length in (240, 300):  # Beside the former, the name under which it is written is too long.
+        with (
+            pytest.raises(InputError, match=r"cannot write .*: File name too long; give a shorter name\."),
+            new_file(tmp_path / ("x" * length)),
+        ):
+            pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes and sockets")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    out = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "socket":
+        monkeypatch.chdir(tmp_path)  # Names of sockets are short.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("out")
+    elif kind == "device":
+        out = Path(os.devnull)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        out.symlink_to("pipe")
+    before = os.lstat(out)
+    with (
+        pytest.raises(InputError, match=r"is no regular file: give the name of a file\."),
+        new_file(out, overwrite=True),
+    ):
+        pass
+    assert os.path.samestat(os.lstat(out), before)
+
+
+def test_a_link_to_a_file_and_a_dangling_one_are_replaced_when_asked(tmp_path: Path):
+    (tmp_path / "file").write_text("theirs")
+    for name, target in (("link", "file"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(target)
+        with new_file(tmp_path / name, overwrite=True) as unfinished:
+            unfinished.write_text("new")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_text() == "new"
+    assert (tmp_path / "file").read_text() == "theirs"
 
 
 WRITER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.malformed.cases import (
 FRAMES = f"{TRAIN} --data frames"
 PREPARED = '{"written_by": "consistent4d prepare", "frames": [{"name": "0.png", "seconds": %s}], "elevation_deg": NaN}'
 VIEWS = f"{TRAIN} --data data"
+TWICE = json.dumps(meta()).replace('"distance": 2.0', '"distance": 2.0, "distance": 3.0')
 
 
 def damaged(name: str, content: str | bytes):
@@ -192,6 +194,21 @@ FRAME_CASES = [
     ),
     Case("half of an animation", f"{TRAIN} --data a.gif", "a.gif is damaged", animation("a.gif", 40, cut=0.5)),
     Case(
+        "the first bytes of an animation", f"{TRAIN} --data a.gif", "a.gif is damaged", animation("a.gif", 4, 48, 0.3)
+    ),
+    Case(
+        "EXIF data that are none",
+        FRAMES,
+        "2.webp is damaged",
+        together(frames(name="{}.webp"), lambda place: picture().save(place / "frames" / "2.webp", exif=b"junk")),
+    ),
+    Case(
+        "a frame rate of 1e308",
+        f"{FRAMES} --pipeline.datamanager.dataparser.fps 1e308",
+        "fps is 1e+308",
+        frames(),
+    ),
+    Case(
         "another program's frames",
         f"{TRAIN} --data frames",
         "prepare.json",
@@ -253,6 +270,7 @@ META_CASES = [
     Case("a field of view of 180", VIEWS, "fovy", views(meta(fov_y_deg=180), "eval_0")),
     Case("true for a number", VIEWS, "elevation_deg", views(meta(elevation_deg=True), "eval_0")),
     Case("a text for a number", VIEWS, "distance", views(meta(distance="2"), "eval_0")),
+    Case("a number that is there twice", VIEWS, "'distance' is there twice", views(TWICE, "eval_0")),
     Case("no camera of the input", VIEWS, "meta.json is broken", views({"cameras": {"eval_0": CAMERA}}, "eval_0")),
     Case("a camera that lacks a number", VIEWS, "meta.json is broken", views({"cameras": {"input": {}}})),
     Case(

@@ -67,6 +67,7 @@ OPTION_CASES = [
     Case("nothing to prepare", "consistent4d prepare nowhere out", "nowhere"),
     Case("a text to prepare", "consistent4d prepare a.mp4 out", "a.mp4", text("a.mp4", "no video")),
     Case("a named pipe to prepare", "consistent4d prepare p.mp4 out", "p.mp4", pipe("p.mp4")),
+    Case("preparing at 1e308 frames a second", "consistent4d prepare frames out --fps 1e308", "--fps", frames()),
     Case("nothing to measure", "consistent4d eval --pred nowhere --gt frames", "nowhere", frames()),
     Case("nothing to measure with", "consistent4d eval --pred frames --gt nowhere --metrics psnr", "nowhere", frames()),
     Case(

@@ -15,6 +15,7 @@ from tests.malformed.cases import (
     changed_run,
     config,
     empty,
+    frames,
     gone,
     link,
     path,
@@ -28,6 +29,7 @@ from tests.malformed.cases import (
     unreadable,
 )
 
+CHUNK = "eval_num_rays_per_chunk: 16384"
 CHECKPOINT = "nerfstudio_models/step-000000029.ckpt"
 PATH = f"{RENDER} --path path.json"
 ALIASES = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'lol'}]\n" for i in range(12))
@@ -141,6 +143,9 @@ RUN_CASES = [
     Case("weights of NaN", RENDER, "finite", state(nan)),
     Case("weights of another shape", RENDER, "other shapes", state(reshaped)),
     Case("four bytes as a trillion numbers", RENDER, "is not a checkpoint", state(endless)),
+    Case("no rays at once", RENDER, "eval-num-rays-per-chunk", config(CHUNK, CHUNK.replace("16384", "0"))),
+    Case("fewer than no rays at once", RENDER, "eval-num-rays-per-chunk", config(CHUNK, CHUNK.replace("16384", "-1"))),
+    Case("a run of a frame rate of 1e308", RENDER, "fps is 1e+308", config("      fps: null", "      fps: 1.0e+308")),
     Case("a step that was not saved", f"{RENDER} --step 7", "no checkpoint of step 7", run),
 ]
 
@@ -226,6 +231,19 @@ WRITING_CASES = [
         "consistent4d render run loop/out.gif --outputs rgb --frames 1",
         "loop",
         together(run, link("loop", "loop")),
+    ),
+    Case(
+        "a video in the place of its own run",
+        "consistent4d render run run/config.yml --format gif --overwrite",
+        "is where a run has its configuration",
+        run,
+    ),
+    Case("a named pipe as an output", "consistent4d camera-path orbit p --overwrite", "no regular file", pipe("p")),
+    Case(
+        "a manifest of names that are none",
+        "consistent4d prepare frames out --overwrite",
+        "not an earlier output",
+        together(frames(), text("out/manifest.json", '{"written_by": "consistent4d prepare", "files": ["a\\u0000b"]}')),
     ),
     Case("an output that exists", "consistent4d camera-path orbit a.json", "a.json exists", text("a.json", "x")),
     Case("an output whose name is too long", f"consistent4d camera-path orbit {'x' * 300}.json", "too long"),

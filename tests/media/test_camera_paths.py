@@ -47,6 +47,17 @@ def test_an_orbit_goes_round_at_one_moment():
     assert azimuths_and_times("orbit", frames=2, azimuth=30.0) == ([30, 210], [0, 0])
 
 
+@pytest.mark.parametrize("kind", ["orbit", "frozen-orbits", "orbit-in-time", "fixed-view"])
+def test_azimuths_are_taken_modulo_full_turns(kind: Kind):
+    poses = {
+        azimuth: camera_path(kind, PathOptions(frames=3, azimuth=azimuth), VIDEO).views.poses()
+        for azimuth in (1e10, -1e10, 280.0, -280.0, 1e308)
+    }
+    assert torch.equal(poses[1e10], poses[280.0])
+    assert torch.equal(poses[-1e10], poses[-280.0])
+    assert poses[1e308].isfinite().all()
+
+
 def test_frozen_orbits_go_round_at_each_moment():
     azimuths, times = azimuths_and_times("frozen-orbits", frames=2, times=(0.0, 1.0))
     assert azimuths == [0, 180, 0, 180]

@@ -344,6 +344,21 @@ def test_empty_cells_are_not_sampled() -> None:
     assert samples.mids.tolist() == [2.625, 2.875]
 
 
+@pytest.mark.parametrize(
+    ("origin", "direction"),
+    [
+        ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0]),
+        ([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]),
+        ([3.0, 0.0, 0.0], [math.nan] * 3),
+        ([0.1, 0.2, 0.3], [1.0, math.nan, 0.0]),
+        ([math.nan] * 3, [1.0, 0.0, 0.0]),
+        ([0.0, math.nan, 0.0], [1.0, 0.0, 0.0]),
+    ],
+)
+def test_rays_without_a_direction_or_of_no_numbers_have_no_samples(origin: list[float], direction: list[float]) -> None:
+    assert len(sample(origin, direction)) == 0
+
+
 def test_no_rays() -> None:
     samples = lattice_samples(torch.empty(0, 3), torch.empty(0, 3), STEP, torch.empty(0), everywhere)
     assert (len(samples), samples.num_rays) == (0, 0)

@@ -21,11 +21,14 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def some_rays() -> tuple[Tensor, Tensor]:
-    """In, around and past the box, some of them along axes."""
+    """In, around and past the box, some of them along axes, without a direction, or of no numbers."""
     origins = torch.randn(RAYS, 3, generator=seeded(3)) * 1.5
     directions = F.normalize(torch.randn(RAYS, 3, generator=seeded(4)), dim=-1)
     directions[:3] = torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     origins[:3] = torch.tensor([[0.3, 0.2, 3.0], [-3.0, 1.5, 0.0], [0.0, 0.0, 0.0]])
+    origins[3:5], directions[3:5] = torch.tensor([[0.1, 0.2, 0.3], [3.0, 0.0, 0.0]]), 0.0
+    origins[5:7], directions[7:9] = torch.nan, torch.nan
+    origins[9, 1], directions[10, 1] = torch.nan, torch.nan
     return origins, directions
 
 
@@ -47,3 +50,4 @@ def test_the_same_samples(share: float, limited: bool, rays: int) -> None:
         expected = grid.sample(origins, directions, jitter, nears, fars)
     for name in ("ray_indices", "starts", "points", "offsets"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert limited or not found.offsets[3:12].diff().any()

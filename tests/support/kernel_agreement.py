@@ -97,11 +97,12 @@ def check_padded_composite(name: str, samples: PackedSamples, density: Tensor, f
 
 
 def lattice_rays(count: int) -> tuple[Tensor, Tensor]:
-    """Origins and directions in, around and past the box, two of them along axes."""
+    """Origins and directions in, around and past the box, two of them along axes, and some that lead nowhere."""
     origins = torch.randn(count, 3, generator=seeded(3)) * 1.5
     directions = F.normalize(torch.randn(count, 3, generator=seeded(4)), dim=-1)
     directions[:2] = torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
     origins[:2] = torch.tensor([[0.3, 0.2, 3.0], [-3.0, 1.5, 0.0]])
+    origins[2], directions[2], directions[3], origins[4] = 0.1, 0.0, torch.nan, torch.nan
     return origins, directions
 
 

@@ -199,6 +199,8 @@ class Kept:
             raise InputError(f"{self.file.parent} is a link to another folder; {REMEDY}.")
         with refusals(self.file, REMEDY):
             check_space(self.file, ROOM * len(content), REMEDY)
+            if self.file.exists() and not (self.file.is_file() or self.file.is_dir()):
+                self.file.unlink()  # A pipe, or a device, in the run's own folder was told to be damaged.
         with new_file(self.file, overwrite=True, remedy=REMEDY) as file:
             file.write_bytes(content)
         remove_older(self.file.parent)

@@ -297,7 +297,7 @@ def test_the_newest_few_are_kept_and_nothing_of_others_is_removed(source: Export
 
 @pytest.mark.parametrize(
     ("free", "obstacle", "reason"),
-    [(1000, False, "are free"), (1 << 40, True, "File exists")],
+    [(1000, False, "are free"), (1 << 40, True, f"{FOLDER} is a file")],
     ids=["full", "obstacle"],
 )
 def test_where_nothing_can_be_kept_this_is_said(
