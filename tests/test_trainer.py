@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
@@ -270,14 +269,6 @@ def test_a_full_disk_while_saving(config: Consistent4DTrainerConfig, monkeypatch
         train(config)
     last = folder.parent.parent / "b" / "nerfstudio_models"
     assert [path.name for path in last.iterdir()] == ["step-000000002.ckpt"]
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_as_from_a_terminal() -> Iterator[None]:
-    """Programs that a script starts in the background ignore Ctrl-C, and so would these tests."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def interrupt_at(
