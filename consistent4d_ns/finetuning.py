@@ -12,12 +12,13 @@ from consistent4d_ns.data.dataparser import IMAGE_SIZES, FrameSequence
 from consistent4d_ns.data.frames import source_side
 from consistent4d_ns.errors import InputError
 from consistent4d_ns.files.checkpoints import FOLDER, choose_checkpoint, is_last, step_of
+from consistent4d_ns.files.config_files import CONFIG_FILE
 from consistent4d_ns.files.names import expanded
 from consistent4d_ns.media.figures import average, input_view, measure, novel_views
 from consistent4d_ns.messages import warn
 from consistent4d_ns.pipeline import Consistent4DPipeline
 from consistent4d_ns.runs import read_config
-from consistent4d_ns.trainer_config import CONFIG_FILE, TIMESTAMP, Consistent4DTrainerConfig
+from consistent4d_ns.trainer_config import TIMESTAMP, Consistent4DTrainerConfig
 
 Method: TypeAlias = Literal["hold", "reweight"]
 REFERENCE_RAYS = 16_384

@@ -35,6 +35,7 @@ from consistent4d_ns.files.checkpoints import (
     resumed_checkpoint,
     step_of,
 )
+from consistent4d_ns.files.config_files import CONFIG_FILE
 from consistent4d_ns.files.earlier_runs import frames_named, latest_run, trained_on
 from consistent4d_ns.files.fingerprints import differing, fingerprint
 from consistent4d_ns.files.locks import TrainingLock
@@ -51,8 +52,6 @@ from consistent4d_ns.record.history import last_step
 from consistent4d_ns.record.report import HISTORY
 from consistent4d_ns.trainer import Consistent4DTrainer
 
-CONFIG_FILE = "config.yml"
-"""Nerfstudio's name for a run's configuration."""
 DIGITS = 5
 """Decimals with which the camera is stored."""
 LONGEST_NAME = 50
@@ -403,20 +402,25 @@ class Consistent4DTrainerConfig(TrainerConfig):
         return made, replaced
 
     @property
+    def resumes_here(self) -> bool:
+        """Whether the run in the folder is resumed."""
+        return self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir()
+
+    @property
     def reuses_folder(self) -> bool:
         """Whether the run in the folder is resumed, or trained on several machines, the first of which claimed it."""
-        resumed = self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir()
-        return resumed or self.machine.machine_rank > 0
+        return self.resumes_here or self.machine.machine_rank > 0
 
     def check_earlier_run(self, folder: Path) -> None:
         """Raises: InputError: the run in a folder that exists is neither resumed nor may it be overwritten; or it is
         resumed from a checkpoint before its last, so that two trainings would mix."""
-        if self.load_checkpoint is not None and self.load_checkpoint.parent == self.get_checkpoint_dir():
-            newest = newest_whole(self.get_checkpoint_dir())
-            if newest is not None and step_of(newest) > step_of(self.load_checkpoint):
+        loaded = self.load_checkpoint
+        if loaded is not None and self.resumes_here and NAME.fullmatch(loaded.name):
+            later = newest_whole(loaded.parent, after=step_of(loaded))
+            if later is not None:
                 raise InputError(
-                    f"{folder} holds a later checkpoint, {newest.name}, than {self.load_checkpoint.name}: leave out "
-                    "--timestamp to go on from that one in a new folder, or move the later ones away."
+                    f"{folder} holds a later checkpoint, {later.name}, than {loaded.name}: leave out --timestamp to go "
+                    "on from that one in a new folder, or move the later ones away."
                 )
         if not (self.reuses_folder or self.overwrite):
             raise InputError(

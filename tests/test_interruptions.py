@@ -26,7 +26,7 @@ from consistent4d_ns.record.history import last_step, read_history
 from consistent4d_ns.record.report import TrainingReport
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig
 from tests.support.forked import start_server
-from tests.support.tiny import tiny_config, toy_folder
+from tests.support.tiny import contents, tiny_config, toy_folder
 
 STEPS, PER_SAVE = 20, 2
 
@@ -244,12 +244,6 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return train(made).config.get_base_dir()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a run but TensorBoard's and the lock's."""
-    names = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    return {str(name): path.read_bytes() for name, path in names.items() if not str(name).startswith((".", "events"))}
-
-
 def start(config: Consistent4DTrainerConfig) -> Trainer:
     """Train as `ns-train` does."""
     config.set_timestamp()
@@ -303,12 +297,12 @@ def test_no_training_goes_on_before_checkpoints_of_its_own_run(run: Path, data: 
     config = configured(data, tmp_path, timestamp="a", resume=True, max_num_iterations=4)
     start(config)
     assert read_checkpoint(later)["step"] == 3
+    named = later.rename(later.with_name("best.ckpt"))  # Of which step it is, its name does not say.
+    configured(data, tmp_path, timestamp="a", load_checkpoint=named).set_timestamp()
 
 
 @pytest.mark.parametrize("evidence", ["losses.jsonl", "training.json"])
-def test_a_run_whose_checkpoints_are_gone_is_not_trained_anew(
-    run: Path, data: Path, tmp_path: Path, evidence: str, capsys: pytest.CaptureFixture[str]
-):
+def test_a_run_whose_checkpoints_are_gone_is_not_trained_anew(run: Path, data: Path, tmp_path: Path, evidence: str):
     """They may be on a disk that is not there."""
     (run / FOLDER).rename(tmp_path / "away")
     if evidence == "training.json":

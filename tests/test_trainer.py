@@ -31,7 +31,7 @@ from consistent4d_ns.runs import load_run
 from consistent4d_ns.targets.config import HoldConfig, ImagineConfig
 from consistent4d_ns.trainer_config import Consistent4DTrainerConfig, create_folder
 from tests.support.one_order import deterministic
-from tests.support.tiny import attach_priors, tiny_config, toy_folder
+from tests.support.tiny import attach_priors, contents, tiny_config, toy_folder
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +213,6 @@ def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(config: Con
         config.setup(local_rank=0, world_size=1).setup()
     assert contents(folder) == before
     held.release()
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """All files of a run but TensorBoard's, to which a thread of the finished training may still write."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
 
 
 def test_the_checkpoint_that_is_named_at_the_end_is_whole(tmp_path: Path):

@@ -162,14 +162,15 @@ def batch(
     chosen = choose(whole, only)
     records = chosen.records(overwrite)
     left = [work for work in chosen.works if rest_of(work, records[work.name]).left]
-    script = None if engine.slurm is None else script_of(engine, jobs, chosen, each, film, page, overwrite)
-    if engine.slurm is None:
+    path = None if engine.slurm is None else expanded(engine.slurm)
+    script = None if path is None else (path, script_of(path, engine, jobs, chosen, each, film, page, overwrite))
+    if script is None:
         check_places(whole, left, engine)
     if dry_run:
         print("\n".join(aligned(table(chosen.works, records, {}))))
         return
-    if engine.slurm is not None and script is not None:
-        write_script(expanded(engine.slurm), script, chosen)
+    if script is not None:
+        write_script(*script, chosen)
         return
     announce(
         f"{len(chosen.works)} jobs in {whole.out}, {len(chosen.works) - len(left)} of them done; doing {len(left)}"
@@ -297,6 +298,7 @@ def check_places(whole: Batch, left: Sequence[Work], engine: EngineOptions) -> N
 
 
 def script_of(
+    path: Path,
     engine: EngineOptions,
     jobs: Path,
     chosen: Batch,
@@ -305,15 +307,14 @@ def script_of(
     page: bool,
     overwrite: bool,
 ) -> str:
-    """The script for Slurm.
+    """The script for Slurm, which is to be written to `path`.
 
     Raises:
-        InputError: its file exists, or an option cannot be written into it.
+        InputError: that exists, or an option cannot be written into it.
     """
     from consistent4d_ns.batching import slurm
     from consistent4d_ns.batching.planning import COMMAND
 
-    assert engine.slurm is not None
     command = [sys.executable, "-m", COMMAND, "batch", str(jobs.absolute()), "--out", str(chosen.out)]
     command += ["--attempts", str(engine.attempts), *(["--overwrite"] if overwrite else [])]
     command += [] if page else ["--no-page"]
@@ -326,7 +327,6 @@ def script_of(
         if getattr(film, name) is not None:
             command += [f"--{name}", str(getattr(film, name))]
     command += [] if film.figures else ["--no-figures"]
-    path = expanded(engine.slurm)
     if path.exists():  # --overwrite is for what the tasks do; the script may have been edited.
         raise InputError(f"{path} exists: give another name, or remove it.")
     return slurm.script([job.name for job in chosen.jobs], command, chosen.out, engine.sbatch, engine.at_once)

@@ -15,8 +15,8 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # As the command does.
     from consistent4d_ns.cli.demo import train
+    from consistent4d_ns.files.config_files import CONFIG_FILE
     from consistent4d_ns.sweeping.planning import Job, is_finished
-    from consistent4d_ns.trainer_config import CONFIG_FILE
 
     fields = json.loads(sys.argv[1])
     job = Job(**{**fields, "assignments": tuple(fields["assignments"])})

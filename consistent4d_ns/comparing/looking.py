@@ -191,7 +191,7 @@ def _effort(run: Run) -> Effort | None:
 
 
 def _curves(run: Run, stages: Sequence[int]) -> dict[str, Curve]:
-    """The losses of a run; none, with a warning, if they cannot be read: the rest of the page needs none."""
+    """The loss curves of a run; none, with a warning, if there can be none: the rest of the page needs none."""
     file = run.config.get_base_dir() / HISTORY
     try:
         return finest_curves(read_history(file), stages)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from consistent4d_ns.errors import InputError
+from consistent4d_ns.files.config_files import CONFIG_FILE
 from consistent4d_ns.files.outputs import PARTIAL, flush_to_disk, scratch_prefix
 from consistent4d_ns.files.tensors import not_finite
 from consistent4d_ns.messages import warn
@@ -56,9 +57,10 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint of the latest step that is whole, if there is one."""
-    return next((path for _, path in sorted(list_checkpoints(folder).items(), reverse=True) if is_whole(path)), None)
+def newest_whole(folder: Path, after: int = -1) -> Path | None:
+    """The checkpoint of the latest step after one that is whole, if there is one; earlier ones are not read."""
+    later = sorted((item for item in list_checkpoints(folder).items() if item[0] > after), reverse=True)
+    return next((path for _, path in later if is_whole(path)), None)
 
 
 def choose_checkpoint(folder: Path, step: int | None = None) -> Path:
@@ -93,7 +95,7 @@ def checkpoint_folder(path: Path) -> Path:
     remedy = f"give a run's folder, its {FOLDER} folder, or one of the step-*.ckpt files in it"
     if not path.exists():
         raise InputError(f"{path} does not exist: {remedy}.")
-    folder = path.parent if path.name == "config.yml" else path
+    folder = path.parent if path.name == CONFIG_FILE else path
     for candidate in (folder, folder / FOLDER):
         if list_checkpoints(candidate):
             return candidate
@@ -111,7 +113,7 @@ def resumed_checkpoint(load_dir: Path | None, load_step: int | None, load_checkp
     Raises:
         InputError: there is no such checkpoint, or it is damaged.
     """
-    if load_dir is not None and (load_dir.name == "config.yml" or not load_dir.is_file()):
+    if load_dir is not None and (load_dir.name == CONFIG_FILE or not load_dir.is_file()):
         return choose_checkpoint(checkpoint_folder(load_dir), load_step)
     file = load_checkpoint if load_dir is None else load_dir
     if file is None:

@@ -8,8 +8,8 @@ from consistent4d_ns.errors import InputError
 
 REMEDY = "give a run's folder or its config.yml"
 """What to do where a file is no configuration."""
-NAME = "config.yml"
-"""Nerfstudio's name of a configuration in a run's folder."""
+CONFIG_FILE = "config.yml"
+"""Nerfstudio's name for a run's configuration."""
 CHECKPOINT = ".ckpt"
 """How the names of checkpoints end."""
 
@@ -24,7 +24,7 @@ def config_file(path: Path, out: Path | None = None) -> Path:
     Raises:
         InputError: There is no such file, it is a checkpoint, or `out` has the name of a run's file.
     """
-    path = path / NAME if path.is_dir() else path
+    path = path / CONFIG_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} does not exist: {REMEDY}.")
     if path.suffix == CHECKPOINT:
@@ -37,4 +37,4 @@ def config_file(path: Path, out: Path | None = None) -> Path:
 def _names_part_of_run(out: Path, config: Path) -> bool:
     """Whether an output would lie in the place of the configuration that is read, or has a name as parts of runs do."""
     same = out.name == config.name and out.parent.resolve() == config.parent.resolve()
-    return same or out.name.lower() == NAME or out.suffix.lower() == CHECKPOINT
+    return same or out.name.lower() == CONFIG_FILE or out.suffix.lower() == CHECKPOINT

@@ -268,12 +268,11 @@ def refusals(path: Path, remedy: str = ROOM) -> Iterator[None]:
 
 def _with_remedy(error: OSError, path: Path, reason: str, remedy: str) -> str:
     """Why a path cannot be written, and what to do; instead of making room, what helps where its name is at fault."""
-    helps = remedy
+    helps = ROOM
     if error.errno == errno.ENAMETOOLONG:
         helps = "give a shorter name"
-    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-        file = next((parent for parent in path.parents if parent.is_file()), None)
-        reason, helps = (reason, remedy) if file is None else (f"{file} is a file", "give another place")
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST) and (files := [p for p in path.parents if p.is_file()]):
+        reason, helps = f"{files[0]} is a file", "give another place"
     return f"{reason}; {helps if remedy == ROOM else remedy}"
 
 

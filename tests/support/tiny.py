@@ -119,6 +119,11 @@ def tiny_run(parent: Path, steps: int, **changes: Any) -> Path:
     return config.get_base_dir()
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files of a run but TensorBoard's, to which a thread of the finished training may still write."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
+
+
 def tiny_pipeline(data: Path, priors: bool = True, device: str = "cpu") -> Consistent4DPipeline:
     """A pipeline in training mode; `priors` attaches the exact score of the toy and an untrained interpolator."""
     torch.manual_seed(0)
