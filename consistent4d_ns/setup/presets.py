@@ -33,7 +33,7 @@ NEEDS = (
     Needs("consistent4d-big", ("zero123-xl", "rife"), (11, 11), (7, 7), "one H100"),
     Needs("consistent4d-mini", ("bundled",), None, (2, 3), "two CPU cores"),
     Needs("consistent4d-image", ("zero123-xl", "rife"), (6, 8), (1, 2), "one H200"),
-    Needs("consistent4d-image-mini", ("bundled",), None, (1, 2), "two CPU cores"),
+    Needs("consistent4d-image-mini", ("bundled",), None, (1, 1), "two CPU cores"),
     Needs("consistent4d-text", ("stable-diffusion", "rife"), (12, 12), (12, 13), "one H200"),
 )
 """The needs of all presets."""
